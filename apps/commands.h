@@ -1,0 +1,18 @@
+// The subcommands of fulgur: each registers itself, with a callback that does the work and throws fulgur::Error.
+#pragma once
+#include <CLI/CLI.hpp>
+
+namespace fulgur {
+
+void add_inspect(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_detokenize(CLI::App& app);
+void add_tokenizer(CLI::App& app);
+void add_logits(CLI::App& app);
+void add_gradients(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_train(CLI::App& app);
+void add_signature(CLI::App& app);
+
+}  // namespace fulgur

@@ -1,0 +1,70 @@
+#include "apps/run_options.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/threads.h"
+
+namespace fulgur {
+namespace {
+
+std::vector<int32_t> ids_of(const nlohmann::json& list, int64_t vocab_size) {
+  std::vector<int32_t> ids;
+  for (const nlohmann::json& id : list) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size)
+      fail(ErrorKind::invalid_input, "--ids: " + id.dump().substr(0, 40) + ": expected token ids from 0 to " + std::to_string(vocab_size - 1));
+    ids.push_back(id.get<int32_t>());
+  }
+  if (ids.empty()) fail(ErrorKind::invalid_input, "--ids: a document without tokens: expected at least one id");
+  return ids;
+}
+
+}  // namespace
+
+void RunOptions::add_to(CLI::App& command) {
+  command.add_option("MODEL", model, "Hugging Face directory")->required();
+  command.add_option("--device", device, "cpu or cuda[:N]")->capture_default_str();
+  command.add_option("--dtype", dtype, "f32 (bf16 runs come later)")->capture_default_str();
+  command.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
+  command.add_option("--rotary-dim", rotary_dim, "rotated dims of each head, where a `minimax` config leaves it open");
+}
+
+int RunOptions::thread_count() const { return threads > 0 ? threads : available_cores(); }
+
+LoadedModel load_model(const RunOptions& options) {
+  if (options.dtype == "bf16") fail(ErrorKind::unsupported, "--dtype bf16: bf16 runs are not supported yet; expected f32");
+  if (options.dtype != "f32") fail(ErrorKind::invalid_input, "--dtype " + options.dtype + ": expected f32");
+  if (options.device.starts_with("cuda"))
+    fail(ErrorKind::unsupported, "--device " + options.device + ": the operators have no CUDA twins yet; expected cpu");
+  if (options.device != "cpu") fail(ErrorKind::invalid_input, "--device " + options.device + ": expected cpu or cuda[:N]");
+  LoadedModel model;
+  model.config = read_config(options.model, options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt);
+  model.loaded = load_weights(model.config, options.model, DType::f32);
+  return model;
+}
+
+std::vector<std::vector<int32_t>> parse_ids(const std::string& file_or_list, int64_t vocab_size) {
+  std::string text = file_or_list;
+  const bool is_list = !text.empty() && text.find_first_not_of("0123456789, []-\n") == std::string::npos;
+  if (!is_list) {
+    std::ifstream in(file_or_list);
+    std::ostringstream whole;
+    if (!in || !(whole << in.rdbuf())) fail(ErrorKind::not_found, "--ids " + file_or_list + ": cannot be read");
+    text = std::move(whole).str();
+  }
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && text[first] != '[') text = "[" + text + "]";
+  const nlohmann::json list = nlohmann::json::parse(text, nullptr, false);
+  if (!list.is_array() || list.empty())
+    fail(ErrorKind::invalid_input, "--ids: expected token ids as 1,2,3 or as a JSON list, or list of lists");
+  std::vector<std::vector<int32_t>> documents;
+  if (!list.front().is_array()) return {ids_of(list, vocab_size)};
+  for (const nlohmann::json& document : list) {
+    if (!document.is_array()) fail(ErrorKind::invalid_input, "--ids: expected either ids or lists of ids, not both");
+    documents.push_back(ids_of(document, vocab_size));
+  }
+  return documents;
+}
+
+}  // namespace fulgur

@@ -1,0 +1,102 @@
+// fulgur signature: a fixed tiny model with seeded weights takes training steps and generates tokens; one hash of losses,
+// tokens and weights says whether any number changed. Equal on every instruction set.
+#include <cstdio>
+#include <cstring>
+
+#include "apps/commands.h"
+#include "base/random.h"
+#include "files/digest.h"
+#include "generate/engine.h"
+#include "model/checkpoint.h"
+#include "model/initialise.h"
+#include "train/train_rows.h"
+#include "train/training_memory.h"
+
+namespace fulgur {
+namespace {
+
+constexpr int64_t kSteps = 4, kGenerated = 96, kPrompt = 150;
+
+ModelConfig signature_config() {
+  ModelConfig c;
+  c.vocab_size = 211, c.width = 48, c.layers = 4, c.heads = 4, c.kv_heads = 2, c.head_dim = 16, c.rotary_dim = 8;
+  c.experts = 6, c.experts_per_token = 2, c.expert_width = 40, c.rope_theta = 1e4;
+  c.lightning_residual = c.softmax_residual = c.moe_residual = {1.6818, 1.0};
+  c.post_norm = true;
+  c.attention = {AttentionKind::lightning, AttentionKind::lightning, AttentionKind::lightning, AttentionKind::softmax};
+  require_valid(c);
+  return c;
+}
+
+RunConfig signature_run() {
+  RunConfig run;
+  run.steps = kSteps, run.sequence = 192, run.tokens_per_step = 4 * 192, run.micro_rows = 2, run.lanes = 2;
+  run.lr = 3e-3, run.schedule = Schedule::constant;
+  return run;
+}
+
+// Documents of a noisy repeating pattern, so that losses fall.
+TokenizedDocuments documents(int64_t vocab) {
+  TokenizedDocuments all;
+  for (uint64_t d = 0; d < 24; ++d) {
+    std::vector<int32_t> tokens;
+    for (uint64_t i = 0; i < 20 + 17 * d; ++i) {
+      const PhiloxBlock draw = philox(1, i, d);
+      tokens.push_back(int32_t(draw[0] % 4 == 0 ? draw[1] % uint64_t(vocab) : (i * 7 + d) % uint64_t(vocab)));
+    }
+    all.add(tokens);
+  }
+  return all;
+}
+
+void add_bytes(std::string& to, const void* from, size_t size) { to.append(static_cast<const char*>(from), size); }
+
+std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& stream) {
+  const RunConfig run = signature_run();
+  Arena scratch(memory.activations.data(), memory.scratch_bytes, {});
+  Arena tape(memory.activations.data() + (memory.scratch_bytes + 255) / 256 * 256, memory.tape_bytes, {});
+  Exec exec{stream, scratch, tape, config};
+  PackedRows rows(documents(config.vocab_size), run.sequence, 5);
+  std::string numbers;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const StepReport report = train_rows(exec, memory.state, run, rows);
+    const float seen[] = {float(report.loss), float(report.balance_loss), float(report.gradient_norm)};
+    add_bytes(numbers, seen, sizeof seen);
+  }
+  add_bytes(numbers, memory.state.weights.flat.data, size_t(memory.state.weights.flat.bytes()));
+  return numbers;
+}
+
+std::string generated(const ModelConfig& config, const ModelWeights& weights, int threads) {
+  Engine engine(config, weights, {.sequences = 1, .tokens = kPrompt + kGenerated, .threads = threads, .limits = {.rows = 64, .chunk = 50}});
+  std::vector<int32_t> prompt;
+  for (int64_t i = 0; i < kPrompt; ++i) prompt.push_back(int32_t(i * 7 % config.vocab_size));
+  Sequence sequence = engine.begin(prompt);
+  sequence.new_tokens = kGenerated, sequence.sampling = {.temperature = 0.8f, .top_k = 0, .top_p = 0.95f, .min_p = 0, .seed = 3};
+  Sequence* const running[] = {&sequence};
+  while (sequence.new_tokens > 0) engine.step(running);
+  std::string numbers;
+  add_bytes(numbers, sequence.tokens.data(), sequence.tokens.size() * sizeof(int32_t));
+  return numbers;
+}
+
+void run_signature(int threads) {
+  const ModelConfig config = signature_config();
+  Stream stream({}, threads);
+  TrainingMemory memory(config, signature_run(), 0);
+  initialise(config, memory.state.weights, 1, stream.threads());
+  std::string numbers = trained(config, memory, stream);
+  numbers += generated(config, memory.state.weights, threads);
+  std::printf("f32 %s\n", digest_of(numbers).c_str());
+}
+
+}  // namespace
+
+void add_signature(CLI::App& app) {
+  auto threads = std::make_shared<int>(0);
+  CLI::App* command = app.add_subcommand("signature", "Prints a hash of a fixed small training run and generation");
+  command->add_option("--threads", *threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  command->callback([threads] { run_signature(*threads > 0 ? *threads : available_cores()); });
+}
+
+}  // namespace fulgur

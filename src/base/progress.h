@@ -1,0 +1,40 @@
+// Progress of long work on standard error: one line that is redrawn on a terminal, plain lines in a pipe.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace fulgur {
+
+class Progress {
+ public:
+  // label: what is done; unit: what is counted, for the rate ("tokens").
+  Progress(std::string label, int64_t total, std::string unit);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // Shows done, rate and time left, and `note`; at most ten times a second on a terminal, every ten seconds in a pipe.
+  // `units` done so far drive the rate.
+  void update(int64_t done, int64_t units, const std::string& note = {});
+  // A line that stays, above the redrawn one.
+  void say(const std::string& line);
+  double seconds() const;  // since the start
+
+ private:
+  void draw(const std::string& line, bool last);
+
+  std::string label_, unit_;
+  int64_t total_;
+  bool terminal_;
+  double start_, shown_ = -1e9;
+  bool open_ = false;  // a redrawn line stands without its newline
+};
+
+double monotonic_seconds();
+
+// "1.2 k", "3.40 M": three digits and a prefix.
+std::string short_number(double value);
+// "45 s", "3 min 05 s", "2 h 07 min".
+std::string short_time(double seconds);
+
+}  // namespace fulgur

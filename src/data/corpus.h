@@ -1,0 +1,34 @@
+// The text of a run: its files read, tokenised and framed as documents.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/packed_rows.h"
+
+namespace fulgur {
+
+struct CorpusFile {
+  std::string path;
+  int64_t times = 1;  // how often the corpus holds its documents
+};
+
+// Documents as <beginning_of_sentence> text <end_of_document>. Text that names a special token does not become it.
+struct Corpus {
+  TokenizedDocuments documents;
+  int64_t bytes = 0;  // UTF-8 bytes of the documents' text
+};
+
+struct RunCorpus {
+  Corpus training, validation;
+  int32_t vocab_size;  // of the tokenizer
+  int32_t begin_of_sentence, end_of_sentence, end_of_document;
+  std::string tokenizer_digest, data_digest;
+};
+
+// tokenizer: a folder or a tokenizer.json. Throws invalid_input when it lacks one of the three tokens, and what reading
+// files and tokenizers throws.
+RunCorpus read_run_corpus(const std::filesystem::path& tokenizer, const std::vector<CorpusFile>& training,
+                          const std::vector<CorpusFile>& validation);
+
+}  // namespace fulgur

@@ -1,0 +1,21 @@
+// A build without CUDA: whoever asks for a CUDA device is told so.
+#include "device/cuda_calls.h"
+
+namespace fulgur::cuda {
+namespace {
+
+[[noreturn]] void absent() { fail(ErrorKind::unsupported, "this build has no CUDA: use --device cpu, or build the cuda preset"); }
+
+}  // namespace
+
+void* create_stream(DeviceId) { absent(); }
+void destroy_stream(void*) noexcept {}
+void synchronize(void*) { absent(); }
+void copy(void*, void*, const void*, size_t) { absent(); }
+void clear(void*, void*, size_t) { absent(); }
+std::byte* allocate(DeviceId, size_t) { absent(); }
+std::byte* allocate_pinned(size_t) { absent(); }
+void release(std::byte*) noexcept {}
+void release_pinned(std::byte*) noexcept {}
+
+}  // namespace fulgur::cuda

@@ -1,0 +1,48 @@
+#include "device/cuda_calls.h"
+
+#include "device/launch.cuh"
+
+namespace fulgur::cuda {
+
+void* create_stream(DeviceId device) {
+  check(cudaSetDevice(device.index), "cudaSetDevice");
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  return stream;
+}
+
+void destroy_stream(void* stream) noexcept { cudaStreamDestroy(static_cast<cudaStream_t>(stream)); }
+
+void synchronize(void* stream) { check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize"); }
+
+void copy(void* stream, void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream)), "cudaMemcpyAsync");
+}
+
+void clear(void* stream, void* data, size_t bytes) {
+  check(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)), "cudaMemsetAsync");
+}
+
+std::byte* allocate(DeviceId device, size_t bytes) {
+  check(cudaSetDevice(device.index), "cudaSetDevice");
+  void* data = nullptr;
+  if (cudaMalloc(&data, bytes) == cudaErrorMemoryAllocation) {
+    size_t free_bytes = 0, total = 0;
+    check(cudaMemGetInfo(&free_bytes, &total), "cudaMemGetInfo");
+    fail(ErrorKind::out_of_memory, "CUDA device " + std::to_string(device.index) + ": " + std::to_string(bytes) +
+                                       " bytes asked, " + std::to_string(free_bytes) + " free");
+  }
+  check(cudaGetLastError(), "cudaMalloc");
+  return static_cast<std::byte*>(data);
+}
+
+std::byte* allocate_pinned(size_t bytes) {
+  void* data = nullptr;
+  check(cudaMallocHost(&data, bytes), "cudaMallocHost");
+  return static_cast<std::byte*>(data);
+}
+
+void release(std::byte* data) noexcept { cudaFree(data); }
+void release_pinned(std::byte* data) noexcept { cudaFreeHost(data); }
+
+}  // namespace fulgur::cuda

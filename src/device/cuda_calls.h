@@ -1,0 +1,20 @@
+// The calls to CUDA's run time that host code needs; cuda_calls.cu makes them, cuda_absent.cpp refuses them in a build
+// without CUDA. Every failed call throws `device` with its cause.
+#pragma once
+#include <cstddef>
+
+#include "base/tensor.h"
+
+namespace fulgur::cuda {
+
+void* create_stream(DeviceId device);
+void destroy_stream(void* stream) noexcept;
+void synchronize(void* stream);
+void copy(void* stream, void* to, const void* from, size_t bytes);
+void clear(void* stream, void* data, size_t bytes);
+std::byte* allocate(DeviceId device, size_t bytes);
+std::byte* allocate_pinned(size_t bytes);
+void release(std::byte* data) noexcept;
+void release_pinned(std::byte* data) noexcept;
+
+}  // namespace fulgur::cuda

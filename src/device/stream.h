@@ -1,0 +1,53 @@
+// Stream: an ordered queue of work on one device. Passed explicitly; there is no current device.
+#pragma once
+#include <memory>
+
+#include "base/tensor.h"
+#include "base/threads.h"
+
+namespace fulgur {
+
+#ifdef FULGUR_CUDA
+inline constexpr bool kCudaBuilt = true;
+#else
+inline constexpr bool kCudaBuilt = false;
+#endif
+
+class Stream {
+ public:
+  // threads: how many a CPU twin may use. Throws unsupported for a CUDA device in a build without CUDA, device when
+  // the driver refuses.
+  explicit Stream(DeviceId device = {}, int threads = 1);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // Operators check their operands, count their bytes and return without computing: pair with Arena::measuring().
+  static Stream measuring(DeviceId device) { return Stream(device, Measure{}); }
+
+  DeviceId device() const { return device_; }
+  Threads& threads() { return *threads_; }  // what a CPU twin runs on
+  void* native() const { return native_; }  // cudaStream_t on CUDA
+  void synchronize();
+
+  bool measuring() const { return measuring_; }
+  void count(int64_t bytes) { counted_bytes_ += bytes; }
+  int64_t counted_bytes() const { return counted_bytes_; }
+
+ private:
+  struct Measure {};
+  Stream(DeviceId device, Measure);
+
+  DeviceId device_;
+  std::unique_ptr<Threads> threads_;
+  bool measuring_ = false;
+  int64_t counted_bytes_ = 0;
+  void* native_ = nullptr;
+};
+
+// Moves bytes between tensors of one shape and type, on any devices; ordered on the stream. Both dense.
+void copy(Stream& stream, Tensor to, Tensor from);
+// All bytes zero. Dense.
+void clear(Stream& stream, Tensor tensor);
+
+}  // namespace fulgur

@@ -1,0 +1,72 @@
+// One step of generation: choose rows, lay them out, run the model, sample, return the new tokens. Prefill and decode
+// are the same step.
+#include "generate/engine.h"
+
+#include "generate/lay_out.h"
+
+namespace fulgur {
+
+std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
+                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed) {
+  const std::vector<Share> shares = choose_rows(running, limits);
+  if (shares.empty()) return {};
+  for (const Share& s : shares) s.sequence->state.reserve(s.rows);
+
+  const Arena::Scope step(exec.scratch);
+  Layout layout;
+  lay_out(exec, shares, pool, layout);
+  const Tensor hidden = forward(exec, weights, layout.batch);
+  const Tensor logits = head_logits(exec, weights, hidden);
+  keep_traces(exec, shares, layout, hidden, logits);
+  const std::vector<int32_t> tokens = sample_rows(exec, shares, layout, logits, suppressed);
+
+  std::vector<Sampled> fresh;
+  for (const Share& s : shares) {
+    if (s.wants_token()) fresh.push_back({s.sequence, tokens[fresh.size()]});
+    s.sequence->state.advance(s.rows);
+  }
+  for (const Sampled& n : fresh) {
+    n.sequence->tokens.push_back(n.token);
+    --n.sequence->new_tokens;
+  }
+  return fresh;
+}
+
+namespace {
+
+StateShape state_shape(const ModelConfig& c, DType type) {
+  StateShape shape{.lightning = {}, .heads = c.heads, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .type = type};
+  for (const AttentionKind kind : c.attention) shape.lightning.push_back(kind == AttentionKind::lightning);
+  return shape;
+}
+
+// Each sequence may end inside a page.
+int64_t page_count(const EngineOptions& o) { return (o.tokens + kGrid - 1) / kGrid + o.sequences; }
+
+}  // namespace
+
+Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const EngineOptions& options)
+    : config_(config),
+      weights_(weights),
+      options_(options),
+      stream_(weights.flat.device, options.threads),
+      pool_(state_shape(config, weights.flat.dtype), options.sequences, page_count(options), weights.flat.device),
+      memory_(measured_scratch(config, weights.flat.dtype, weights.flat.device, options), Purpose::activations,
+              weights.flat.device),
+      scratch_(memory_.data(), memory_.bytes(), weights.flat.device),
+      tape_(nullptr, 0, weights.flat.device),
+      suppressed_ids_(zero_head_rows(weights)) {
+  if (suppressed_ids_.empty()) return;
+  suppressed_ = contiguous(reinterpret_cast<std::byte*>(suppressed_ids_.data()), DType::i32, {}, {int64_t(suppressed_ids_.size())});
+}
+
+Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {
+  return {.tokens = std::move(tokens), .state = SequenceState(pool_, stream_), .id = id};
+}
+
+std::vector<Sampled> Engine::step(std::span<Sequence* const> running) {
+  Exec exec{stream_, scratch_, tape_, config_};
+  return engine_step(exec, weights_, pool_, running, options_.limits, suppressed_);
+}
+
+}  // namespace fulgur

@@ -1,0 +1,66 @@
+// Engine: many sequences, one model. The caller steps it and gets tokens back; it calls nobody.
+#pragma once
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "generate/sequence.h"
+#include "model/model.h"
+
+namespace fulgur {
+
+// What one step may take on.
+struct StepLimits {
+  int64_t rows = 4096;   // of all sequences together
+  int64_t chunk = 1024;  // of one sequence
+};
+
+struct Sampled {
+  Sequence* sequence;
+  int32_t token;
+};
+
+// One forward over the pending rows of the running sequences, in their order, within the limits. Tokens are sampled
+// where a sequence reached its end and wants more; they are appended to it and returned. Empty when nothing is pending.
+// A suppressed id (i32 [ids], may be absent) is never drawn.
+std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
+                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed);
+
+struct EngineOptions {
+  int64_t sequences = 1;  // alive at once
+  int64_t tokens = 0;     // of all sequences together, prompt and answer
+  bool traces = false;    // some step records or imposes routing, or wants every row's logits
+  int threads = 1;
+  StepLimits limits = {};
+};
+
+// The stream, arena and pool that engine_step needs, sized by a measuring run of the largest step.
+class Engine {
+ public:
+  // Throws out_of_memory before any work, with the bytes asked and free.
+  Engine(const ModelConfig& config, const ModelWeights& weights, const EngineOptions& options);
+
+  Sequence begin(std::vector<int32_t> tokens, uint64_t id = 0);
+  std::vector<Sampled> step(std::span<Sequence* const> running);
+
+  Stream& stream() { return stream_; }
+  const StatePool& pool() const { return pool_; }
+  size_t peak_activation_bytes() const { return scratch_.peak_bytes(); }
+
+ private:
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  EngineOptions options_;
+  Stream stream_;
+  StatePool pool_;
+  Buffer memory_;
+  Arena scratch_, tape_;
+  std::vector<int32_t> suppressed_ids_;
+  Tensor suppressed_;
+};
+
+// Rows of the head that are all zero, at ids the published vocabulary leaves unassigned: their logit is exactly 0 and
+// could win (spec/model.md 4).
+std::vector<int32_t> zero_head_rows(const ModelWeights& weights);
+
+}  // namespace fulgur

@@ -1,0 +1,135 @@
+#include "generate/lay_out.h"
+
+#include <algorithm>
+
+#include "device/transfer.h"
+#include "ops/sample.h"
+#include "ops/take_rows.h"
+
+namespace fulgur {
+namespace {
+
+int64_t outputs_of(const Share& s) { return s.sequence->trace ? s.rows : s.wants_token() ? 1 : 0; }
+
+// Sequences without a trace share the routing of those that have one: their rows are recorded and dropped, or, where
+// routing is imposed, have to be traced themselves.
+Batch::Routing routing_of(const std::vector<Share>& shares) {
+  Batch::Routing routing = Batch::Routing::own;
+  for (const Share& s : shares) {
+    if (!s.sequence->trace || s.sequence->trace->experts.empty()) continue;
+    routing = s.sequence->trace->imposes_routing ? Batch::Routing::imposed : Batch::Routing::recorded;
+  }
+  for (const Share& s : shares)
+    expect(routing != Batch::Routing::imposed || (s.sequence->trace && s.sequence->trace->imposes_routing),
+           "routing is imposed on every sequence of a step or on none");
+  return routing;
+}
+
+void lay_out_routing(Exec& exec, const std::vector<Share>& shares, Layout& layout) {
+  Batch& batch = layout.batch;
+  batch.routing = routing_of(shares);
+  if (batch.routing == Batch::Routing::own) return;
+  for (size_t layer = 0; layer < exec.config.attention.size(); ++layer) {
+    layout.experts.push_back(exec.scratch.alloc(DType::i32, {batch.rows(), exec.config.experts_per_token}));
+    layout.weights.push_back(exec.scratch.alloc(DType::f32, {batch.rows(), exec.config.experts_per_token}));
+    if (batch.routing != Batch::Routing::imposed) continue;
+    int64_t row = 0;
+    for (const Share& s : shares) {
+      const int64_t at = s.sequence->state.position();
+      copy(exec.stream, layout.experts.back().rows(row, row + s.rows), s.sequence->trace->experts[layer].rows(at, at + s.rows));
+      copy(exec.stream, layout.weights.back().rows(row, row + s.rows), s.sequence->trace->weights[layer].rows(at, at + s.rows));
+      row += s.rows;
+    }
+  }
+  batch.experts = layout.experts, batch.weights = layout.weights;
+}
+
+}  // namespace
+
+std::vector<Share> choose_rows(std::span<Sequence* const> running, const StepLimits& limits) {
+  std::vector<Share> shares;
+  int64_t left = limits.rows;
+  for (Sequence* sequence : running) {
+    const int64_t rows = std::min({sequence->pending(), limits.chunk, left});
+    if (rows > 0) shares.push_back({sequence, rows});
+    left -= std::max<int64_t>(rows, 0);
+  }
+  return shares;
+}
+
+void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool, Layout& layout) {
+  std::vector<int32_t> tokens, row_begin{0}, head_rows, slots, page_table;
+  std::vector<int64_t> positions;
+  size_t pages = 1;
+  for (const Share& s : shares) pages = std::max(pages, s.sequence->state.pages().size());
+  Batch& batch = layout.batch;
+  for (const Share& s : shares) {
+    const Sequence& sequence = *s.sequence;
+    const int64_t at = sequence.state.position(), end = row_begin.back() + s.rows, outputs = outputs_of(s);
+    for (int64_t i = 0; i < s.rows; ++i) tokens.push_back(sequence.tokens[size_t(at + i)]), positions.push_back(at + i);
+    for (int64_t i = end - outputs; i < end; ++i) head_rows.push_back(int32_t(i));
+    layout.outputs.push_back(outputs);
+    row_begin.push_back(int32_t(end));
+    slots.push_back(sequence.state.slot());
+    const std::span<const int32_t> own = sequence.state.pages();
+    page_table.insert(page_table.end(), own.begin(), own.end());
+    page_table.resize(slots.size() * pages, 0);
+    batch.longest = std::max(batch.longest, s.rows);
+  }
+  batch.tokens = upload(exec.stream, exec.scratch, tokens), batch.positions = upload(exec.stream, exec.scratch, positions);
+  batch.row_begin = upload(exec.stream, exec.scratch, row_begin), batch.head_rows = upload(exec.stream, exec.scratch, head_rows);
+  batch.slots = upload(exec.stream, exec.scratch, slots);
+  batch.page_table = upload(exec.stream, exec.scratch, page_table, {int64_t(slots.size()), int64_t(pages)});
+  batch.state = pool.state(), batch.tail = pool.tail(), batch.kv_pages = pool.kv_pages();
+  lay_out_routing(exec, shares, layout);
+}
+
+void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor hidden, Tensor logits) {
+  int64_t row = 0, output = 0;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const Share& s = shares[i];
+    const int64_t at = s.sequence->state.position(), end = at + s.rows;
+    if (Trace* trace = s.sequence->trace) {
+      const auto keep = [&](Tensor& to, Tensor from, int64_t begin) {
+        if (to) copy(exec.stream, to.rows(at, end), from.rows(begin, begin + s.rows));
+      };
+      keep(trace->hidden, hidden, output), keep(trace->logits, logits, output);
+      if (layout.batch.routing == Batch::Routing::recorded)
+        for (size_t layer = 0; layer < trace->experts.size(); ++layer)
+          keep(trace->experts[layer], layout.experts[layer], row), keep(trace->weights[layer], layout.weights[layer], row);
+    }
+    row += s.rows, output += layout.outputs[i];
+  }
+  exec.stream.synchronize();
+}
+
+std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
+                                 Tensor suppressed) {
+  std::vector<float> temperature, top_p, min_p;
+  std::vector<int32_t> top_k, rows;
+  std::vector<int64_t> keys;
+  int32_t output = 0;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    output += int32_t(layout.outputs[i]);
+    if (!shares[i].wants_token()) continue;
+    const Sequence& s = *shares[i].sequence;
+    rows.push_back(output - 1);
+    temperature.push_back(s.sampling.temperature), top_k.push_back(s.sampling.top_k);
+    top_p.push_back(s.sampling.top_p), min_p.push_back(s.sampling.min_p);
+    keys.insert(keys.end(), {int64_t(s.sampling.seed), int64_t(s.id), int64_t(s.tokens.size())});
+  }
+  if (rows.empty()) return {};
+  const int64_t n = int64_t(rows.size());
+  Tensor wanted = logits;
+  if (n != logits.dim(0)) {
+    wanted = exec.scratch.alloc(logits.dtype, {n, logits.dim(1)});
+    take_rows(exec.stream, {.y = wanted, .x = logits, .rows = upload(exec.stream, exec.scratch, rows)});
+  }
+  const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
+  sample(exec.stream, {.tokens = drawn, .logits = wanted, .temperature = upload(exec.stream, exec.scratch, temperature), .top_k = upload(exec.stream, exec.scratch, top_k),
+                       .top_p = upload(exec.stream, exec.scratch, top_p), .min_p = upload(exec.stream, exec.scratch, min_p), .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
+                       .suppressed = suppressed});
+  return download<int32_t>(exec.stream, drawn);
+}
+
+}  // namespace fulgur

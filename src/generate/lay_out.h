@@ -1,0 +1,37 @@
+// From sequences to a Batch and back: which rows a step takes, where they lie, what is sampled and kept.
+#pragma once
+#include <vector>
+
+#include "generate/engine.h"
+
+namespace fulgur {
+
+// A sequence's rows in this step: more than one is a piece of prompt, one is the next token.
+struct Share {
+  Sequence* sequence;
+  int64_t rows;
+  bool reaches_end() const { return sequence->pending() == rows; }
+  bool wants_token() const { return reaches_end() && sequence->new_tokens > 0; }
+};
+
+std::vector<Share> choose_rows(std::span<Sequence* const> running, const StepLimits& limits);
+
+struct Layout {
+  Batch batch;
+  std::vector<Tensor> experts, weights;  // what batch.experts and batch.weights look at
+  std::vector<int64_t> outputs;          // per share: how many of its rows are head rows, the last ones
+};
+// In scratch. Traced sequences get every row's hidden vector, others the last row's where a token is wanted.
+void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool, Layout& layout);
+
+// Copies what the traces ask for to main memory. Before the states advance.
+void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor hidden, Tensor logits);
+
+// One token per share that wants one, in their order, from that share's last logits row.
+std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
+                                 Tensor suppressed);
+
+// Bytes of scratch that the largest step takes: the step's own code in a measuring run.
+size_t measured_scratch(const ModelConfig& config, DType type, DeviceId device, const EngineOptions& options);
+
+}  // namespace fulgur

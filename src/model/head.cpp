@@ -1,0 +1,40 @@
+// The head: hidden rows to logits, or to a loss and its gradients without ever holding the logits of a whole batch.
+#include <algorithm>
+
+#include "model/model.h"
+#include "ops/cross_entropy.h"
+#include "ops/linear.h"
+
+namespace fulgur {
+
+constexpr int64_t kLossRows = 1024;
+
+Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden) {
+  const Tensor logits = exec.scratch.alloc(wide(hidden.dtype), {hidden.dim(0), w.head.out()});
+  linear(exec.stream, {.y = logits, .x = hidden, .w = w.head});
+  return logits;
+}
+
+Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss) {
+  const Tensor d_hidden = exec.tape.alloc(hidden.dtype, {hidden.dim(0), hidden.dim(1)});
+  for (int64_t begin = 0; begin < hidden.dim(0); begin += kLossRows) {
+    const Arena::Scope rows(exec.scratch);
+    const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
+    const Tensor x = hidden.rows(begin, end), logits = head_logits(exec, w, x);
+    cross_entropy(exec.stream, {.loss = loss, .logits = logits, .targets = targets.tokens.rows(begin, end), .scale = targets.scale});
+    const Tensor d_logits = logits;  // cross_entropy left the gradient there
+    linear_backward(exec.stream, {.dx = d_hidden.rows(begin, end), .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
+  }
+  return d_hidden;
+}
+
+void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats) {
+  for (int64_t begin = 0; begin < hidden.dim(0); begin += kLossRows) {
+    const Arena::Scope rows(exec.scratch);
+    const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
+    const Tensor logits = head_logits(exec, w, hidden.rows(begin, end));
+    cross_entropy(exec.stream, {.loss = nats, .logits = logits, .targets = targets.rows(begin, end), .scale = 1});
+  }
+}
+
+}  // namespace fulgur

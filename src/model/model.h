@@ -1,0 +1,84 @@
+// The network: one forward for prefill, decode and training; one backward; and the head, apart.
+#pragma once
+#include <variant>
+#include <vector>
+
+#include "device/arena.h"
+#include "device/stream.h"
+#include "model/batch.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace fulgur {
+
+// What one call may touch besides its operands. Nothing in the engine is global.
+struct Exec {
+  Stream& stream;
+  Arena& scratch;  // rewound after every layer
+  Arena& tape;     // what backward() reads back; untouched by inference
+  const ModelConfig& config;
+};
+
+// What each layer's backward reads back.
+struct LightningSaved {
+  Tensor x, qkv, attended, gate, squares, inverse_rms;
+};
+struct SoftmaxSaved {
+  Tensor x, qkv, attended, log_sum_exp;  // qkv after rotary
+};
+struct MoeSaved {
+  Tensor x, expert_ids, weights, probabilities;
+  Tensor sorted_rows, place, expert_begin;
+  Tensor gate, up, down;  // of every choice, grouped by expert
+};
+struct LayerSaved {
+  Tensor input, attention_inverse_rms, middle, moe_inverse_rms;
+  std::variant<LightningSaved, SoftmaxSaved> attention;
+  MoeSaved moe;
+};
+struct Saved {
+  std::vector<LayerSaved> layers;
+  Tensor last, final_inverse_rms;
+};
+
+// The auxiliary loss of the routers (ops/load_balance.h).
+struct Balance {
+  Tensor loss;     // f64 [1], accumulated
+  int64_t window;  // rows
+  float scale;     // alpha / windows of the whole step; 0: no auxiliary loss
+};
+
+// One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the
+// residual's beta; dx: overwritten; grads: accumulated.
+void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                       LightningSaved* saved);
+void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
+                        const LightningSaved& saved, Tensor dx, Tensor dy);
+void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                     SoftmaxSaved* saved);
+void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads, const Batch& batch,
+                      const SoftmaxSaved& saved, Tensor dx, Tensor dy);
+void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor y, Tensor x, MoeSaved* saved);
+void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeSaved& saved, const Balance& balance,
+                  Tensor dx, Tensor dy);
+
+// model/model.cpp: hidden [outputs, width], normalised, in scratch (or on the tape). saved == nullptr: inference.
+Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* saved = nullptr);
+// grads: wide views with the offsets of w, accumulated. d_hidden: of forward's result.
+void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batch& batch, const Saved& saved,
+              const Balance& balance, Tensor d_hidden);
+
+// model/head.cpp. Generation: logits, wide [rows, vocab], of hidden rows.
+Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden);
+
+struct Targets {
+  Tensor tokens;  // i32 [rows]; -1: the row does not count
+  double scale;   // 1 / rows that count in the whole step
+};
+// Training: adds to loss (f64 [1]) and to grads.head, returns d_hidden on the tape; 1,024 rows at a time, so no
+// [rows, vocab] tensor exists.
+Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss);
+// Evaluation: adds the sum of -log p of the targets to nats (f64 [1]).
+void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats);
+
+}  // namespace fulgur

@@ -1,0 +1,177 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "device/stream.h"
+
+namespace fulgur {
+namespace {
+
+// A tensor of the file and the rows of the field that it fills.
+struct Part {
+  std::string name;
+  int64_t rows;
+};
+
+// Hands out the fields of one range of the flat buffer, in order, and lists the parameters in them.
+class Range {
+ public:
+  Range(Tensor flat, std::vector<Parameter>& parameters, int64_t begin)
+      : flat_(flat), parameters_(parameters), next_(begin) {}
+
+  int64_t end() const { return next_; }
+
+  Tensor field(ParameterKind kind, std::initializer_list<int64_t> shape, const std::vector<Part>& parts) {
+    const Tensor t = at(next_, shape);
+    int64_t row = 0;
+    for (const Part& part : parts) {
+      parameters_.push_back({part.name, t.rows(row, row + part.rows), kind, next_ + row * t.stride[0]});
+      row += part.rows;
+    }
+    advance(t);
+    return t;
+  }
+
+  Weight matrix(ParameterKind kind, const std::string& name, int64_t out, int64_t in) {
+    return {.values = field(kind, {out, in}, {{name, out}})};
+  }
+
+  Tensor norm(const std::string& name, int64_t width) { return field(ParameterKind::norm, {width}, {{name, width}}); }
+
+  Weight experts(const std::string& layer, const char* name, int64_t count, int64_t out, int64_t in) {
+    const Tensor t = at(next_, {count, out, in});
+    for (int64_t e = 0; e < count; ++e)
+      parameters_.push_back({layer + "block_sparse_moe.experts." + std::to_string(e) + "." + name + ".weight", t.at(e),
+                             ParameterKind::matrix, next_ + e * t.stride[0]});
+    advance(t);
+    return {.values = t};
+  }
+
+ private:
+  Tensor at(int64_t element, std::initializer_list<int64_t> shape) const {
+    std::byte* data = flat_.data ? flat_.data + element * byte_size(flat_.dtype) : nullptr;
+    return contiguous(data, flat_.dtype, flat_.device, shape);
+  }
+  void advance(const Tensor& t) { next_ = (next_ + t.count() + kParameterAlign - 1) / kParameterAlign * kParameterAlign; }
+
+  Tensor flat_;
+  std::vector<Parameter>& parameters_;
+  int64_t next_;
+};
+
+LightningWeights lightning(Range& range, const std::string& self, const ModelConfig& c) {
+  using enum ParameterKind;
+  const int64_t inner = c.heads * c.head_dim;
+  LightningWeights w;
+  w.qkv = range.matrix(matrix, self + "qkv_proj.weight", 3 * inner, c.width);
+  w.gate = range.matrix(matrix, self + "output_gate.weight", inner, c.width);
+  w.norm = range.norm(self + "norm.weight", inner);
+  w.out = range.matrix(matrix, self + "out_proj.weight", c.width, inner);
+  return w;
+}
+
+SoftmaxWeights softmax(Range& range, const std::string& self, const ModelConfig& c) {
+  using enum ParameterKind;
+  const int64_t inner = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  SoftmaxWeights w;
+  w.qkv.values = range.field(matrix, {inner + 2 * kv, c.width},
+                             {{self + "q_proj.weight", inner}, {self + "k_proj.weight", kv}, {self + "v_proj.weight", kv}});
+  w.out = range.matrix(matrix, self + "o_proj.weight", c.width, inner);
+  return w;
+}
+
+struct Ends {
+  int64_t replicated, experts;
+};
+
+Ends carve(const ModelConfig& c, ModelWeights& w) {
+  using enum ParameterKind;
+  Range all(w.flat, w.parameters, 0), expert(w.flat, w.parameters, w.experts_begin);
+  w.embedding = all.matrix(embedding, "model.embed_tokens.weight", c.vocab_size, c.width);
+  w.layers.reserve(c.attention.size());
+  for (const AttentionKind attention : c.attention) {
+    const std::string name = "model.layers." + std::to_string(w.layers.size()) + ".";
+    LayerWeights& l = w.layers.emplace_back();
+    l.attention_norm = all.norm(name + "input_layernorm.weight", c.width);
+    if (attention == AttentionKind::lightning) l.attention = lightning(all, name + "self_attn.", c);
+    else l.attention = softmax(all, name + "self_attn.", c);
+    l.moe_norm = all.norm(name + "post_attention_layernorm.weight", c.width);
+    l.moe.router = all.matrix(router, name + "block_sparse_moe.gate.weight", c.experts, c.width).values;
+    l.moe.gate = expert.experts(name, "w1", c.experts, c.expert_width, c.width);
+    l.moe.up = expert.experts(name, "w3", c.experts, c.expert_width, c.width);
+    l.moe.down = expert.experts(name, "w2", c.experts, c.width, c.expert_width);
+  }
+  w.final_norm = all.norm("model.norm.weight", c.width);
+  w.head = all.matrix(head, "lm_head.weight", c.vocab_size, c.width);
+  return {all.end(), expert.end()};
+}
+
+Ends measured(const ModelConfig& c) {
+  ModelWeights nothing;
+  return carve(c, nothing);
+}
+
+bool is_decayed(ParameterKind kind) { return kind == ParameterKind::matrix || kind == ParameterKind::head; }
+
+}  // namespace
+
+int64_t flat_elements(const ModelConfig& c) {
+  const Ends ends = measured(c);
+  return ends.replicated + ends.experts;
+}
+
+ModelWeights views_of(const ModelConfig& c, Tensor flat) {
+  ModelWeights w;
+  w.flat = flat;
+  w.experts_begin = measured(c).replicated;
+  expect(carve(c, w).experts <= flat.dim(0), "the flat buffer holds every field");
+  return w;
+}
+
+void fill_decays(const ModelConfig& c, ModelWeights& w, Tensor storage) {
+  expect(storage.is(wide(w.flat.dtype), {c.layers, c.heads}), "decays are wide, one for each layer and head");
+  std::vector<std::byte> slopes(size_t(storage.bytes()));
+  Tensor host = storage;
+  host.data = slopes.data(), host.device = {};
+  for (int64_t l = 0; l < c.layers; ++l) {
+    auto* lightning_layer = std::get_if<LightningWeights>(&w.layers[size_t(l)].attention);
+    if (!lightning_layer) continue;
+    lightning_layer->decay = storage.at(l);
+    for (int64_t h = 0; h < c.heads; ++h) {
+      if (storage.dtype == DType::f64) host.view<double, 2>()(l, h) = decay_of(c, l, h);
+      else host.view<float, 2>()(l, h) = float(decay_of(c, l, h));
+    }
+  }
+  if (!storage.data) return;
+  Stream stream(storage.device);
+  copy(stream, storage, host);
+  stream.synchronize();
+}
+
+std::vector<std::pair<int64_t, int64_t>> not_decayed_ranges(const ModelWeights& w) {
+  std::vector<const Parameter*> by_offset;
+  for (const Parameter& p : w.parameters) by_offset.push_back(&p);
+  std::sort(by_offset.begin(), by_offset.end(), [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
+  std::vector<std::pair<int64_t, int64_t>> ranges;
+  bool open = false;
+  for (const Parameter* p : by_offset) {
+    const bool left_alone = !is_decayed(p->kind);
+    const int64_t end = p->offset + p->view.count();
+    if (left_alone && open) ranges.back().second = end;
+    else if (left_alone) ranges.emplace_back(p->offset, end);
+    open = left_alone;
+  }
+  return ranges;
+}
+
+ParameterCount parameter_count(const ModelConfig& c) {
+  ModelWeights w;
+  carve(c, w);
+  ParameterCount count;
+  for (const Parameter& p : w.parameters) count.total += p.view.count();
+  count.active = count.total - c.layers * (c.experts - c.experts_per_token) * 3 * c.width * c.expert_width;
+  return count;
+}
+
+}  // namespace fulgur

@@ -1,0 +1,81 @@
+// ModelWeights: views into one flat buffer. Gradients, master weights and moments are flat buffers with the same
+// offsets, so the optimizer, the gradient norm, a shard and a checkpoint never ask what a layer is made of.
+#pragma once
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "model/config.h"
+#include "ops/weight.h"
+
+namespace fulgur {
+
+struct LightningWeights {
+  Weight qkv;    // [heads * 3 * head_dim, width]: q, k, v of head 0, then of head 1
+  Weight gate;   // [heads * head_dim, width]
+  Weight out;    // [width, heads * head_dim]
+  Tensor norm;   // [heads * head_dim]
+  Tensor decay;  // wide [heads]; computed by fill_decays, not part of the flat buffer
+};
+
+struct SoftmaxWeights {
+  Weight qkv;  // [(heads + 2 * kv_heads) * head_dim, width]: q, then k, then v
+  Weight out;  // [width, heads * head_dim]
+};
+
+struct MoeWeights {
+  Tensor router;  // [experts, width]
+  Weight gate;    // [experts, expert_width, width], w1 of the file
+  Weight up;      // [experts, expert_width, width], w3
+  Weight down;    // [experts, width, expert_width], w2
+};
+
+struct LayerWeights {
+  Tensor attention_norm, moe_norm;  // [width]
+  std::variant<LightningWeights, SoftmaxWeights> attention;
+  MoeWeights moe;
+};
+
+// Decides weight decay and quantisation.
+enum class ParameterKind : uint8_t { embedding, matrix, router, norm, head };
+
+// A tensor of the checkpoint file and where it lies: a field, or a part of one (an expert of a stack, q of qkv).
+struct Parameter {
+  std::string checkpoint_name;
+  Tensor view;
+  ParameterKind kind;
+  int64_t offset;  // elements from the start of the flat buffer
+};
+
+struct ModelWeights {
+  Tensor flat;                // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
+  int64_t experts_begin = 0;  // the two ranges have different replicas, so each is reduced and sharded by itself
+  Weight embedding, head;     // [vocab, width]
+  Tensor final_norm;          // [width]
+  std::vector<LayerWeights> layers;
+  std::vector<Parameter> parameters;  // every tensor of the file once, layer by layer
+};
+
+inline constexpr int64_t kParameterAlign = 256;  // elements: 256 bytes or more in every element type
+
+int64_t flat_elements(const ModelConfig& config);
+
+// flat.data may be null: names, shapes and offsets only. Gaps between fields are never read.
+ModelWeights views_of(const ModelConfig& config, Tensor flat);
+
+// Points every lightning layer's decay at its row of storage, wide [layers, heads], and writes the slopes there unless
+// storage has no bytes. Slopes are computed in f64 and rounded once.
+void fill_decays(const ModelConfig& config, ModelWeights& weights, Tensor storage);
+
+// Elements [begin, end) that weight decay leaves alone: norms, embedding, routers. Ascending, merged where only a gap
+// between fields lies between.
+std::vector<std::pair<int64_t, int64_t>> not_decayed_ranges(const ModelWeights& weights);
+
+// Elements of the file's tensors: all of them, and those that one token's forward reads.
+struct ParameterCount {
+  int64_t total = 0, active = 0;
+};
+ParameterCount parameter_count(const ModelConfig& config);
+
+}  // namespace fulgur

@@ -1,0 +1,72 @@
+// blend against an f64 oracle. It is linear, so it is its own gradient.
+#include "ops/blend.h"
+#include "ops/case.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+constexpr float kAlpha = 3.5563F, kBeta = -0.81F;
+
+TEST(Blend, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 65})
+      for (const int64_t width : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
+        Bench bench(size_t(1) << 20);
+        Stream stream({}, 3);
+        const Tensor a = bench.random(type, {rows, width}, 1), b = bench.random(type, {rows, width}, 2);
+        const Tensor y = bench.empty(type, {rows, width}), alone = bench.empty(type, {rows, width});
+        const Tensor want = bench.empty(DType::f64, {rows, width}), want_alone = bench.empty(DType::f64, {rows, width});
+        for (int64_t i = 0; i < a.count(); ++i) {
+          set(want, i, double(kAlpha) * get(a, i) + double(kBeta) * get(b, i));
+          set(want_alone, i, double(kAlpha) * get(a, i));
+        }
+        blend(stream, {.y = y, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
+        blend(stream, {.y = alone, .a = a, .alpha = kAlpha});
+        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
+        EXPECT_LE(relative_gap(y, want), bound);
+        EXPECT_LE(relative_gap(alone, want_alone), bound);
+      }
+}
+
+TEST(Blend, GradientEqualsCentralDifferences) {
+  Bench bench(1 << 16);
+  Stream stream;
+  const Tensor a = bench.random(DType::f64, {3, 7}, 1), b = bench.random(DType::f64, {3, 7}, 2);
+  const Tensor dy = bench.random(DType::f64, {3, 7}, 3), y = bench.empty(DType::f64, {3, 7});
+  const Tensor da = bench.empty(DType::f64, {3, 7}), db = bench.empty(DType::f64, {3, 7});
+  blend(stream, {.y = da, .a = dy, .alpha = kAlpha});
+  blend(stream, {.y = db, .a = dy, .alpha = kBeta});
+  const auto loss = [&] {
+    blend(stream, {.y = y, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
+    return inner(y, dy);
+  };
+  EXPECT_LE(gradient_gap(loss, a, da), 1e-7);
+  EXPECT_LE(gradient_gap(loss, b, db), 1e-7);
+}
+
+TEST(Blend, NeitherThreadsNorPlaceChangeBits) {
+  Bench bench(size_t(1) << 20);
+  Stream one, three({}, 3);
+  const Tensor a = bench.random(DType::f32, {65, 130}, 1), b = bench.random(DType::f32, {65, 130}, 2);
+  const Tensor y = bench.empty(DType::f32, {65, 130});
+  blend(one, {.y = y, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
+  const Tensor copy_of_b = bench.converted(b, DType::f32);
+  blend(three, {.y = copy_of_b, .a = a, .alpha = kAlpha, .b = copy_of_b, .beta = kBeta});
+  blend(three, {.y = a, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
+  EXPECT_TRUE(same_bits(y, a) && same_bits(y, copy_of_b));
+}
+
+TEST(Blend, RefusesOtherShapesAndTypes) {
+  Bench bench(1 << 16);
+  Stream stream;
+  const Tensor a = bench.random(DType::f32, {7, 17}, 1), y = bench.empty(DType::f64, {7, 17});
+  EXPECT_BROKEN(blend(stream, {.y = a.rows(0, 6), .a = a, .alpha = kAlpha}), "y matches a");
+  EXPECT_BROKEN(blend(stream, {.y = y, .a = a, .alpha = kAlpha}), "y matches a");
+  EXPECT_BROKEN(blend(stream, {.y = a, .a = a, .alpha = kAlpha, .b = y, .beta = kBeta}), "b matches a");
+}
+
+}  // namespace
+}  // namespace fulgur

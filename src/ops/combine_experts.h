@@ -1,0 +1,41 @@
+// y[row] = sum over slots, in slot order, of weights[row, slot] * x[place[row, slot]].
+#pragma once
+#include "ops/operator.h"
+
+namespace fulgur {
+
+struct CombineExperts {
+  Tensor y;        // [rows, width]
+  Tensor x;        // [rows * k, width]: the experts' outputs, grouped by expert
+  Tensor weights;  // wide [rows, k]
+  Tensor place;    // i32 [rows, k]
+
+  auto operands() const { return std::tuple{out(y), in(x), in(weights), in(place)}; }
+  void check() const {
+    expect(y.is(x.dtype, {place.dim(0), x.dim(1)}) && x.dim(0) == place.count(), "k expert rows per row");
+    expect(place.is(DType::i32, {y.dim(0), place.dim(1)}), "places are i32");
+    expect(weights.is(wide(x.dtype), {place.dim(0), place.dim(1)}), "one weight per choice");
+  }
+};
+
+struct CombineExpertsBackward {
+  Tensor dx;        // [rows * k, width], overwritten
+  Tensor dweights;  // wide [rows, k], overwritten
+  Tensor dy;        // [rows, width]
+  Tensor x;         // [rows * k, width]
+  Tensor weights;   // wide [rows, k]
+  Tensor place;     // i32 [rows, k]
+
+  auto operands() const { return std::tuple{out(dx), out(dweights), in(dy), in(x), in(weights), in(place)}; }
+  void check() const {
+    expect(dx.same_shape(x) && dx.dtype == x.dtype && dy.is(x.dtype, {place.dim(0), x.dim(1)}), "gradients match x and y");
+    expect(x.dim(0) == place.count() && place.dtype == DType::i32, "k expert rows per row");
+    expect(weights.is(wide(x.dtype), {place.dim(0), place.dim(1)}), "one weight per choice");
+    expect(dweights.same_shape(weights) && dweights.dtype == weights.dtype, "one gradient per weight");
+  }
+};
+
+FULGUR_DECLARE_OPERATOR(combine_experts, CombineExperts)
+FULGUR_DECLARE_OPERATOR(combine_experts_backward, CombineExpertsBackward)
+
+}  // namespace fulgur

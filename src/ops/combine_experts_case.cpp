@@ -1,0 +1,100 @@
+// combine_experts against an f64 oracle, its gradient against central differences, and the order of the slots.
+#include "ops/case.h"
+#include "ops/combine_experts.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+struct Pass {
+  Bench bench{size_t(1) << 21};
+  Tensor x, weights, place, dy, y, dx, dweights;
+
+  Pass(DType type, int64_t rows, int64_t k, int64_t width) {
+    x = bench.random(type, {rows * k, width}, 1), weights = bench.random(type, {rows, k}, 2, 0.5, 0.5);
+    dy = bench.random(type, {rows, width}, 3), y = bench.empty(type, {rows, width});
+    dx = bench.empty(type, {rows * k, width}), dweights = bench.empty(type, {rows, k});
+    std::vector<int64_t> places;  // slot by slot, so that a row's choices lie apart
+    for (int64_t i = 0; i < rows * k; ++i) places.push_back(i % k * rows + (i / k * 5 + 3) % rows);
+    place = bench.indices(DType::i32, places).split({rows, k});
+  }
+  void forward(Stream& stream) const { combine_experts(stream, {.y = y, .x = x, .weights = weights, .place = place}); }
+  void run(int threads) const {
+    Stream stream({}, threads);
+    forward(stream);
+    combine_experts_backward(stream,
+                             {.dx = dx, .dweights = dweights, .dy = dy, .x = x, .weights = weights, .place = place});
+  }
+};
+
+TEST(CombineExperts, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 66})
+      for (const int64_t width : {1, 17, 130})
+        for (const int64_t k : {1, 2, 3}) {
+          SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width << ", " << k);
+          Pass p(type, rows, k, width);
+          const Tensor y = p.bench.zeros(DType::f64, {rows, width}), dx = p.bench.empty(DType::f64, {rows * k, width});
+          const Tensor dweights = p.bench.zeros(DType::f64, {rows, k});
+          for (int64_t choice = 0; choice < rows * k; ++choice)
+            for (int64_t c = 0; c < width; ++c) {
+              const int64_t i = choice / k * width + c, from = int64_t(get(p.place, choice)) * width + c;
+              set(y, i, get(y, i) + get(p.weights, choice) * get(p.x, from));
+              set(dx, from, get(p.weights, choice) * get(p.dy, i));
+              set(dweights, choice, get(dweights, choice) + get(p.dy, i) * get(p.x, from));
+            }
+          p.run(1);
+          const double bound = type == DType::f64 ? 1e-12 : 1e-6;
+          EXPECT_LE(relative_gap(p.y, y), bound);
+          EXPECT_LE(relative_gap(p.dx, dx), bound);
+          EXPECT_LE(relative_gap(p.dweights, dweights), bound);
+        }
+}
+
+TEST(CombineExperts, GradientEqualsCentralDifferences) {
+  const Pass p(DType::f64, 7, 2, 5);
+  p.run(1);
+  Stream stream;
+  const auto loss = [&] {
+    p.forward(stream);
+    return inner(p.y, p.dy);
+  };
+  EXPECT_LE(gradient_gap(loss, p.x, p.dx), 1e-7);
+  EXPECT_LE(gradient_gap(loss, p.weights, p.dweights), 1e-7);
+}
+
+TEST(CombineExperts, ThreadsDoNotChangeBits) {
+  const Pass one(DType::f32, 66, 2, 130), three(DType::f32, 66, 2, 130);
+  one.run(1), three.run(3);
+  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dx, three.dx) && same_bits(one.dweights, three.dweights));
+}
+
+TEST(CombineExperts, AddsSlotsInOrder) {
+  const Pass p(DType::f32, 1, 3, 1);
+  Stream stream;
+  for (int64_t slot = 0; slot < 3; ++slot) set(p.weights, slot, 1), set(p.place, slot, double(2 - slot));
+  set(p.x, 0, 1), set(p.x, 1, -0x1p24), set(p.x, 2, 0x1p24);
+  p.forward(stream);
+  EXPECT_EQ(get(p.y, 0), 1);  // 0 in any order that adds the 1 to 2^24
+}
+
+TEST(CombineExperts, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 7, 2, 5);
+  Stream stream;
+  const Tensor doubles = p.bench.empty(DType::f64, {7, 2}), outside = p.bench.empty(DType::i32, {7, 2});
+  const Tensor few = p.x.rows(0, 13);
+  EXPECT_BROKEN(combine_experts(stream, {.y = p.y, .x = few, .weights = p.weights, .place = p.place}),
+                "k expert rows per row");
+  EXPECT_BROKEN(combine_experts(stream, {.y = p.y, .x = p.x, .weights = doubles, .place = p.place}),
+                "one weight per choice");
+  EXPECT_BROKEN(combine_experts(stream, {.y = p.y, .x = p.x, .weights = p.weights, .place = outside}),
+                "every choice has its place");
+  EXPECT_BROKEN(
+      combine_experts_backward(
+          stream, {.dx = p.dx, .dweights = p.dweights, .dy = p.dy, .x = p.x, .weights = p.weights, .place = outside}),
+      "every choice has its place");
+}
+
+}  // namespace
+}  // namespace fulgur

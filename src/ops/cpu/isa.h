@@ -1,0 +1,14 @@
+// The instruction set of the CPU twins: picked once at start from what the CPU has, or by FULGUR_ISA=avx2|avx512.
+#pragma once
+
+namespace fulgur::cpu {
+
+enum class Isa { generic, avx2, avx512 };
+
+// Throws unsupported (exit 2) for a FULGUR_ISA that is unknown or that this CPU lacks, naming the allowed values.
+// fulgur calls it at start, so that later calls cannot throw.
+Isa isa();
+bool has(Isa isa);  // what this CPU can run, whatever was picked
+const char* name_of(Isa isa);
+
+}  // namespace fulgur::cpu

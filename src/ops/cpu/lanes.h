@@ -1,0 +1,88 @@
+// Sixteen lanes of T as pairs of pairs of the vectors that an instruction set has, with arithmetic lane by lane.
+// Everything here has internal linkage, since each instruction set compiles its own copy.
+#pragma once
+#include <cstdint>
+
+namespace fulgur::cpu {
+namespace {
+
+template <class V>
+struct Pair {
+  V low, high;
+};
+
+// Count lanes of T in vectors of Bytes.
+template <class T, int Bytes, int Count, bool kNative = Count * int(sizeof(T)) == Bytes>
+struct LanesOf {
+  using type = Pair<typename LanesOf<T, Bytes, Count / 2>::type>;
+};
+template <class T, int Bytes, int Count>
+struct LanesOf<T, Bytes, Count, true> {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+
+template <class V>
+Pair<V> operator+(Pair<V> a, Pair<V> b) { return {a.low + b.low, a.high + b.high}; }
+template <class V>
+Pair<V> operator-(Pair<V> a, Pair<V> b) { return {a.low - b.low, a.high - b.high}; }
+template <class V>
+Pair<V> operator*(Pair<V> a, Pair<V> b) { return {a.low * b.low, a.high * b.high}; }
+template <class V>
+Pair<V> operator/(Pair<V> a, Pair<V> b) { return {a.low / b.low, a.high / b.high}; }
+template <class V>
+Pair<V> operator<<(Pair<V> a, int bits) { return {a.low << bits, a.high << bits}; }
+template <class V>
+Pair<V> operator>>(Pair<V> a, int bits) { return {a.low >> bits, a.high >> bits}; }
+
+// a where it is larger, else b: b too where either is NaN.
+template <class V>
+V larger(V a, V b) { return a > b ? a : b; }
+template <class V>
+Pair<V> larger(Pair<V> a, Pair<V> b) { return {larger(a.low, b.low), larger(a.high, b.high)}; }
+template <class V>
+V smaller(V a, V b) { return a < b ? a : b; }
+template <class V>
+Pair<V> smaller(Pair<V> a, Pair<V> b) { return {smaller(a.low, b.low), smaller(a.high, b.high)}; }
+
+// Memory to lanes, lanes to memory, and the same bits as another type of lanes: vector by vector, since a copy of a whole
+// Pair makes g++ keep it in memory.
+template <class V>
+struct Copy {
+  static V from(const void* memory) {
+    V v;
+    __builtin_memcpy(&v, memory, sizeof v);
+    return v;
+  }
+  static void to(void* memory, V v) { __builtin_memcpy(memory, &v, sizeof v); }
+  template <class From>
+  static V bits(From from) {
+    return (V)from;
+  }
+};
+template <class V>
+struct Copy<Pair<V>> {
+  static Pair<V> from(const void* memory) {
+    return {Copy<V>::from(memory), Copy<V>::from(static_cast<const char*>(memory) + sizeof(V))};
+  }
+  static void to(void* memory, Pair<V> v) {
+    Copy<V>::to(memory, v.low), Copy<V>::to(static_cast<char*>(memory) + sizeof(V), v.high);
+  }
+  template <class From>
+  static Pair<V> bits(Pair<From> from) {
+    return {Copy<V>::bits(from.low), Copy<V>::bits(from.high)};
+  }
+};
+
+template <class V, class T>
+struct Splat {
+  static V of(T value) { return value - V{}; }  // v - 0 is v, for -0 and NaN too
+};
+template <class V, class T>
+struct Splat<Pair<V>, T> {
+  static Pair<V> of(T value) { return {Splat<V, T>::of(value), Splat<V, T>::of(value)}; }
+};
+template <class V, class T>
+V splat(T value) { return Splat<V, T>::of(value); }
+
+}  // namespace
+}  // namespace fulgur::cpu

@@ -1,0 +1,66 @@
+// What the row-wise CPU twins share: the rows of a tensor, and how threads divide rows, columns and elements. A piece
+// never decides a bit: sums along rows stay inside one piece of rows, sums over rows inside one piece of columns.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "base/tensor.h"
+#include "base/threads.h"
+#include "ops/cpu/simd.h"
+
+namespace fulgur::cpu {
+
+template <class T>
+struct Rows {
+  T* data;
+  int64_t count, width, stride;
+  T* operator[](int64_t row) const { return data + row * stride; }
+};
+
+template <class T>
+Rows<T> rows_of(const Tensor& t) {
+  const View<T, 2> view = t.view<T, 2>();
+  expect(view.stride[1] == 1 || view.shape[1] <= 1, "the columns of a row lie end to end");
+  return {view.data, view.shape[0], view.shape[1], view.stride[0]};
+}
+
+inline constexpr int64_t kPieceElements = 4096;  // work that outweighs handing it to a thread
+inline constexpr int64_t kPieceColumns = 256;    // what a scratch row on the stack may hold
+
+// body(row)
+template <class Body>
+void for_rows(Threads& threads, int64_t rows, int64_t width, const Body& body) {
+  const int64_t grain = std::max<int64_t>(1, kPieceElements / std::max<int64_t>(1, width));
+  threads.for_ranges(rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
+// body(begin, end) over columns, at most kPieceColumns at a time.
+template <class Body>
+void for_columns(Threads& threads, int64_t width, const Body& body) {
+  const int64_t share = (width + threads.count() - 1) / threads.count();
+  threads.for_ranges(width, std::clamp<int64_t>((share + 15) / 16 * 16, 16, kPieceColumns), body);
+}
+
+// body(begin, end) over the elements of dense tensors.
+template <class Body>
+void for_elements(Threads& threads, int64_t count, const Body& body) {
+  threads.for_ranges(count, kPieceElements, body);
+}
+
+inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise) {
+  bool inside = true;
+  for (int64_t i = 0; i < count; ++i) inside &= indices[i] >= 0 && indices[i] < limit;
+  expect(inside, promise);
+}
+
+// to[indices[i]] += from[i], i ascending.
+template <class T>
+void add_rows(Threads& threads, const Rows<T>& to, const Rows<T>& from, const int32_t* indices) {
+  for_columns(threads, to.width, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < from.count; ++i) row_add<T>(to[indices[i]] + begin, from[i] + begin, end - begin);
+  });
+}
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,100 @@
+#include "ops/cpu/simd.h"
+
+#include <type_traits>
+
+#include "ops/cpu/isa.h"
+#include "ops/cpu/simd_table.h"
+
+namespace fulgur::cpu {
+namespace {
+
+const RowTables& picked() {
+  switch (isa()) {
+    case Isa::avx512: return *row_tables_avx512();
+    case Isa::avx2: return *row_tables_avx2();
+    case Isa::generic: break;
+  }
+  return *row_tables_generic();
+}
+
+template <class T>
+const RowTable<T>& rows() {
+  static const RowTables& tables = picked();
+  if constexpr (std::is_same_v<T, float>) {
+    return tables.f32;
+  } else {
+    return tables.f64;
+  }
+}
+
+}  // namespace
+
+template <class T>
+T row_sum(const T* x, int64_t n) { return rows<T>().sum(x, n); }
+template <class T>
+T row_max(const T* x, int64_t n) { return rows<T>().max(x, n); }
+template <class T>
+T row_dot(const T* x, const T* y, int64_t n) { return rows<T>().dot(x, y, n); }
+template <class T>
+T row_dot3(const T* x, const T* y, const T* z, int64_t n) { return rows<T>().dot3(x, y, z, n); }
+template <class T>
+void row_scale(T* y, const T* x, T a, int64_t n) { rows<T>().scale(y, x, a, n); }
+template <class T>
+void row_add(T* y, const T* x, int64_t n) { rows<T>().add(y, x, n); }
+template <class T>
+void row_add_scaled(T* y, const T* x, T a, int64_t n) { rows<T>().add_scaled(y, x, a, n); }
+template <class T>
+void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n) { rows<T>().blend(y, a, alpha, b, beta, n); }
+template <class T>
+void row_mul(T* y, const T* a, const T* b, int64_t n) { rows<T>().mul(y, a, b, n); }
+template <class T>
+void row_exp(T* y, const T* x, int64_t n) { rows<T>().exp(y, x, n); }
+template <class T>
+T row_exp_sum(T* y, const T* x, T shift, int64_t n) { return rows<T>().exp_sum(y, x, shift, n); }
+template <class T>
+void row_silu(T* y, const T* x, int64_t n) { rows<T>().silu(y, x, n); }
+template <class T>
+void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n) { rows<T>().silu_backward(dx, dy, x, n); }
+template <class T>
+void row_sigmoid(T* y, const T* x, int64_t n) { rows<T>().sigmoid(y, x, n); }
+template <class T>
+void row_swiglu(T* y, const T* gate, const T* up, int64_t n) { rows<T>().swiglu(y, gate, up, n); }
+template <class T>
+void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
+  rows<T>().swiglu_backward(dgate, dup, dy, gate, up, n);
+}
+
+template float row_sum(const float* x, int64_t n);
+template float row_max(const float* x, int64_t n);
+template float row_dot(const float* x, const float* y, int64_t n);
+template float row_dot3(const float* x, const float* y, const float* z, int64_t n);
+template void row_scale(float* y, const float* x, float a, int64_t n);
+template void row_add(float* y, const float* x, int64_t n);
+template void row_add_scaled(float* y, const float* x, float a, int64_t n);
+template void row_blend(float* y, const float* a, float alpha, const float* b, float beta, int64_t n);
+template void row_mul(float* y, const float* a, const float* b, int64_t n);
+template void row_exp(float* y, const float* x, int64_t n);
+template float row_exp_sum(float* y, const float* x, float shift, int64_t n);
+template void row_silu(float* y, const float* x, int64_t n);
+template void row_silu_backward(float* dx, const float* dy, const float* x, int64_t n);
+template void row_sigmoid(float* y, const float* x, int64_t n);
+template void row_swiglu(float* y, const float* gate, const float* up, int64_t n);
+template void row_swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
+template double row_sum(const double* x, int64_t n);
+template double row_max(const double* x, int64_t n);
+template double row_dot(const double* x, const double* y, int64_t n);
+template double row_dot3(const double* x, const double* y, const double* z, int64_t n);
+template void row_scale(double* y, const double* x, double a, int64_t n);
+template void row_add(double* y, const double* x, int64_t n);
+template void row_add_scaled(double* y, const double* x, double a, int64_t n);
+template void row_blend(double* y, const double* a, double alpha, const double* b, double beta, int64_t n);
+template void row_mul(double* y, const double* a, const double* b, int64_t n);
+template void row_exp(double* y, const double* x, int64_t n);
+template double row_exp_sum(double* y, const double* x, double shift, int64_t n);
+template void row_silu(double* y, const double* x, int64_t n);
+template void row_silu_backward(double* dx, const double* dy, const double* x, int64_t n);
+template void row_sigmoid(double* y, const double* x, int64_t n);
+template void row_swiglu(double* y, const double* gate, const double* up, int64_t n);
+template void row_swiglu_backward(double* dgate, double* dup, const double* dy, const double* gate, const double* up, int64_t n);
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,192 @@
+// The row primitives of simd.h, compiled once per instruction set for vectors of Bytes, in sixteen lanes on all of them.
+//
+// exp(x): x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n as a product of two powers, so that results
+// below the smallest normal number are rounded as they should be. Products and sums stay separate instructions.
+#pragma once
+#include "ops/cpu/lanes.h"
+#include "ops/cpu/simd_table.h"
+
+namespace fulgur::cpu {
+namespace {
+
+constexpr int kLanes = 16;
+
+template <class T>
+struct Exponential;
+
+template <>
+struct Exponential<float> {
+  using Bits = uint32_t;
+  static constexpr float kLowest = -104, kHighest = 89;    // beyond: 0 and infinity
+  static constexpr float kRound = 0x1.8p23f;               // adding it leaves an integer in the low bits
+  static constexpr float kInverse = 0x1.715476p0f;         // 1 / ln 2
+  static constexpr float kHigh = 0.693359375f, kLow = -0x1.bd0106p-13f;  // ln 2, the first times n is exact
+  static constexpr uint32_t kRoundBits = 0x4b400000;
+  static constexpr int kMantissa = 23, kBias = 127, kOffset = 300;
+  // exp(r) = 1 + r + r^2 q(r): q through five Chebyshev nodes, highest power first.
+  static constexpr float kPolynomial[] = {0x1.6d113cp-10f, 0x1.120ba2p-7f, 0x1.55551ap-5f, 0x1.5554dcp-3f, 0.5f};
+};
+
+template <>
+struct Exponential<double> {
+  using Bits = uint64_t;
+  static constexpr double kLowest = -746, kHighest = 710;
+  static constexpr double kRound = 0x1.8p52;
+  static constexpr double kInverse = 0x1.71547652b82fep0;
+  static constexpr double kHigh = 0x1.62e42fefp-1, kLow = 0x1.473de6af278edp-34;
+  static constexpr uint64_t kRoundBits = 0x4338000000000000;
+  static constexpr int kMantissa = 52, kBias = 1023, kOffset = 2200;
+  // Taylor's, to r^13.
+  static constexpr double kPolynomial[] = {1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800,
+                                           1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
+                                           1. / 120,        1. / 24,        1. / 6,        1. / 2};
+};
+
+template <class T, int Bytes>
+struct Rows {
+  using V = typename LanesOf<T, Bytes, kLanes>::type;
+  using Bits = typename Exponential<T>::Bits;
+  using B = typename LanesOf<Bits, Bytes, kLanes>::type;
+
+  static V all(T value) { return splat<V>(value); }
+  static V load(const T* x) { return Copy<V>::from(x); }
+  static void store(T* y, V v) { Copy<V>::to(y, v); }
+
+  static V load_some(const T* x, int64_t count, T padding) {
+    T lanes[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane < count ? x[lane] : padding;
+    return load(lanes);
+  }
+  static void store_some(T* y, int64_t count, V v) {
+    T lanes[kLanes];
+    store(lanes, v);
+    for (int64_t lane = 0; lane < count; ++lane) y[lane] = lanes[lane];
+  }
+
+  // step(get, put) for each sixteen elements: get(x) reads those of row x, put(y, v) writes them.
+  template <class Step>
+  static void walk(int64_t n, T padding, Step step) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+      step([i](const T* x) { return load(x + i); }, [i](T* y, V v) { store(y + i, v); });
+    if (const int64_t left = n - i; left > 0)
+      step([=](const T* x) { return load_some(x + i, left, padding); },
+           [=](T* y, V v) { store_some(y + i, left, v); });
+  }
+
+  template <class Join>
+  static T fold(V v, Join join) {
+    T lanes[kLanes];
+    store(lanes, v);
+    for (int step = kLanes / 2; step > 0; step /= 2)
+      for (int lane = 0; lane < step; ++lane) lanes[lane] = join(lanes[lane], lanes[lane + step]);
+    return lanes[0];
+  }
+  static T folded_sum(V v) {
+    return fold(v, [](T a, T b) { return a + b; });
+  }
+
+  static V exponential(V x) {
+    using E = Exponential<T>;
+    x = smaller(all(E::kHighest), larger(all(E::kLowest), x));  // the second is kept where it is NaN
+    const V rounded = x * all(E::kInverse) + all(E::kRound);
+    const V n = rounded - all(E::kRound);
+    const V r = (x - n * all(E::kHigh)) - n * all(E::kLow);
+    V q = all(E::kPolynomial[0]);
+    for (unsigned i = 1; i < sizeof E::kPolynomial / sizeof(T); ++i) q = q * r + all(E::kPolynomial[i]);
+    const V p = (r * r * q + r) + all(1);
+    // n = half + rest; the offset keeps what is shifted right positive.
+    const B shifted = Copy<B>::bits(rounded) - splat<B>(Bits(E::kRoundBits - E::kOffset));
+    const B half = shifted >> 1;
+    const B first = (half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
+    const B second = (shifted - half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
+    return p * Copy<V>::bits(first) * Copy<V>::bits(second);
+  }
+  static V negated_exponential(V x) { return exponential(all(0) - x); }
+
+  static T sum(const T* x, int64_t n) {
+    V acc = all(0);
+    walk(n, 0, [&](auto get, auto) { acc = acc + get(x); });
+    return folded_sum(acc);
+  }
+  static T max(const T* x, int64_t n) {
+    V acc = all(-T(__builtin_inf()));
+    walk(n, -T(__builtin_inf()), [&](auto get, auto) { acc = larger(get(x), acc); });
+    return fold(acc, [](T a, T b) { return a > b ? a : b; });
+  }
+  static T dot(const T* x, const T* y, int64_t n) {
+    V acc = all(0);
+    walk(n, 0, [&](auto get, auto) { acc = acc + get(x) * get(y); });
+    return folded_sum(acc);
+  }
+  static T dot3(const T* x, const T* y, const T* z, int64_t n) {
+    V acc = all(0);
+    walk(n, 0, [&](auto get, auto) { acc = acc + get(x) * get(y) * get(z); });
+    return folded_sum(acc);
+  }
+
+  static void scale(T* y, const T* x, T a, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, all(a) * get(x)); });
+  }
+  static void add(T* y, const T* x, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + get(x)); });
+  }
+  static void add_scaled(T* y, const T* x, T a, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + all(a) * get(x)); });
+  }
+  static void blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, all(alpha) * get(a) + all(beta) * get(b)); });
+  }
+  static void mul(T* y, const T* a, const T* b, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, get(a) * get(b)); });
+  }
+
+  static void exp(T* y, const T* x, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, exponential(get(x))); });
+  }
+  static T exp_sum(T* y, const T* x, T shift, int64_t n) {
+    V acc = all(0);
+    // Padding of -infinity leaves exp(-infinity) = 0 in the lanes beyond the row.
+    walk(n, -T(__builtin_inf()), [&](auto get, auto put) {
+      const V e = exponential(get(x) - all(shift));
+      put(y, e);
+      acc = acc + e;
+    });
+    return folded_sum(acc);
+  }
+
+  static V sigmoid_of(V x) { return all(1) / (all(1) + negated_exponential(x)); }
+  static V silu_of(V x) { return x / (all(1) + negated_exponential(x)); }
+  static V silu_slope(V x) {
+    const V s = sigmoid_of(x);
+    return s * (all(1) + x * (all(1) - s));
+  }
+  static void sigmoid(T* y, const T* x, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, sigmoid_of(get(x))); });
+  }
+  static void silu(T* y, const T* x, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, silu_of(get(x))); });
+  }
+  static void silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(dx, get(dy) * silu_slope(get(x))); });
+  }
+  static void swiglu(T* y, const T* gate, const T* up, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, silu_of(get(gate)) * get(up)); });
+  }
+  static void swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) {
+      const V d = get(dy), g = get(gate), u = get(up);
+      put(dgate, d * u * silu_slope(g));
+      put(dup, d * silu_of(g));
+    });
+  }
+
+  static constexpr RowTable<T> kTable = {sum,  max, dot,     dot3, scale,         add,     add_scaled, blend,
+                                         mul,  exp, exp_sum, silu, silu_backward, sigmoid, swiglu,     swiglu_backward};
+};
+
+template <int Bytes>
+constexpr RowTables kRowTables = {Rows<float, Bytes>::kTable, Rows<double, Bytes>::kTable};
+
+}  // namespace
+}  // namespace fulgur::cpu

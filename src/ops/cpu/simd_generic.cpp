@@ -1,0 +1,8 @@
+// The row primitives in vectors of 16 bytes, which every 64-bit machine has.
+#include "ops/cpu/simd_body.h"
+
+namespace fulgur::cpu {
+
+const RowTables* row_tables_generic() { return &kRowTables<16>; }
+
+}  // namespace fulgur::cpu

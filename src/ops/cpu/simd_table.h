@@ -1,0 +1,39 @@
+// The row primitives of simd.h as a table of functions, one table per instruction set.
+// Files compiled for one instruction set include nothing else of ours: an inline function emitted there could be the copy
+// that the linker picks for everybody.
+#pragma once
+#include <cstdint>
+
+namespace fulgur::cpu {
+
+template <class T>
+struct RowTable {
+  T (*sum)(const T* x, int64_t n);
+  T (*max)(const T* x, int64_t n);
+  T (*dot)(const T* x, const T* y, int64_t n);
+  T (*dot3)(const T* x, const T* y, const T* z, int64_t n);
+  void (*scale)(T* y, const T* x, T a, int64_t n);
+  void (*add)(T* y, const T* x, int64_t n);
+  void (*add_scaled)(T* y, const T* x, T a, int64_t n);
+  void (*blend)(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);
+  void (*mul)(T* y, const T* a, const T* b, int64_t n);
+  void (*exp)(T* y, const T* x, int64_t n);
+  T (*exp_sum)(T* y, const T* x, T shift, int64_t n);
+  void (*silu)(T* y, const T* x, int64_t n);
+  void (*silu_backward)(T* dx, const T* dy, const T* x, int64_t n);
+  void (*sigmoid)(T* y, const T* x, int64_t n);
+  void (*swiglu)(T* y, const T* gate, const T* up, int64_t n);
+  void (*swiglu_backward)(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
+};
+
+struct RowTables {
+  RowTable<float> f32;
+  RowTable<double> f64;
+};
+
+// Null where the file was not compiled for its instruction set.
+const RowTables* row_tables_generic();
+const RowTables* row_tables_avx2();
+const RowTables* row_tables_avx512();
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,118 @@
+// cross_entropy against an f64 oracle, its gradient against central differences, rows that do not count.
+#include "ops/case.h"
+#include "ops/cross_entropy.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+constexpr double kScale = 0.23;
+
+struct Pass {
+  Bench bench{size_t(1) << 20};
+  Tensor start, logits, targets, loss;
+
+  Pass(DType type, int64_t rows, int64_t vocab) {
+    start = bench.random(type, {rows, vocab}, 1, 5, 60), logits = bench.converted(start, type);
+    loss = bench.random(DType::f64, {1}, 2);
+    std::vector<int64_t> ids;
+    for (int64_t row = 0; row < rows; ++row)
+      ids.push_back(row % 5 == 2 ? -1 : int64_t(philox(3, uint64_t(row), 0)[0] % uint64_t(vocab)));
+    targets = bench.indices(DType::i32, ids);
+  }
+  void run(Stream& stream, int64_t begin, int64_t end) const {
+    cross_entropy(
+        stream,
+        {.loss = loss, .logits = logits.rows(begin, end), .targets = targets.rows(begin, end), .scale = kScale});
+  }
+};
+
+TEST(CrossEntropy, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 65})
+      for (const int64_t vocab : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << vocab);
+        Pass p(type, rows, vocab);
+        Stream stream;
+        const Tensor gradient = p.bench.zeros(DType::f64, {rows, vocab});
+        double loss = get(p.loss, 0);
+        for (int64_t row = 0; row < rows; ++row) {
+          const int64_t target = int64_t(get(p.targets, row));
+          if (target < 0) continue;
+          double sum = 0;
+          for (int64_t i = row * vocab; i < (row + 1) * vocab; ++i) sum += std::exp(get(p.start, i));
+          loss -= kScale * std::log(std::exp(get(p.start, row * vocab + target)) / sum);
+          for (int64_t i = row * vocab; i < (row + 1) * vocab; ++i)
+            set(gradient, i, kScale * (std::exp(get(p.start, i)) / sum - (i % vocab == target ? 1 : 0)));
+        }
+        p.run(stream, 0, rows);
+        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
+        EXPECT_NEAR(get(p.loss, 0), loss, bound * std::max(1.0, std::abs(loss)));
+        EXPECT_LE(relative_gap(p.logits, gradient), bound);
+      }
+}
+
+TEST(CrossEntropy, GradientEqualsCentralDifferences) {
+  Pass p(DType::f64, 7, 9);
+  Stream stream;
+  p.run(stream, 0, 7);
+  const Tensor gradient = p.bench.converted(p.logits, DType::f64);
+  const auto loss = [&] {
+    set(p.loss, 0, 0);
+    copy(stream, p.logits, p.start);
+    p.run(stream, 0, 7);
+    return get(p.loss, 0);
+  };
+  EXPECT_LE(gradient_gap(loss, p.start, gradient), 1e-7);
+}
+
+TEST(CrossEntropy, ThreadsDoNotChangeBits) {
+  const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
+  Stream first, second({}, 3);
+  one.run(first, 0, 65), three.run(second, 0, 65);
+  EXPECT_TRUE(same_bits(one.loss, three.loss) && same_bits(one.logits, three.logits));
+}
+
+TEST(CrossEntropy, HalvesAccumulateToTheWhole) {
+  for (const DType type : {DType::f64, DType::f32}) {
+    const Pass whole(type, 65, 130), halves(type, 65, 130);
+    Stream stream({}, 2);
+    whole.run(stream, 0, 65);
+    halves.run(stream, 0, 30), halves.run(stream, 30, 65);
+    EXPECT_TRUE(same_bits(whole.loss, halves.loss) && same_bits(whole.logits, halves.logits));
+  }
+}
+
+TEST(CrossEntropy, RowsThatDoNotCountAreZero) {
+  Pass p(DType::f32, 3, 17);  // row 2 does not count
+  Stream stream;
+  const double before = get(p.loss, 0);
+  for (int64_t i = 0; i < 17; ++i) set(p.logits, 2 * 17 + i, NAN);
+  p.run(stream, 2, 3);
+  EXPECT_EQ(get(p.loss, 0), before);
+  for (int64_t i = 0; i < 17; ++i) EXPECT_EQ(get(p.logits, 2 * 17 + i), 0);
+}
+
+TEST(CrossEntropy, LargeLogitsStayFinite) {
+  Pass p(DType::f32, 1, 2);
+  Stream stream;
+  set(p.loss, 0, 0), set(p.logits, 0, 3e38), set(p.logits, 1, 3e38), set(p.targets, 0, 1);
+  p.run(stream, 0, 1);
+  EXPECT_NEAR(get(p.loss, 0), kScale * std::log(2), 1e-15);
+  EXPECT_FLOAT_EQ(float(get(p.logits, 0)), float(kScale / 2));
+}
+
+TEST(CrossEntropy, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 7, 17);
+  Stream stream;
+  CrossEntropy op{.loss = p.loss, .logits = p.logits, .targets = p.targets.rows(0, 6), .scale = kScale};
+  EXPECT_BROKEN(cross_entropy(stream, op), "one target per row");
+  op.targets = p.targets, op.loss = p.bench.zeros(DType::f32, {1});
+  EXPECT_BROKEN(cross_entropy(stream, op), "the loss is f64");
+  op.loss = p.loss, op.targets = p.bench.indices(DType::i32, {0, 0, 0, 0, 0, 0, 17});
+  EXPECT_BROKEN(cross_entropy(stream, op), "every target is in the vocabulary");
+}
+
+}  // namespace
+}  // namespace fulgur

@@ -1,0 +1,61 @@
+// Rows are finished in any order, their losses added in ascending order: log(sum of exp(logit - max)) + max - logit.
+#include <cmath>
+#include <vector>
+
+#include "ops/cpu/rows.h"
+#include "ops/cross_entropy.h"
+#include "ops/dtype_switch.h"
+
+namespace fulgur::cpu {
+namespace {
+
+// log x for normal x > 0, to about 1 ulp. Our own: a library's last bit may depend on the processor. With x = m 2^e and
+// m around 1, log m = 2 artanh s, s = (m - 1) / (m + 1), |s| < 0.172.
+double fixed_log(double x) {
+  int exponent = 0;
+  double m = std::frexp(x, &exponent);  // [0.5, 1)
+  if (m < 0.70710678118654752) m *= 2, --exponent;
+  const double s = (m - 1) / (m + 1), square = s * s;
+  double series = 0;
+  for (int n = 21; n >= 3; n -= 2) series = (series + 1.0 / n) * square;
+  constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;  // high: exact times an exponent
+  return exponent * kLn2High + (2 * s + (2 * s * series + exponent * kLn2Low));
+}
+
+// Turns a row of logits into its gradient; returns the row's loss.
+template <class T>
+double finish(T* row, int64_t vocab, int32_t target, double scale) {
+  const T greatest = row_max<T>(row, vocab), own = row[target];
+  const double sum = double(row_exp_sum<T>(row, row, greatest, vocab));
+  const double probability = double(row[target]) / sum;
+  row_scale<T>(row, row, T(scale / sum), vocab);
+  row[target] = T((probability - 1) * scale);
+  return fixed_log(sum) + (double(greatest) - double(own));
+}
+
+template <class T>
+void run(Threads& threads, const CrossEntropy& op) {
+  const Rows<T> logits = rows_of<T>(op.logits);
+  const int32_t* targets = op.targets.elements<int32_t>();
+  bool inside = true;
+  for (int64_t row = 0; row < logits.count; ++row) inside &= targets[row] >= -1 && targets[row] < logits.width;
+  expect(inside, "every target is in the vocabulary, or -1");
+  std::vector<double> losses(size_t(logits.count), 0.0);
+  for_rows(threads, logits.count, logits.width, [&](int64_t row) {
+    if (targets[row] < 0) {
+      std::fill_n(logits[row], logits.width, T(0));
+    } else {
+      losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], op.scale);
+    }
+  });
+  double* loss = op.loss.elements<double>();
+  for (const double one : losses) *loss += op.scale * one;
+}
+
+}  // namespace
+
+void cross_entropy(Stream& stream, const CrossEntropy& op) {
+  with_element_type<double, float>(op.logits.dtype, [&]<class T>() { run<T>(stream.threads(), op); });
+}
+
+}  // namespace fulgur::cpu

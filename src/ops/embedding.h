@@ -1,0 +1,34 @@
+// y[row] = table[tokens[row]].
+#pragma once
+#include "ops/operator.h"
+
+namespace fulgur {
+
+struct Embedding {
+  Tensor y;       // [rows, width]
+  Tensor tokens;  // i32 [rows], each in [0, vocab)
+  Weight table;   // [vocab, width]
+
+  auto operands() const { return std::tuple{out(y), in(tokens), in(table)}; }
+  void check() const {
+    expect(y.is(table.values.dtype, {tokens.dim(0), table.in()}), "one row of the table per token");
+    expect(tokens.is(DType::i32, {y.dim(0)}), "tokens are i32");
+  }
+};
+
+struct EmbeddingBackward {
+  Tensor dtable;  // wide [vocab, width], accumulated: rows of one token in ascending order
+  Tensor dy;      // [rows, width]
+  Tensor tokens;  // i32 [rows]
+
+  auto operands() const { return std::tuple{inout(dtable), in(dy), in(tokens)}; }
+  void check() const {
+    expect(dtable.is(wide(dy.dtype), {dtable.dim(0), dy.dim(1)}), "the table's gradient is wide");
+    expect(tokens.is(DType::i32, {dy.dim(0)}), "one token per row");
+  }
+};
+
+FULGUR_DECLARE_OPERATOR(embedding, Embedding)
+FULGUR_DECLARE_OPERATOR(embedding_backward, EmbeddingBackward)
+
+}  // namespace fulgur

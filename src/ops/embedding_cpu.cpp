@@ -1,0 +1,29 @@
+// Gathers rows of the table; its gradient adds them back, every column in row order.
+#include <cstring>
+
+#include "ops/cpu/rows.h"
+#include "ops/dtype_switch.h"
+#include "ops/embedding.h"
+
+namespace fulgur::cpu {
+
+void embedding(Stream& stream, const Embedding& op) {
+  expect(!op.table.scales, "the embedding table is not quantised");
+  const int32_t* tokens = op.tokens.elements<int32_t>();
+  const int64_t rows = op.y.dim(0), width = op.y.dim(1);
+  expect_indices(tokens, rows, op.table.out(), "every token is in the table");
+  with_element_type<double, float>(op.y.dtype, [&]<class T>() {
+    const Rows<T> y = rows_of<T>(op.y), table = rows_of<T>(op.table.values);
+    for_rows(stream.threads(), rows, width,
+             [&](int64_t row) { std::memcpy(y[row], table[tokens[row]], size_t(width) * sizeof(T)); });
+  });
+}
+
+void embedding_backward(Stream& stream, const EmbeddingBackward& op) {
+  const int32_t* tokens = op.tokens.elements<int32_t>();
+  expect_indices(tokens, op.dy.dim(0), op.dtable.dim(0), "every token is in the table");
+  with_element_type<double, float>(
+      op.dy.dtype, [&]<class T>() { add_rows<T>(stream.threads(), rows_of<T>(op.dtable), rows_of<T>(op.dy), tokens); });
+}
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,42 @@
+// y = x * w_e^T for rows grouped by expert e: a product per expert over its own rows. Row offsets stay on the device.
+#pragma once
+#include "ops/operator.h"
+
+namespace fulgur {
+
+struct ExpertLinear {
+  Tensor y;             // [choices, out]
+  Tensor x;             // [choices, in], rows of expert e are [expert_begin[e], expert_begin[e + 1])
+  Weight w;             // [experts, out, in]
+  Tensor expert_begin;  // i32 [experts + 1]
+
+  auto operands() const { return std::tuple{out(y), in(x), in(w), in(expert_begin)}; }
+  void check() const {
+    expect(w.values.rank == 3 && x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
+    expect(y.is(x.dtype, {x.dim(0), w.out()}), "y has the experts' outputs");
+    expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+  }
+};
+
+struct ExpertLinearBackward {
+  Tensor dx;            // [choices, in], overwritten
+  Tensor dw;            // wide [experts, out, in], accumulated: rows ascending from the value already there
+  Tensor dy;            // [choices, out]
+  Tensor x;             // [choices, in]
+  Weight w;             // [experts, out, in]
+  Tensor expert_begin;  // i32 [experts + 1]
+
+  auto operands() const { return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin)}; }
+  void check() const {
+    expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");
+    expect(dw.is(wide(x.dtype), {w.values.dim(0), w.out(), w.in()}), "dw is wide and matches the weights");
+    expect(x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
+    expect(dy.is(x.dtype, {x.dim(0), w.out()}), "dy has the experts' outputs");
+    expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+  }
+};
+
+FULGUR_DECLARE_OPERATOR(expert_linear, ExpertLinear)
+FULGUR_DECLARE_OPERATOR(expert_linear_backward, ExpertLinearBackward)
+
+}  // namespace fulgur

@@ -1,0 +1,170 @@
+// A product per expert over its own rows, and its gradients, against plain f64 loops.
+#include "ops/expert_linear.h"
+
+#include "ops/case.h"
+
+namespace fulgur {
+namespace {
+
+using cases::Bench;
+
+// visit(expert, row) for every row of every expert.
+template <class Visit>
+void for_each_row(const Tensor& expert_begin, Visit visit) {
+  for (int64_t expert = 0; expert + 1 < expert_begin.dim(0); ++expert)
+    for (auto row = int64_t(cases::get(expert_begin, expert)); row < int64_t(cases::get(expert_begin, expert + 1)); ++row)
+      visit(expert, row);
+}
+
+void oracle(const ExpertLinear& op) {
+  const int64_t out = op.w.out(), in = op.w.in();
+  for_each_row(op.expert_begin, [&](int64_t expert, int64_t row) {
+    for (int64_t o = 0; o < out; ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < in; ++i)
+        sum += cases::get(op.x, row * in + i) * cases::get(op.w.values, (expert * out + o) * in + i);
+      cases::set(op.y, row * out + o, sum);
+    }
+  });
+}
+
+void oracle(const ExpertLinearBackward& op) {
+  const int64_t out = op.w.out(), in = op.w.in();
+  for_each_row(op.expert_begin, [&](int64_t expert, int64_t row) {
+    for (int64_t i = 0; i < in; ++i) {
+      double sum = 0;
+      for (int64_t o = 0; o < out; ++o) {
+        const int64_t at = (expert * out + o) * in + i;
+        const double dy = cases::get(op.dy, row * out + o);
+        sum += dy * cases::get(op.w.values, at);
+        cases::set(op.dw, at, cases::get(op.dw, at) + dy * cases::get(op.x, row * in + i));
+      }
+      cases::set(op.dx, row * in + i, sum);
+    }
+  });
+}
+
+struct Shape {
+  std::vector<int64_t> begin;
+  int64_t out, in;
+  int64_t experts() const { return int64_t(begin.size()) - 1; }
+  int64_t rows() const { return begin.back(); }
+};
+
+// Experts without rows at the start, in the middle and at the end, one row, many rows.
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> all = {{{0, 1}, 1, 1},
+                                         {{0, 0, 7, 7, 24, 89, 90, 90}, 17, 33},
+                                         {{0, 129, 130}, 65, 7},
+                                         {{0, 3, 68, 68, 200}, 129, 65},
+                                         {{0, 0, 0}, 4, 6}};
+  return all;
+}
+
+ExpertLinear random_forward(Bench& bench, DType dtype, const Shape& s) {
+  return {.y = bench.empty(dtype, {s.rows(), s.out}),
+          .x = bench.random(dtype, {s.rows(), s.in + 3}, 1).slice(1, 1, s.in + 1),
+          .w = {bench.random(dtype, {s.experts(), s.out, s.in}, 2)},
+          .expert_begin = bench.indices(DType::i32, s.begin)};
+}
+
+ExpertLinearBackward random_backward(Bench& bench, const ExpertLinear& forward) {
+  const Tensor& w = forward.w.values;
+  return {.dx = bench.empty(w.dtype, {forward.x.dim(0), forward.x.dim(1)}),
+          .dw = bench.random(w.dtype, {w.dim(0), w.dim(1), w.dim(2)}, 3),
+          .dy = bench.random(w.dtype, {forward.y.dim(0), forward.y.dim(1)}, 4),
+          .x = forward.x,
+          .w = forward.w,
+          .expert_begin = forward.expert_begin};
+}
+
+template <class Op>
+Op exact_copy(Bench& bench, const Op& op) {
+  return with_tensors(op, [&](Operand o) {
+    return o.tensor->dtype == DType::i32 ? *o.tensor : bench.converted(*o.tensor, DType::f64);
+  });
+}
+
+constexpr double bound(DType dtype) { return dtype == DType::f32 ? 1e-6 : 1e-14; }
+
+TEST(ExpertLinear, MatchesTheOracle) {
+  for (const int threads : {1, 2}) {
+    Stream stream({}, threads);
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (const Shape& s : shapes()) {
+        Bench bench;
+        const ExpertLinear op = random_forward(bench, dtype, s);
+        const ExpertLinear exact = exact_copy(bench, op);
+        expert_linear(stream, op);
+        oracle(exact);
+        EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(dtype)) << s.rows() << " " << s.out << " " << s.in;
+      }
+    }
+  }
+}
+
+TEST(ExpertLinear, GradientsMatchTheOracle) {
+  Stream stream({}, 2);
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const Shape& s : shapes()) {
+      Bench bench;
+      const ExpertLinearBackward op = random_backward(bench, random_forward(bench, dtype, s));
+      const ExpertLinearBackward exact = exact_copy(bench, op);
+      expert_linear_backward(stream, op);
+      oracle(exact);
+      EXPECT_LE(cases::relative_gap(op.dx, exact.dx), bound(dtype)) << s.rows() << " " << s.out << " " << s.in;
+      EXPECT_LE(cases::relative_gap(op.dw, exact.dw), bound(dtype)) << s.rows() << " " << s.out << " " << s.in;
+    }
+  }
+}
+
+TEST(ExpertLinear, GradientsMatchCentralDifferences) {
+  Stream stream({}, 2);
+  Bench bench;
+  const ExpertLinear op = random_forward(bench, DType::f64, {{0, 0, 5, 6, 11}, 7, 9});
+  const ExpertLinearBackward back = random_backward(bench, op);
+  clear(stream, back.dw);
+  expert_linear_backward(stream, back);
+  const auto loss = [&] {
+    expert_linear(stream, op);
+    return cases::inner(op.y, back.dy);
+  };
+  EXPECT_LE(cases::gradient_gap(loss, op.x, back.dx), 1e-8);
+  EXPECT_LE(cases::gradient_gap(loss, op.w.values, back.dw), 1e-8);
+}
+
+// One expert's rows alone have the bits that they have in the batch.
+TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
+  Stream stream({}, 2);
+  Bench bench;
+  const ExpertLinear all = random_forward(bench, DType::f32, {{0, 31, 32, 90}, 33, 65});
+  expert_linear(stream, all);
+  ExpertLinear alone = all;
+  alone.y = bench.empty(DType::f32, {90, 33});
+  for (const auto& begin : {std::vector<int64_t>{0, 31, 31, 31}, {31, 31, 32, 32}, {32, 32, 32, 90}}) {
+    alone.expert_begin = bench.indices(DType::i32, begin);
+    expert_linear(stream, alone);
+  }
+  EXPECT_TRUE(cases::same_bits(alone.y, all.y));
+}
+
+TEST(ExpertLinear, RefusesWrongShapesAndTypes) {
+  Stream stream;
+  Bench bench;
+  const ExpertLinear good = random_forward(bench, DType::f32, {{0, 2, 5}, 4, 3});
+  ExpertLinear wrong = good;
+  wrong.y = bench.empty(DType::f32, {5, 6});
+  EXPECT_BROKEN(expert_linear(stream, wrong), "y has the experts' outputs");
+  wrong = good;
+  wrong.expert_begin = bench.indices(DType::i32, {0, 4, 6});
+  EXPECT_BROKEN(expert_linear(stream, wrong), "experts' rows ascend within the choices");
+  wrong = good;
+  wrong.w = {bench.random(DType::f64, {2, 4, 3}, 2)};
+  EXPECT_BROKEN(expert_linear(stream, wrong), "kernel element type matches the tensor");
+  wrong = good;
+  wrong.x = bench.zeros(DType::i32, {5, 3}), wrong.y = bench.zeros(DType::i32, {5, 4});
+  EXPECT_THROW(expert_linear(stream, wrong), Error);
+}
+
+}  // namespace
+}  // namespace fulgur

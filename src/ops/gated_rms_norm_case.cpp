@@ -1,0 +1,187 @@
+// gated_rms_norm, its products and its gradient against an f64 oracle and central differences, whole and split in two
+// ranks of heads.
+#include "ops/case.h"
+#include "ops/gated_rms_norm.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+constexpr float kEps = 1e-6F;
+
+struct Pass {
+  Bench bench{size_t(1) << 21};
+  int64_t rows, heads, width;
+  Tensor x, gate, weight, dy, squares, y, inverse, products, dx, dgate, dweight;
+
+  Pass(DType type, int64_t rows, int64_t heads, int64_t head_width)
+      : rows(rows), heads(heads), width(heads * head_width) {
+    x = bench.random(type, {rows, width}, 1, 2, 0.3), gate = bench.random(type, {rows, width}, 2, 3);
+    weight = bench.random(type, {width}, 3, 0.5, 1), dy = bench.random(type, {rows, width}, 4);
+    squares = bench.empty(type, {heads, rows}), inverse = bench.empty(type, {rows});
+    products = bench.empty(type, {heads, rows}), y = bench.empty(type, {rows, width});
+    dx = bench.empty(type, {rows, width}), dgate = bench.empty(type, {rows, width});
+    dweight = bench.random(type, {width}, 5);
+  }
+  void forward(Stream& stream) const {
+    const int64_t head_width = width / heads;
+    for (int64_t head = 0; head < heads; ++head)
+      for (int64_t row = 0; row < rows; ++row) {
+        double sum = 0;
+        for (int64_t i = 0; i < head_width; ++i) sum += std::pow(get(x, row * width + head * head_width + i), 2);
+        set(squares, head * rows + row, sum);
+      }
+    gated_rms_norm(stream, {.y = y,
+                            .x = x,
+                            .gate = gate,
+                            .weight = weight,
+                            .squares = squares,
+                            .whole_width = width,
+                            .eps = kEps,
+                            .inverse_rms = inverse});
+  }
+  // What one rank with heads [first, last) does with rows [begin, end).
+  void backward(Stream& stream, int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    const int64_t from = first * width / heads, to = last * width / heads;
+    const auto part = [&](const Tensor& t) { return t.rows(begin, end).slice(1, from, to); };
+    gated_rms_norm_backward(stream, {.dx = part(dx),
+                                     .dgate = part(dgate),
+                                     .dweight = dweight.slice(0, from, to),
+                                     .dy = part(dy),
+                                     .x = part(x),
+                                     .gate = part(gate),
+                                     .weight = weight.slice(0, from, to),
+                                     .inverse_rms = inverse.rows(begin, end),
+                                     .products = products.slice(1, begin, end),
+                                     .whole_width = width});
+  }
+  void multiply(Stream& stream, int64_t first, int64_t last) const {
+    const int64_t from = first * width / heads, to = last * width / heads;
+    gated_rms_norm_products(stream, {.products = products.rows(first, last),
+                                     .dy = dy.slice(1, from, to),
+                                     .x = x.slice(1, from, to),
+                                     .gate = gate.slice(1, from, to),
+                                     .weight = weight.slice(0, from, to)});
+  }
+  void run(int threads) const {
+    Stream stream({}, threads);
+    forward(stream), multiply(stream, 0, heads), backward(stream, 0, heads, 0, rows);
+  }
+};
+
+struct Oracle {
+  Tensor y, products, dx, dgate, dweight;
+};
+
+Oracle oracle_of(Pass& p) {
+  Bench& bench = p.bench;
+  Oracle o{bench.empty(DType::f64, {p.rows, p.width}), bench.zeros(DType::f64, {p.heads, p.rows}),
+           bench.empty(DType::f64, {p.rows, p.width}), bench.empty(DType::f64, {p.rows, p.width}),
+           bench.converted(p.dweight, DType::f64)};
+  for (int64_t row = 0; row < p.rows; ++row) {
+    double squares = 0, along = 0;
+    for (int64_t c = 0; c < p.width; ++c) squares += std::pow(get(p.x, row * p.width + c), 2);
+    const double r = 1 / std::sqrt(squares / double(p.width) + double(kEps));
+    for (int64_t c = 0; c < p.width; ++c) {
+      const int64_t i = row * p.width + c, product = c / (p.width / p.heads) * p.rows + row;
+      const double s = 1 / (1 + std::exp(-get(p.gate, i))), dy = get(p.dy, i), x = get(p.x, i), w = get(p.weight, c);
+      set(o.y, i, s * x * r * w);
+      set(o.products, product, get(o.products, product) + dy * s * w * x);
+      set(o.dgate, i, dy * x * r * w * s * (1 - s));
+      set(o.dweight, c, get(o.dweight, c) + dy * s * x * r);
+      along += dy * s * w * x;
+    }
+    for (int64_t c = 0; c < p.width; ++c) {
+      const int64_t i = row * p.width + c;
+      const double s = 1 / (1 + std::exp(-get(p.gate, i)));
+      set(o.dx, i, r * get(p.dy, i) * s * get(p.weight, c) - get(p.x, i) * r * r * r * along / double(p.width));
+    }
+  }
+  return o;
+}
+
+TEST(GatedRmsNorm, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 65})
+      for (const int64_t head_width : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x 3 x " << head_width);
+        Pass p(type, rows, 3, head_width);
+        const Oracle o = oracle_of(p);
+        p.run(1);
+        const double bound = type == DType::f64 ? 1e-12 : 2e-6;
+        EXPECT_LE(relative_gap(p.y, o.y), bound);
+        EXPECT_LE(relative_gap(p.products, o.products), bound);
+        EXPECT_LE(relative_gap(p.dx, o.dx), bound);
+        EXPECT_LE(relative_gap(p.dgate, o.dgate), bound);
+        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound);
+      }
+}
+
+TEST(GatedRmsNorm, GradientEqualsCentralDifferences) {
+  const Pass p(DType::f64, 3, 3, 7);
+  std::memset(p.dweight.data, 0, size_t(p.dweight.bytes()));
+  p.run(1);
+  Stream stream;
+  const auto loss = [&] {
+    p.forward(stream);
+    return inner(p.y, p.dy);
+  };
+  EXPECT_LE(gradient_gap(loss, p.x, p.dx), 1e-7);
+  EXPECT_LE(gradient_gap(loss, p.gate, p.dgate), 1e-7);
+  EXPECT_LE(gradient_gap(loss, p.weight, p.dweight), 1e-7);
+}
+
+TEST(GatedRmsNorm, ThreadsDoNotChangeBits) {
+  const Pass one(DType::f32, 65, 3, 130), three(DType::f32, 65, 3, 130);
+  one.run(1), three.run(3);
+  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
+  EXPECT_TRUE(same_bits(one.products, three.products) && same_bits(one.dweight, three.dweight));
+  EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dgate, three.dgate));
+}
+
+TEST(GatedRmsNorm, HalvesAccumulateToTheWhole) {
+  for (const DType type : {DType::f64, DType::f32}) {
+    const Pass whole(type, 65, 3, 130), halves(type, 65, 3, 130);
+    Stream stream({}, 2);
+    whole.run(2);
+    halves.forward(stream), halves.multiply(stream, 0, 3);
+    halves.backward(stream, 0, 3, 0, 30), halves.backward(stream, 0, 3, 30, 65);
+    EXPECT_TRUE(same_bits(whole.dweight, halves.dweight) && same_bits(whole.dx, halves.dx));
+  }
+}
+
+TEST(GatedRmsNorm, RanksOfHeadsEqualOne) {
+  const Pass whole(DType::f32, 7, 4, 17), split(DType::f32, 7, 4, 17);
+  Stream stream({}, 3);
+  whole.run(1);
+  split.forward(stream);
+  split.multiply(stream, 0, 3), split.multiply(stream, 3, 4);
+  split.backward(stream, 0, 3, 0, 7), split.backward(stream, 3, 4, 0, 7);
+  EXPECT_TRUE(same_bits(whole.products, split.products) && same_bits(whole.dx, split.dx));
+  EXPECT_TRUE(same_bits(whole.dgate, split.dgate) && same_bits(whole.dweight, split.dweight));
+}
+
+TEST(GatedRmsNorm, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 7, 3, 5);
+  Stream stream;
+  GatedRmsNorm op{.y = p.y,
+                  .x = p.x,
+                  .gate = p.gate,
+                  .weight = p.weight,
+                  .squares = p.squares,
+                  .whole_width = p.width,
+                  .eps = kEps};
+  op.squares = p.squares.slice(1, 0, 6);
+  EXPECT_BROKEN(gated_rms_norm(stream, op), "one sum of squares per head and row");
+  op.squares = p.bench.empty(DType::f64, {3, 7});
+  EXPECT_BROKEN(gated_rms_norm(stream, op), "one sum of squares per head and row");
+  EXPECT_BROKEN(
+      gated_rms_norm_products(
+          stream,
+          {.products = p.bench.empty(DType::f32, {2, 7}), .dy = p.dy, .x = p.x, .gate = p.gate, .weight = p.weight}),
+      "one product per head and row");
+}
+
+}  // namespace
+}  // namespace fulgur

@@ -1,0 +1,530 @@
+// Lightning attention: against the plain recurrence, the same bytes in any chunks and company, gradients across cuts.
+#include <deque>
+
+#include "ops/case.h"
+#include "ops/lightning_attention.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+double silu(double x) { return x / (1 + std::exp(-x)); }
+
+// Raw value whose SiLU is y > -0.27, on the rising branch.
+double raw_of(double y) {
+  double x = y < 0 ? -0.3 : y;
+  for (int i = 0; i < 100; ++i) {
+    const double sigmoid = 1 / (1 + std::exp(-x));
+    x -= (x * sigmoid - y) / (sigmoid * (1 + x * (1 - sigmoid)));
+  }
+  return x;
+}
+
+// Sequences of a call, laid end to end: sequence s takes counts[s] rows from position starts[s] on.
+struct Layout {
+  Tensor row_begin, positions;
+  int64_t rows = 0, longest = 0;
+};
+
+Layout lay_out(Bench& bench, const std::vector<int64_t>& counts, std::vector<int64_t> starts = {}) {
+  starts.resize(counts.size(), 0);
+  std::vector<int64_t> begin{0}, positions;
+  Layout layout;
+  for (size_t s = 0; s < counts.size(); ++s) {
+    for (int64_t i = 0; i < counts[s]; ++i) positions.push_back(starts[s] + i);
+    begin.push_back(layout.rows += counts[s]);
+    layout.longest = std::max(layout.longest, counts[s]);
+  }
+  layout.row_begin = bench.indices(DType::i32, begin), layout.positions = bench.indices(DType::i64, positions);
+  return layout;
+}
+
+// What S_t = exp(-s) S_(t-1) + k_t^T v_t, o_t = q_t S_t gives for one sequence whose rows are qkv, without blocks.
+// grid_state: S after the last multiple of 64 rows.
+struct Recurrence {
+  Tensor o, grid_state;
+};
+
+Recurrence recurrence(Bench& bench, const Tensor& qkv, const Tensor& decay) {
+  const int64_t rows = qkv.dim(0), heads = qkv.dim(1), width = qkv.dim(3);
+  const Recurrence result{bench.zeros(DType::f64, {rows, heads, width}),
+                          bench.zeros(DType::f64, {heads, width, width})};
+  const auto o = result.o.view<double, 3>(), kept = result.grid_state.view<double, 3>();
+  for (int64_t h = 0; h < heads; ++h) {
+    std::vector<double> state(size_t(width * width), 0.0);
+    const double fade = std::exp(-get(decay, h));
+    for (int64_t t = 0; t < rows; ++t) {
+      const auto part = [&](int64_t p, int64_t d) { return silu(get(qkv, ((t * heads + h) * 3 + p) * width + d)); };
+      std::vector<double> q, k, v;
+      for (int64_t d = 0; d < width; ++d) q.push_back(part(0, d)), k.push_back(part(1, d)), v.push_back(part(2, d));
+      for (int64_t d = 0; d < width; ++d) {
+        for (int64_t e = 0; e < width; ++e) {
+          double& s = state[size_t(d * width + e)];
+          s = fade * s + k[size_t(d)] * v[size_t(e)];
+          o(t, h, e) += q[size_t(d)] * s;
+          if ((t + 1) % kGrid == 0) kept(h, d, e) = s;
+        }
+      }
+    }
+  }
+  return result;
+}
+
+Tensor decays(Bench& bench, DType type, int64_t heads) { return bench.random(type, {heads}, 77, 0.3, 0.31); }
+
+struct Shape {
+  std::vector<int64_t> counts;
+  int64_t heads, width;
+};
+
+// The largest of the gaps between the packed sequences' outputs and the recurrence, and between squares and o^2.
+double twin_gap(DType type, const Shape& shape) {
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, shape.counts);
+  const Tensor qkv = bench.random(type, {layout.rows, shape.heads, 3, shape.width}, 1, 2);
+  const Tensor decay = decays(bench, type, shape.heads), o = bench.empty(type, {layout.rows, shape.heads, shape.width});
+  const Tensor squares = bench.empty(type, {shape.heads, layout.rows});
+  Stream stream({}, 2);
+  lightning_attention(stream, {.o = o,
+                               .qkv = qkv,
+                               .decay = decay,
+                               .row_begin = layout.row_begin,
+                               .positions = layout.positions,
+                               .longest = layout.longest,
+                               .squares = squares});
+  double gap = 0;
+  for (int64_t begin = 0; const int64_t count : shape.counts) {
+    const Tensor want = recurrence(bench, qkv.rows(begin, begin + count), decay).o;
+    gap = std::max(gap, relative_gap(o.rows(begin, begin + count), want));
+    begin += count;
+  }
+  for (int64_t h = 0; h < shape.heads; ++h) {
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      const Tensor one = o.at(row).rows(h, h + 1);
+      const double want = inner(one, one);
+      gap = std::max(gap, std::abs(get(squares, h * layout.rows + row) - want) / want);
+    }
+  }
+  return gap;
+}
+
+TEST(LightningAttention, RecurrenceGivesTheMicroVector) {  // spec/model.md 2.1, scaled into SiLU's range
+  const double q[] = {1, 2, -1, .5, 1}, k[] = {1, -1, 2, 1, .5}, v[] = {2, 1, -1, 3, 1};
+  const double state[] = {2, 0.213061319, -1.870771777, 1.86531956, 1.631373503};
+  const double o[] = {2, 0.426122639, 1.870771777, 0.93265978, 1.631373503};
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, {5});
+  const Tensor qkv = bench.zeros(DType::f64, {5, 1, 3, 1}), decay = bench.zeros(DType::f64, {1});
+  const Tensor have = bench.empty(DType::f64, {5, 1, 1});
+  set(decay, 0, 0.5);
+  for (int64_t t = 0; t < 5; ++t) {
+    set(qkv, 3 * t, raw_of(0.2 * q[t])), set(qkv, 3 * t + 1, raw_of(0.2 * k[t])),
+        set(qkv, 3 * t + 2, raw_of(0.2 * v[t]));
+  }
+  Stream stream;
+  lightning_attention(stream, {.o = have,
+                               .qkv = qkv,
+                               .decay = decay,
+                               .row_begin = layout.row_begin,
+                               .positions = layout.positions,
+                               .longest = 5});
+  const Tensor plain = recurrence(bench, qkv, decay).o;
+  for (int64_t t = 0; t < 5; ++t) {
+    EXPECT_NEAR(get(plain, t), 0.008 * o[t], 1e-11);
+    EXPECT_NEAR(get(have, t), 0.008 * o[t], 1e-11);
+    EXPECT_NEAR(get(have, t), 0.2 * q[t] * 0.04 * state[t], 1e-11);
+  }
+}
+
+TEST(LightningAttention, MatchesTheRecurrence) {
+  for (const int64_t width : {8, 32}) {
+    for (const int64_t count : {1, 63, 64, 65, 255, 257}) {
+      EXPECT_LT(twin_gap(DType::f64, {{count}, 3, width}), 1e-12) << count << " rows of width " << width;
+      EXPECT_LT(twin_gap(DType::f32, {{count}, 3, width}), 2e-6) << count << " rows of width " << width;
+    }
+  }
+  EXPECT_LT(twin_gap(DType::f64, {{1, 1, 64, 0, 2, 63, 65, 130, 1}, 2, 16}), 1e-12);
+  EXPECT_LT(twin_gap(DType::f32, {{1, 1, 64, 0, 2, 63, 65, 130, 1}, 2, 16}), 2e-6);
+  EXPECT_LT(twin_gap(DType::f64, {{130}, 1, 128}), 1e-12);
+  EXPECT_LT(twin_gap(DType::f32, {{130}, 1, 128}), 2e-6);
+  EXPECT_LT(twin_gap(DType::f32, {{4096}, 2, 32}), 2e-6);
+}
+
+// Sequences that go through the operator in chunks, each with a slot of its own.
+class Served {
+ public:
+  Served(Bench& bench, DType type, int64_t heads, int64_t width, int64_t threads)
+      : bench_(bench), type_(type), heads_(heads), width_(width), stream_({}, int(threads)) {
+    decay_ = decays(bench, type, heads);
+    state = bench.zeros(type, {kSlots, heads, width, width});
+    tail = bench.empty(type, {kSlots, heads, 2, kGrid, width});
+  }
+  void add(const Tensor& qkv, int64_t chunk) {
+    sequences.push_back({qkv, bench_.empty(type_, {qkv.dim(0), heads_, width_}),
+                         bench_.empty(type_, {heads_, qkv.dim(0)}), chunk, int64_t(5 + 3 * sequences.size()) % kSlots,
+                         0});
+  }
+  void run() {
+    while (step()) {
+    }
+  }
+
+  struct Sequence {
+    Tensor qkv, o, squares;
+    int64_t chunk, slot, done;
+  };
+  static constexpr int64_t kSlots = 7;
+  std::vector<Sequence> sequences;
+  Tensor state, tail;
+
+  Tensor counting_tail(const Sequence& s) const { return tail.at(s.slot).slice(2, 0, s.done % kGrid); }
+
+ private:
+  bool step() {
+    std::vector<int64_t> counts, starts, slots;
+    for (const Sequence& s : sequences) {
+      counts.push_back(std::min(s.chunk, s.qkv.dim(0) - s.done)), starts.push_back(s.done), slots.push_back(s.slot);
+    }
+    const Arena::Scope scope(bench_.arena());
+    const Layout layout = lay_out(bench_, counts, starts);
+    if (layout.rows == 0) return false;
+    const Tensor qkv = bench_.empty(type_, {layout.rows, heads_, 3, width_});
+    const Tensor o = bench_.empty(type_, {layout.rows, heads_, width_}),
+                 squares = bench_.empty(type_, {heads_, layout.rows});
+    int64_t row = 0;
+    for (size_t i = 0; i < sequences.size(); row += counts[i++])
+      copy_rows(qkv.rows(row, row + counts[i]),
+                sequences[i].qkv.rows(sequences[i].done, sequences[i].done + counts[i]));
+    lightning_attention(stream_, {.o = o,
+                                  .qkv = qkv,
+                                  .decay = decay_,
+                                  .row_begin = layout.row_begin,
+                                  .positions = layout.positions,
+                                  .longest = layout.longest,
+                                  .slots = bench_.indices(DType::i32, slots),
+                                  .state = state,
+                                  .tail = tail,
+                                  .squares = squares});
+    row = 0;
+    for (size_t i = 0; i < sequences.size(); row += counts[i++]) {
+      Sequence& s = sequences[i];
+      copy_rows(s.o.rows(s.done, s.done + counts[i]), o.rows(row, row + counts[i]));
+      copy_rows(s.squares.slice(1, s.done, s.done + counts[i]), squares.slice(1, row, row + counts[i]));
+      s.done += counts[i];
+    }
+    return true;
+  }
+  static void copy_rows(const Tensor& to, const Tensor& from) {
+    for (int64_t i = 0; i < to.count(); ++i) set(to, i, get(from, i));
+  }
+
+  Bench& bench_;
+  DType type_;
+  int64_t heads_, width_;
+  Stream stream_;
+  Tensor decay_;
+};
+
+void expect_same_sequence(const Served& have, size_t i, const Served& want, const char* what) {
+  const Served::Sequence &a = have.sequences[i], &b = want.sequences[0];
+  EXPECT_TRUE(same_bits(a.o, b.o)) << what << ": o";
+  EXPECT_TRUE(same_bits(a.squares, b.squares)) << what << ": squares";
+  EXPECT_TRUE(same_bits(have.state.at(a.slot), want.state.at(b.slot))) << what << ": state";
+  EXPECT_TRUE(same_bits(have.counting_tail(a), want.counting_tail(b))) << what << ": tail";
+}
+
+class LightningAttentionChunks : public testing::TestWithParam<DType> {};
+
+TEST_P(LightningAttentionChunks, GiveTheSameBytes) {
+  constexpr int64_t kHeads = 2, kWidth = 24;
+  Bench bench(size_t(16) << 20);
+  const int64_t lengths[] = {257, 70, 129};
+  std::vector<Tensor> data;
+  for (const int64_t length : lengths)
+    data.push_back(bench.random(GetParam(), {length, kHeads, 3, kWidth}, uint64_t(length), 2));
+  std::deque<Served> whole;
+  for (const Tensor& qkv : data) {
+    whole.emplace_back(bench, GetParam(), kHeads, kWidth, 1);
+    whole.back().add(qkv, qkv.dim(0));
+    whole.back().run();
+  }
+  for (const int64_t chunk : {1, 17, 63, 64, 65, 255, 257}) {
+    const std::string name = "chunk " + std::to_string(chunk);
+    const Arena::Scope scope(bench.arena());
+    Served alone(bench, GetParam(), kHeads, kWidth, 2);
+    alone.add(data[0], chunk), alone.run();
+    expect_same_sequence(alone, 0, whole[0], (name + " alone").c_str());
+    Served company(bench, GetParam(), kHeads, kWidth, chunk % 2 ? 2 : 1);
+    company.add(data[1], 3), company.add(data[0], chunk), company.add(data[2], 40), company.run();
+    expect_same_sequence(company, 0, whole[1], (name + ": neighbour before").c_str());
+    expect_same_sequence(company, 1, whole[0], (name + " in company").c_str());
+    expect_same_sequence(company, 2, whole[2], (name + ": neighbour behind").c_str());
+  }
+}
+
+TEST_P(LightningAttentionChunks, EqualTrainingWhichKeepsNothing) {
+  Bench bench(size_t(16) << 20);
+  const Tensor qkv = bench.random(GetParam(), {200, 2, 3, 16}, 3, 2), o = bench.empty(GetParam(), {200, 2, 16});
+  Served served(bench, GetParam(), 2, 16, 1);
+  served.add(qkv, 9), served.run();
+  const Layout layout = lay_out(bench, {200});
+  Stream stream;
+  lightning_attention(stream, {.o = o,
+                               .qkv = qkv,
+                               .decay = decays(bench, GetParam(), 2),
+                               .row_begin = layout.row_begin,
+                               .positions = layout.positions,
+                               .longest = 200});
+  EXPECT_TRUE(same_bits(o, served.sequences[0].o));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionChunks, testing::Values(DType::f32, DType::f64),
+                         [](const auto& type) { return std::string(name_of(type.param)); });
+
+TEST(LightningAttention, LeavesTheGridStateAndTheRowsSince) {
+  Bench bench(size_t(16) << 20);
+  const Tensor qkv = bench.random(DType::f64, {150, 2, 3, 8}, 4, 2);
+  Served served(bench, DType::f64, 2, 8, 1);
+  served.add(qkv, 33), served.run();
+  const int64_t slot = served.sequences[0].slot;
+  EXPECT_LT(relative_gap(served.state.at(slot), recurrence(bench, qkv, decays(bench, DType::f64, 2)).grid_state),
+            1e-12);
+  const auto tail = served.tail.view<double, 5>();
+  const auto rows = qkv.view<double, 4>();
+  for (int64_t i = 0; i < 150 % kGrid; ++i) {
+    for (int64_t part : {0, 1}) {
+      EXPECT_NEAR(tail(slot, 1, part, i, 5), silu(rows(128 + i, 1, 1 + part, 5)), 1e-14);
+    }
+  }
+}
+
+TEST(LightningAttention, LeavesTheSlotOfAnEmptySequenceAlone) {
+  Bench bench(size_t(16) << 20);
+  Served served(bench, DType::f32, 1, 8, 1);
+  served.add(bench.empty(DType::f32, {0, 1, 3, 8}), 4), served.add(bench.random(DType::f32, {70, 1, 3, 8}, 5), 70);
+  const int64_t idle = served.sequences[0].slot;
+  const Tensor state = bench.converted(served.state.at(idle), DType::f32);
+  served.run();
+  EXPECT_TRUE(same_bits(served.state.at(idle), state));
+  EXPECT_TRUE(std::isnan(get(served.tail.at(idle), 0)));
+}
+
+// Gradients.
+
+struct Gradient {
+  Tensor dqkv, d_state, d_tail;
+};
+
+// One call's rows of one sequence in slot 1 of 2, from position `start` on, with the slot as it was before.
+struct Cut {
+  Tensor qkv, d_o, decay, state, tail;
+  int64_t start;
+};
+
+Gradient backward(Bench& bench, const Cut& cut, Tensor d_state, Tensor d_tail) {
+  const Layout layout = lay_out(bench, {cut.qkv.dim(0)}, {cut.start});
+  const Gradient result{bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), 3, cut.qkv.dim(3)}), d_state,
+                        d_tail};
+  Stream stream({}, 2);
+  LightningAttentionBackward op{.dqkv = result.dqkv,
+                                .d_o = cut.d_o,
+                                .qkv = cut.qkv,
+                                .decay = cut.decay,
+                                .row_begin = layout.row_begin,
+                                .positions = layout.positions,
+                                .longest = layout.longest};
+  if (cut.state) {
+    op.slots = bench.indices(DType::i32, {1});
+    op.state = cut.state, op.tail = cut.tail, op.d_state = d_state, op.d_tail = d_tail;
+  }
+  lightning_attention_backward(stream, op);
+  return result;
+}
+
+// Runs the cut's rows through copies of its slot and returns o; state and tail are left in `after`.
+Tensor forward(Bench& bench, const Cut& cut, Cut* after) {
+  const Layout layout = lay_out(bench, {cut.qkv.dim(0)}, {cut.start});
+  const Tensor o = bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), cut.qkv.dim(3)});
+  *after = cut;
+  after->state = bench.converted(cut.state, cut.state.dtype), after->tail = bench.converted(cut.tail, cut.tail.dtype);
+  Stream stream;
+  lightning_attention(stream, {.o = o,
+                               .qkv = cut.qkv,
+                               .decay = cut.decay,
+                               .row_begin = layout.row_begin,
+                               .positions = layout.positions,
+                               .longest = layout.longest,
+                               .slots = bench.indices(DType::i32, {1}),
+                               .state = after->state,
+                               .tail = after->tail});
+  return o;
+}
+
+TEST(LightningAttentionBackward, MatchesCentralDifferencesOfPackedSequences) {
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, {1, 3, 66, 0, 64});
+  const Tensor qkv = bench.random(DType::f64, {layout.rows, 2, 3, 3}, 6, 2), decay = decays(bench, DType::f64, 2);
+  const Tensor o = bench.empty(DType::f64, {layout.rows, 2, 3}), d_o = bench.random(DType::f64, {layout.rows, 2, 3}, 7);
+  const Tensor dqkv = bench.empty(DType::f64, {layout.rows, 2, 3, 3});
+  Stream stream({}, 2);
+  const LightningAttention op{.o = o,
+                              .qkv = qkv,
+                              .decay = decay,
+                              .row_begin = layout.row_begin,
+                              .positions = layout.positions,
+                              .longest = layout.longest};
+  lightning_attention_backward(stream, {.dqkv = dqkv,
+                                        .d_o = d_o,
+                                        .qkv = qkv,
+                                        .decay = decay,
+                                        .row_begin = layout.row_begin,
+                                        .positions = layout.positions,
+                                        .longest = layout.longest});
+  const auto loss = [&] {
+    lightning_attention(stream, op);
+    return inner(o, d_o);
+  };
+  EXPECT_LT(gradient_gap(loss, qkv, dqkv), 1e-8);
+}
+
+struct Span {
+  int64_t held, rows;
+};
+
+class LightningAttentionCut : public testing::TestWithParam<Span> {};
+
+TEST_P(LightningAttentionCut, MatchesCentralDifferencesOfStateAndTail) {
+  const auto [held, rows] = GetParam();
+  const int64_t heads = 2, width = 3, left = (held + rows) % kGrid;
+  Bench bench(size_t(16) << 20);
+  const Cut cut{.qkv = bench.random(DType::f64, {rows, heads, 3, width}, 8, 2),
+                .d_o = bench.random(DType::f64, {rows, heads, width}, 9),
+                .decay = decays(bench, DType::f64, heads),
+                .state = bench.random(DType::f64, {2, heads, width, width}, 10),
+                .tail = bench.random(DType::f64, {2, heads, 2, kGrid, width}, 11),
+                .start = 64 + held};
+  const Tensor flows_state = bench.random(DType::f64, {2, heads, width, width}, 12);
+  const Tensor flows_tail = bench.random(DType::f64, {2, heads, 2, kGrid, width}, 13);
+  const Gradient have =
+      backward(bench, cut, bench.converted(flows_state, DType::f64), bench.converted(flows_tail, DType::f64));
+  const auto loss = [&] {
+    const Arena::Scope scope(bench.arena());
+    Cut after;
+    const Tensor o = forward(bench, cut, &after);
+    const auto counting = [&](const Tensor& tail) { return tail.at(1).slice(2, 0, left); };
+    return inner(o, cut.d_o) + inner(after.state.at(1), flows_state.at(1)) +
+           inner(counting(after.tail), counting(flows_tail));
+  };
+  constexpr double kStep = 0.5;  // the loss is linear in each element of state and tail
+  EXPECT_LT(gradient_gap(loss, cut.qkv, have.dqkv), 1e-7);
+  EXPECT_LT(gradient_gap(loss, cut.state.at(1), have.d_state.at(1), kStep), 1e-10);
+  EXPECT_LT(gradient_gap(loss, cut.tail.at(1).slice(2, 0, held), have.d_tail.at(1).slice(2, 0, held), kStep), 1e-10);
+  EXPECT_TRUE(same_bits(have.d_tail.at(1).slice(2, held, kGrid), flows_tail.at(1).slice(2, held, kGrid)));
+  EXPECT_TRUE(same_bits(have.d_tail.at(0), flows_tail.at(0)) && same_bits(have.d_state.at(0), flows_state.at(0)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Spans, LightningAttentionCut,
+                         testing::Values(Span{50, 5}, Span{50, 14}, Span{50, 30}, Span{0, 10}, Span{0, 64}, Span{63, 1},
+                                         Span{20, 120}, Span{0, 150}),
+                         [](const auto& span) {
+                           return std::to_string(span.param.held) + "_" + std::to_string(span.param.rows);
+                         });
+
+// Gradients of chunk after chunk, the last first, each handing its state's and tail's gradient to the one before.
+Tensor chained_gradient(Bench& bench, const Cut& whole, const std::vector<int64_t>& cuts) {
+  const Tensor dqkv = bench.empty(whole.qkv.dtype, {whole.qkv.dim(0), whole.qkv.dim(1), 3, whole.qkv.dim(3)});
+  std::vector<Cut> pieces;
+  Cut next = whole;
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+    next.qkv = whole.qkv.rows(cuts[i], cuts[i + 1]), next.d_o = whole.d_o.rows(cuts[i], cuts[i + 1]),
+    next.start = cuts[i];
+    pieces.push_back(next);
+    forward(bench, pieces.back(), &next);
+  }
+  const int64_t heads = whole.qkv.dim(1), width = whole.qkv.dim(3);
+  const Tensor d_state = bench.zeros(whole.qkv.dtype, {2, heads, width, width});
+  const Tensor d_tail = bench.zeros(whole.qkv.dtype, {2, heads, 2, kGrid, width});
+  for (size_t i = pieces.size(); i-- > 0;) {
+    const Tensor piece = backward(bench, pieces[i], d_state, d_tail).dqkv, into = dqkv.rows(cuts[i], cuts[i + 1]);
+    for (int64_t e = 0; e < piece.count(); ++e) set(into, e, get(piece, e));
+  }
+  return dqkv;
+}
+
+TEST(LightningAttentionBackward, IsTheSameAcrossCuts) {
+  for (const DType type : {DType::f32, DType::f64}) {
+    Bench bench(size_t(16) << 20);
+    const int64_t heads = 2, width = 8;
+    const Cut training{.qkv = bench.random(type, {150, heads, 3, width}, 14, 2),
+                       .d_o = bench.random(type, {150, heads, width}, 15),
+                       .decay = decays(bench, type, heads),
+                       .state = {},
+                       .tail = {},
+                       .start = 0};
+    const Tensor want = backward(bench, training, {}, {}).dqkv;
+    Cut remembering = training;
+    remembering.state = bench.zeros(type, {2, heads, width, width});
+    remembering.tail = bench.empty(type, {2, heads, 2, kGrid, width});
+    const std::vector<std::vector<int64_t>> ways{{0, 150},
+                                                 {0, 50, 150},
+                                                 {0, 64, 150},
+                                                 {0, 100, 150},
+                                                 {0, 128, 150},
+                                                 {0, 50, 64, 100, 128, 150},
+                                                 {0, 1, 70, 71, 149, 150}};
+    for (const std::vector<int64_t>& cuts : ways)
+      EXPECT_EQ(largest_gap(chained_gradient(bench, remembering, cuts), want), 0)
+          << cuts.size() - 1 << " pieces, " << cuts[1];
+  }
+}
+
+TEST(LightningAttentionBackward, OfF32MatchesF64) {
+  Bench bench(size_t(16) << 20);
+  const auto gradient = [&](DType type) {
+    return backward(bench,
+                    {.qkv = bench.random(type, {300, 2, 3, 32}, 16, 2),
+                     .d_o = bench.random(type, {300, 2, 32}, 17),
+                     .decay = decays(bench, type, 2),
+                     .state = {},
+                     .tail = {},
+                     .start = 0},
+                    {}, {})
+        .dqkv;
+  };
+  const Tensor have = gradient(DType::f32), want = gradient(DType::f64);
+  for (const int64_t part : {0, 1, 2})
+    EXPECT_LT(relative_gap(have.slice(2, part, part + 1), want.slice(2, part, part + 1)), 2e-6) << "part " << part;
+}
+
+TEST(LightningAttentionDeathTest, RefusesWrongOperands) {
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, {4});
+  const Tensor qkv = bench.zeros(DType::f32, {4, 2, 3, 8}), o = bench.zeros(DType::f32, {4, 2, 8});
+  const Tensor decay = bench.zeros(DType::f32, {2});
+  LightningAttention op{.o = o,
+                        .qkv = bench.zeros(DType::f32, {4, 2, 2, 8}),
+                        .decay = decay,
+                        .row_begin = layout.row_begin,
+                        .positions = layout.positions,
+                        .longest = 4};
+  Stream stream;
+  EXPECT_BROKEN(lightning_attention(stream, op), "qkv matches o");
+  op.qkv = qkv, op.decay = bench.zeros(DType::f64, {2});
+  EXPECT_BROKEN(lightning_attention(stream, op), "one decay per head");
+  op.decay = decay, op.slots = layout.row_begin.rows(0, 1);
+  EXPECT_BROKEN(lightning_attention(stream, op), "given together");
+  LightningAttentionBackward gradient{.dqkv = qkv,
+                                      .d_o = bench.zeros(DType::f32, {4, 2, 7}),
+                                      .qkv = qkv,
+                                      .decay = decay,
+                                      .row_begin = layout.row_begin,
+                                      .positions = layout.positions,
+                                      .longest = 4};
+  EXPECT_BROKEN(lightning_attention_backward(stream, gradient), "qkv matches d_o");
+  gradient.d_o = o, gradient.dqkv = bench.zeros(DType::f64, {4, 2, 3, 8});
+  EXPECT_BROKEN(lightning_attention_backward(stream, gradient), "the gradient matches qkv");
+}
+
+}  // namespace
+}  // namespace fulgur

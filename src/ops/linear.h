@@ -1,0 +1,44 @@
+// y = x * w^T, and its two gradients.
+#pragma once
+#include "ops/operator.h"
+
+namespace fulgur {
+
+struct Linear {
+  Tensor y;  // [rows, out]; run type, or wide (router, head)
+  Tensor x;  // [rows, in]
+  Weight w;  // [out, in]
+
+  auto operands() const { return std::tuple{out(y), in(x), in(w)}; }
+  void check() const {
+    expect(w.values.rank == 2 && x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");
+    expect(y.rank == 2 && y.dim(0) == x.dim(0) && y.dim(1) == w.out(), "y has the weight's outputs");
+    expect(y.dtype == x.dtype || y.dtype == wide(x.dtype), "y is of the run type or wide");
+  }
+};
+
+enum class Store : uint8_t { overwrite, add };
+
+struct LinearBackward {
+  Tensor dx;  // [rows, in] = dy * w, or added to what is there
+  Tensor dw;  // wide [out, in], accumulated: one fma chain over rows ascending from the value already there
+  Tensor dy;  // [rows, out]
+  Tensor x;   // [rows, in]
+  Weight w;   // [out, in]
+  Store dx_store = Store::overwrite;
+
+  auto operands() const {
+    return std::tuple{dx_store == Store::add ? inout(dx) : out(dx), inout(dw), in(dy), in(x), in(w)};
+  }
+  void check() const {
+    expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");
+    expect(dw.is(wide(x.dtype), {w.out(), w.in()}), "dw is wide and matches the weight");
+    expect(x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");
+    expect(dy.rank == 2 && dy.dim(0) == x.dim(0) && dy.dim(1) == w.out(), "dy has the weight's outputs");
+  }
+};
+
+FULGUR_DECLARE_OPERATOR(linear, Linear)
+FULGUR_DECLARE_OPERATOR(linear_backward, LinearBackward)
+
+}  // namespace fulgur

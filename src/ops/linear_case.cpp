@@ -1,0 +1,163 @@
+// y = x * w^T and its gradients against plain f64 loops.
+#include "ops/linear.h"
+
+#include "ops/case.h"
+
+namespace fulgur {
+namespace {
+
+using cases::Bench;
+
+void oracle(const Linear& op) {
+  for (int64_t row = 0; row < op.x.dim(0); ++row) {
+    for (int64_t o = 0; o < op.w.out(); ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < op.w.in(); ++i)
+        sum += cases::get(op.x, row * op.w.in() + i) * cases::get(op.w.values, o * op.w.in() + i);
+      cases::set(op.y, row * op.w.out() + o, sum);
+    }
+  }
+}
+
+void oracle(const LinearBackward& op) {
+  const int64_t rows = op.x.dim(0), out = op.w.out(), in = op.w.in();
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < in; ++i) {
+      double sum = op.dx_store == Store::add ? cases::get(op.dx, row * in + i) : 0;
+      for (int64_t o = 0; o < out; ++o) sum += cases::get(op.dy, row * out + o) * cases::get(op.w.values, o * in + i);
+      cases::set(op.dx, row * in + i, sum);
+    }
+  }
+  for (int64_t o = 0; o < out; ++o) {
+    for (int64_t i = 0; i < in; ++i) {
+      double sum = cases::get(op.dw, o * in + i);
+      for (int64_t row = 0; row < rows; ++row) sum += cases::get(op.dy, row * out + o) * cases::get(op.x, row * in + i);
+      cases::set(op.dw, o * in + i, sum);
+    }
+  }
+}
+
+struct Shape {
+  int64_t rows, out, in;
+};
+
+// The first columns of a wider matrix: rows that do not lie end to end.
+Tensor narrow(Bench& bench, DType dtype, int64_t rows, int64_t columns, uint64_t seed) {
+  return bench.random(dtype, {rows, columns + 5}, seed).slice(1, 2, 2 + columns);
+}
+
+LinearBackward random_backward(Bench& bench, DType dtype, const Shape& s, Store store) {
+  return {.dx = bench.random(dtype, {s.rows, s.in}, 4),
+          .dw = bench.random(dtype, {s.out, s.in}, 5),
+          .dy = narrow(bench, dtype, s.rows, s.out, 6),
+          .x = narrow(bench, dtype, s.rows, s.in, 7),
+          .w = {bench.random(dtype, {s.out, s.in}, 8)},
+          .dx_store = store};
+}
+
+constexpr Shape kShapes[] = {{1, 1, 1},     {1, 65, 129}, {7, 17, 1},     {17, 1, 65},
+                             {65, 129, 17}, {129, 7, 65}, {64, 128, 300}, {0, 5, 4}};
+constexpr double kF32Bound = 1e-6;  // ||difference|| / ||right||; 2e-7 is seen
+
+TEST(Linear, MatchesTheOracle) {
+  for (const int threads : {1, 2}) {
+    Stream stream({}, threads);
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (const Shape& s : kShapes) {
+        Bench bench;
+        const Linear op{.y = bench.empty(dtype, {s.rows, s.out}),
+                        .x = narrow(bench, dtype, s.rows, s.in, 1),
+                        .w = {narrow(bench, dtype, s.out, s.in, 2)}};
+        const auto exact = with_tensors(op, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
+        linear(stream, op);
+        oracle(exact);
+        EXPECT_LE(cases::relative_gap(op.y, exact.y), dtype == DType::f32 ? kF32Bound : 1e-14)
+            << s.rows << " " << s.out << " " << s.in;
+      }
+    }
+  }
+}
+
+TEST(Linear, WritesIntoAWiderOutput) {
+  Stream stream;
+  Bench bench;
+  const Tensor wide = bench.zeros(DType::f32, {9, 40});
+  const Linear op{.y = wide.slice(1, 3, 24),
+                  .x = bench.random(DType::f32, {9, 33}, 1),
+                  .w = {bench.random(DType::f32, {21, 33}, 2)}};
+  const auto exact = with_tensors(op, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
+  linear(stream, op);
+  oracle(exact);
+  EXPECT_LE(cases::relative_gap(op.y, exact.y), kF32Bound);
+  for (int64_t row = 0; row < 9; ++row)
+    for (const int64_t column : {0, 1, 2, 24, 25, 39}) EXPECT_EQ(cases::get(wide, row * 40 + column), 0) << column;
+}
+
+TEST(Linear, GradientsMatchTheOracle) {
+  Stream stream({}, 2);
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const Store store : {Store::overwrite, Store::add}) {
+      for (const Shape& s : kShapes) {
+        Bench bench;
+        const LinearBackward op = random_backward(bench, dtype, s, store);
+        const auto exact = with_tensors(op, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
+        linear_backward(stream, op);
+        oracle(exact);
+        const double bound = dtype == DType::f32 ? kF32Bound : 1e-14;
+        EXPECT_LE(cases::relative_gap(op.dx, exact.dx), bound) << s.rows << " " << s.out << " " << s.in;
+        EXPECT_LE(cases::relative_gap(op.dw, exact.dw), bound) << s.rows << " " << s.out << " " << s.in;
+      }
+    }
+  }
+}
+
+TEST(Linear, GradientsMatchCentralDifferences) {
+  Stream stream({}, 2);
+  Bench bench;
+  const Linear op{.y = bench.empty(DType::f64, {7, 17}),
+                  .x = bench.random(DType::f64, {7, 9}, 1),
+                  .w = {bench.random(DType::f64, {17, 9}, 2)}};
+  const LinearBackward back{.dx = bench.empty(DType::f64, {7, 9}),
+                            .dw = bench.zeros(DType::f64, {17, 9}),
+                            .dy = bench.random(DType::f64, {7, 17}, 3),
+                            .x = op.x,
+                            .w = op.w};
+  linear_backward(stream, back);
+  const auto loss = [&] {
+    linear(stream, op);
+    return cases::inner(op.y, back.dy);
+  };
+  EXPECT_LE(cases::gradient_gap(loss, op.x, back.dx), 1e-8);
+  EXPECT_LE(cases::gradient_gap(loss, op.w.values, back.dw), 1e-8);
+}
+
+// Rows in two calls give the weight's gradient the bits of one call: micro-batches agree.
+TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
+  Stream stream({}, 2);
+  Bench bench;
+  const Shape s{65, 33, 47};
+  const LinearBackward whole = random_backward(bench, DType::f32, s, Store::overwrite);
+  LinearBackward half = whole;
+  half.dw = bench.converted(whole.dw, DType::f32);
+  linear_backward(stream, whole);
+  for (const auto& [begin, end] : {std::pair{0, 29}, std::pair{29, 65}}) {
+    LinearBackward one = half;
+    one.dx = whole.dx.rows(begin, end), one.dy = whole.dy.rows(begin, end), one.x = whole.x.rows(begin, end);
+    linear_backward(stream, one);
+  }
+  EXPECT_TRUE(cases::same_bits(half.dw, whole.dw));
+}
+
+TEST(Linear, RefusesWrongShapesAndTypes) {
+  Stream stream;
+  Bench bench;
+  const Tensor x = bench.random(DType::f32, {3, 8}, 1), w = bench.random(DType::f32, {5, 8}, 2);
+  EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 6}), .x = x, .w = {w}}), "y has the weight's outputs");
+  EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 5}), .x = x, .w = {bench.random(DType::f64, {5, 8}, 2)}}),
+                "kernel element type matches the tensor");
+  const Linear integers{.y = bench.empty(DType::f32, {3, 5}), .x = bench.zeros(DType::i32, {3, 8}), .w = {w}};
+  EXPECT_THROW(linear(stream, integers), Error);
+}
+
+}  // namespace
+}  // namespace fulgur

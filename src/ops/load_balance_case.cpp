@@ -1,0 +1,137 @@
+// load_balance against an f64 oracle, and its gradient against central differences through a softmax.
+#include "ops/case.h"
+#include "ops/load_balance.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+constexpr float kScale = 0.37F;
+constexpr int64_t kChoices = 2;
+
+struct Pass {
+  Bench bench{size_t(1) << 20};
+  int64_t rows, experts, window;
+  Tensor logits, probabilities, ids, loss, dlogits;
+
+  Pass(DType type, int64_t rows, int64_t experts, int64_t window) : rows(rows), experts(experts), window(window) {
+    logits = bench.random(DType::f64, {rows, experts}, 1, 2), probabilities = bench.empty(type, {rows, experts});
+    std::vector<int64_t> choices;
+    for (int64_t i = 0; i < rows * kChoices; ++i) {  // not balanced
+      const double u = unit_interval(philox(2, uint64_t(i), 0)[0]);
+      choices.push_back(int64_t(u * u * double(experts)));
+    }
+    ids = bench.indices(DType::i32, choices).split({rows, kChoices});
+    loss = bench.random(DType::f64, {1}, 3), dlogits = bench.random(type, {rows, experts}, 4);
+    softmax();
+  }
+  void softmax() const {
+    for (int64_t row = 0; row < rows; ++row) {
+      double sum = 0;
+      for (int64_t i = row * experts; i < (row + 1) * experts; ++i) sum += std::exp(get(logits, i));
+      for (int64_t i = row * experts; i < (row + 1) * experts; ++i)
+        set(probabilities, i, std::exp(get(logits, i)) / sum);
+    }
+  }
+  void run(int threads, int64_t begin, int64_t end) const {
+    Stream stream({}, threads);
+    load_balance(stream, {.loss = loss,
+                          .dlogits = dlogits.rows(begin, end),
+                          .expert_ids = ids.rows(begin, end),
+                          .probabilities = probabilities.rows(begin, end),
+                          .window = window,
+                          .scale = kScale});
+  }
+};
+
+struct Oracle {
+  Tensor loss, dlogits;
+};
+
+Oracle oracle_of(Pass& p) {
+  Oracle o{p.bench.converted(p.loss, DType::f64), p.bench.converted(p.dlogits, DType::f64)};
+  const double n = double(p.window), experts = double(p.experts);
+  for (int64_t first = 0; first < p.rows; first += p.window) {
+    std::vector<double> f(size_t(p.experts), 0.0), m(size_t(p.experts), 0.0);
+    for (int64_t row = first; row < first + p.window; ++row) {
+      for (int64_t i = row * kChoices; i < (row + 1) * kChoices; ++i) f[size_t(get(p.ids, i))] += 1 / n;
+      for (int64_t e = 0; e < p.experts; ++e) m[size_t(e)] += get(p.probabilities, row * p.experts + e) / n;
+    }
+    for (size_t e = 0; e < f.size(); ++e) set(o.loss, 0, get(o.loss, 0) + double(kScale) / experts * f[e] * m[e]);
+    for (int64_t row = first; row < first + p.window; ++row) {
+      double mean = 0;
+      for (int64_t e = 0; e < p.experts; ++e) mean += f[size_t(e)] * get(p.probabilities, row * p.experts + e);
+      for (int64_t e = 0; e < p.experts; ++e) {
+        const int64_t i = row * p.experts + e;
+        set(o.dlogits, i,
+            get(o.dlogits, i) + double(kScale) / experts / n * get(p.probabilities, i) * (f[size_t(e)] - mean));
+      }
+    }
+  }
+  return o;
+}
+
+TEST(LoadBalance, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t window : {1, 7, 65})
+      for (const int64_t experts : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << " 2 x " << window << " x " << experts);
+        Pass p(type, 2 * window, experts, window);
+        std::memset(p.dlogits.data, 0, size_t(p.dlogits.bytes()));
+        const Oracle o = oracle_of(p);
+        p.run(1, 0, p.rows);
+        const double bound = type == DType::f64 ? 1e-12 : 2e-6;
+        EXPECT_LE(largest_gap(p.loss, o.loss), type == DType::f64 ? 1e-14 : 1e-8);
+        // With one expert there is nothing to balance.
+        EXPECT_LE(experts == 1 ? largest_gap(p.dlogits, o.dlogits) : relative_gap(p.dlogits, o.dlogits), bound);
+      }
+}
+
+TEST(LoadBalance, GradientEqualsCentralDifferences) {
+  Pass p(DType::f64, 14, 5, 7);
+  std::memset(p.dlogits.data, 0, size_t(p.dlogits.bytes()));
+  p.run(1, 0, p.rows);
+  const Tensor gradient = p.bench.converted(p.dlogits, DType::f64);
+  const auto loss = [&] {
+    p.softmax();
+    set(p.loss, 0, 0);
+    p.run(1, 0, p.rows);
+    return get(p.loss, 0);
+  };
+  EXPECT_LE(gradient_gap(loss, p.logits, gradient), 1e-7);
+}
+
+TEST(LoadBalance, ThreadsDoNotChangeBits) {
+  const Pass one(DType::f32, 260, 32, 65), three(DType::f32, 260, 32, 65);
+  one.run(1, 0, 260), three.run(3, 0, 260);
+  EXPECT_TRUE(same_bits(one.loss, three.loss) && same_bits(one.dlogits, three.dlogits));
+}
+
+TEST(LoadBalance, HalvesAccumulateToTheWhole) {
+  for (const DType type : {DType::f64, DType::f32}) {
+    const Pass whole(type, 260, 17, 65), halves(type, 260, 17, 65);
+    whole.run(2, 0, 260);
+    halves.run(2, 0, 65), halves.run(2, 65, 260);
+    EXPECT_TRUE(same_bits(whole.loss, halves.loss) && same_bits(whole.dlogits, halves.dlogits));
+  }
+}
+
+TEST(LoadBalance, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 14, 5, 7);
+  Stream stream;
+  LoadBalance op{.loss = p.loss,
+                 .dlogits = p.dlogits,
+                 .expert_ids = p.ids,
+                 .probabilities = p.probabilities,
+                 .window = 4,
+                 .scale = kScale};
+  EXPECT_BROKEN(load_balance(stream, op), "windows fill the rows");
+  op.window = 7, op.loss = p.bench.zeros(DType::f32, {1});
+  EXPECT_BROKEN(load_balance(stream, op), "the loss is f64");
+  op.loss = p.loss, op.expert_ids = p.bench.empty(DType::i32, {14, 2});
+  EXPECT_BROKEN(load_balance(stream, op), "every choice is one of the experts");
+}
+
+}  // namespace
+}  // namespace fulgur

@@ -1,0 +1,132 @@
+// rms_norm against an f64 oracle, its gradient against central differences, and what it promises about order.
+#include "ops/case.h"
+#include "ops/rms_norm.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+constexpr float kEps = 1e-5F;
+
+// One forward and one backward pass on seeded numbers.
+struct Pass {
+  Bench bench{size_t(1) << 20};
+  Tensor x, weight, dy, y, inverse, dx, dweight;
+
+  Pass(DType type, int64_t rows, int64_t width) {
+    x = bench.random(type, {rows, width}, 1, 2, 0.3), weight = bench.random(type, {width}, 2, 0.5, 1);
+    dy = bench.random(type, {rows, width}, 3), dweight = bench.random(type, {width}, 4);
+    y = bench.empty(type, {rows, width}), dx = bench.empty(type, {rows, width}), inverse = bench.empty(type, {rows});
+  }
+  void forward(Stream& stream) const {
+    rms_norm(stream, {.y = y, .x = x, .weight = weight, .eps = kEps, .inverse_rms = inverse});
+  }
+  void backward(Stream& stream, int64_t begin, int64_t end) const {
+    rms_norm_backward(stream, {.dx = dx.rows(begin, end),
+                               .dweight = dweight,
+                               .dy = dy.rows(begin, end),
+                               .x = x.rows(begin, end),
+                               .weight = weight,
+                               .inverse_rms = inverse.rows(begin, end)});
+  }
+  void run(int threads) const {
+    Stream stream({}, threads);
+    forward(stream), backward(stream, 0, x.dim(0));
+  }
+};
+
+struct Oracle {
+  Tensor y, inverse, dx, dweight;
+};
+
+Oracle oracle_of(Pass& p) {
+  const int64_t rows = p.x.dim(0), width = p.x.dim(1);
+  Bench& bench = p.bench;
+  Oracle o{bench.empty(DType::f64, {rows, width}), bench.empty(DType::f64, {rows}),
+           bench.empty(DType::f64, {rows, width}), bench.converted(p.dweight, DType::f64)};
+  for (int64_t row = 0; row < rows; ++row) {
+    double squares = 0, along = 0;
+    for (int64_t i = row * width; i < (row + 1) * width; ++i) squares += get(p.x, i) * get(p.x, i);
+    const double r = 1 / std::sqrt(squares / double(width) + double(kEps));
+    set(o.inverse, row, r);
+    for (int64_t c = 0; c < width; ++c) {
+      const int64_t i = row * width + c;
+      along += get(p.dy, i) * get(p.weight, c) * get(p.x, i);
+      set(o.y, i, get(p.x, i) * r * get(p.weight, c));
+      set(o.dweight, c, get(o.dweight, c) + get(p.dy, i) * get(p.x, i) * r);
+    }
+    for (int64_t c = 0; c < width; ++c) {
+      const int64_t i = row * width + c;
+      set(o.dx, i, r * (get(p.dy, i) * get(p.weight, c) - get(p.x, i) * r * r * along / double(width)));
+    }
+  }
+  return o;
+}
+
+TEST(RmsNorm, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 65})
+      for (const int64_t width : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
+        Pass p(type, rows, width);
+        const Oracle o = oracle_of(p);
+        p.run(1);
+        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
+        EXPECT_LE(relative_gap(p.y, o.y), bound);
+        EXPECT_LE(relative_gap(p.inverse, o.inverse), bound);
+        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound);
+        // At width 1 the two halves of dx cancel but for eps.
+        EXPECT_LE(width == 1 ? largest_gap(p.dx, o.dx) : relative_gap(p.dx, o.dx), 10 * bound);
+      }
+}
+
+TEST(RmsNorm, GradientEqualsCentralDifferences) {
+  const Pass p(DType::f64, 3, 17);
+  Stream stream;
+  std::memset(p.dweight.data, 0, size_t(p.dweight.bytes()));
+  p.run(1);
+  const auto loss = [&] {
+    p.forward(stream);
+    return inner(p.y, p.dy);
+  };
+  EXPECT_LE(gradient_gap(loss, p.x, p.dx), 1e-7);
+  EXPECT_LE(gradient_gap(loss, p.weight, p.dweight), 1e-7);
+}
+
+TEST(RmsNorm, ThreadsDoNotChangeBits) {
+  const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
+  one.run(1), three.run(3);
+  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
+  EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dweight, three.dweight));
+}
+
+TEST(RmsNorm, HalvesAccumulateToTheWhole) {
+  for (const DType type : {DType::f64, DType::f32}) {
+    const Pass whole(type, 65, 130), halves(type, 65, 130);
+    Stream stream({}, 2);
+    whole.run(2);
+    halves.forward(stream), halves.backward(stream, 0, 30), halves.backward(stream, 30, 65);
+    EXPECT_TRUE(same_bits(whole.dweight, halves.dweight) && same_bits(whole.dx, halves.dx));
+  }
+}
+
+TEST(RmsNorm, GradientMayTakeThePlaceOfDy) {
+  const Pass apart(DType::f32, 7, 130);
+  Pass inplace(DType::f32, 7, 130);
+  apart.run(1);
+  inplace.dx = inplace.dy;
+  inplace.run(3);
+  EXPECT_TRUE(same_bits(apart.dx, inplace.dx) && same_bits(apart.dweight, inplace.dweight));
+}
+
+TEST(RmsNorm, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 7, 17);
+  Stream stream;
+  const Tensor narrow = p.bench.empty(DType::f32, {16}), doubles = p.bench.empty(DType::f64, {7, 17});
+  EXPECT_BROKEN(rms_norm(stream, {.y = p.y, .x = p.x, .weight = narrow, .eps = kEps}), "one weight per column");
+  EXPECT_BROKEN(rms_norm(stream, {.y = doubles, .x = p.x, .weight = p.weight, .eps = kEps}), "y matches x");
+}
+
+}  // namespace
+}  // namespace fulgur

@@ -1,0 +1,183 @@
+// A row is ranked by logit, descending, the lower id first among equals; only as much of it as the draw needs. Sums are
+// f64 in rank order, or in id order where all tokens take part. NaN counts as -infinity, which is never drawn unless
+// nothing else is left: then the lowest id that is not suppressed.
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "base/random.h"
+#include "ops/cpu/rows.h"
+#include "ops/sample.h"
+
+namespace fulgur::cpu {
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+// Room for one row at a time.
+struct Scratch {
+  std::vector<float> logits;    // [vocab], kNever where a token may not be drawn
+  std::vector<double> chances;  // [vocab], exp((logit - greatest) / temperature)
+  std::vector<int32_t> ids;     // candidates; ranked from the front as far as needed
+};
+
+struct Choice {
+  double temperature;
+  int64_t top_k;
+  double top_p, min_p, uniform;
+};
+
+class Ranking {
+ public:
+  Ranking(std::vector<int32_t>& ids, const float* logits) : ids_(ids), logits_(logits) {}
+
+  // The id at a rank; ranks are asked for in ascending order.
+  int32_t operator[](int64_t rank) {
+    if (rank >= sorted_) sort_to(std::max<int64_t>(64, 4 * sorted_));
+    return ids_[size_t(rank)];
+  }
+
+ private:
+  void sort_to(int64_t rank) {
+    const auto before = [this](int32_t a, int32_t b) {
+      return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
+    };
+    const auto from = ids_.begin() + sorted_, to = ids_.begin() + std::min(rank, int64_t(ids_.size()));
+    if (to != ids_.end()) std::nth_element(from, to, ids_.end(), before);
+    std::sort(from, to, before);
+    sorted_ = to - ids_.begin();
+  }
+
+  std::vector<int32_t>& ids_;
+  const float* logits_;
+  int64_t sorted_ = 0;
+};
+
+// Lists the tokens that can be drawn; returns the first of the greatest logits, or -1 where there is none.
+int32_t list_candidates(Scratch& scratch, const float* logits, const std::vector<bool>& suppressed) {
+  int32_t best = -1;
+  scratch.ids.clear();
+  for (int32_t id = 0; id < int32_t(suppressed.size()); ++id) {
+    const bool possible = !suppressed[size_t(id)] && logits[id] > kNever;  // false for NaN
+    scratch.logits[size_t(id)] = possible ? logits[id] : kNever;
+    if (!possible) continue;
+    scratch.ids.push_back(id);
+    if (best < 0 || logits[id] > logits[best]) best = id;
+  }
+  return best;
+}
+
+void weigh(Scratch& scratch, double greatest, double temperature) {
+  const int64_t vocab = int64_t(scratch.logits.size());
+  for (size_t id = 0; id < size_t(vocab); ++id) {
+    const double logit = scratch.logits[id];
+    // Apart from infinities, whose difference is NaN; and where exp is 0 in any type.
+    scratch.chances[id] = logit == greatest ? 0 : std::max(-1000.0, (logit - greatest) / temperature);
+  }
+  row_exp<double>(scratch.chances.data(), scratch.chances.data(), vocab);
+  for (size_t id = 0; id < size_t(vocab); ++id)
+    if (scratch.logits[id] == kNever) scratch.chances[id] = 0;
+}
+
+// Ranks [0, count) are kept, and weigh `sum` together.
+struct Kept {
+  int64_t count;
+  double sum;
+};
+
+Kept keep(Ranking& ranking, const Scratch& scratch, const Choice& choice) {
+  const std::vector<double>& chances = scratch.chances;
+  const int64_t all = int64_t(scratch.ids.size());
+  Kept kept{all, 0};
+  if (choice.top_k > 0 && choice.top_k < all) {
+    kept.count = choice.top_k;
+    for (int64_t rank = 0; rank < kept.count; ++rank) kept.sum += chances[size_t(ranking[rank])];
+  } else {
+    kept.sum = row_sum<double>(chances.data(), int64_t(chances.size()));
+  }
+  if (choice.top_p >= 1 && choice.min_p <= 0) return kept;
+  const double enough = choice.top_p < 1 ? choice.top_p * kept.sum : std::numeric_limits<double>::infinity();
+  double sum = 0;
+  for (int64_t rank = 0; rank < kept.count; ++rank) {
+    const double chance = chances[size_t(ranking[rank])];  // the greatest is 1
+    if (rank > 0 && (sum >= enough || chance < choice.min_p)) return {rank, sum};
+    sum += chance;
+  }
+  return {kept.count, sum};
+}
+
+int32_t draw(Ranking& ranking, const Scratch& scratch, const Kept& kept, double uniform) {
+  const double until = uniform * kept.sum;
+  double sum = 0;
+  int32_t last = ranking[0];
+  for (int64_t rank = 0; rank < kept.count; ++rank) {
+    const int32_t id = ranking[rank];
+    const double chance = scratch.chances[size_t(id)];
+    if (chance == 0) break;  // rounding may leave the sum short of `until`
+    last = id;
+    sum += chance;
+    if (sum >= until) break;
+  }
+  return last;
+}
+
+int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<bool>& suppressed, const Choice& choice) {
+  const int32_t best = list_candidates(scratch, logits, suppressed);
+  if (best < 0) return int32_t(std::find(suppressed.begin(), suppressed.end(), false) - suppressed.begin());
+  if (choice.temperature == 0 || choice.top_k == 1) return best;
+  weigh(scratch, logits[best], choice.temperature);
+  Ranking ranking(scratch.ids, scratch.logits.data());
+  const Kept kept = keep(ranking, scratch, choice);
+  return draw(ranking, scratch, kept, choice.uniform);
+}
+
+// What the rows ask for, judged before threads start.
+std::vector<Choice> choices_of(const Sample& op) {
+  const float *temperature = op.temperature.elements<float>(), *top_p = op.top_p.elements<float>();
+  const float* min_p = op.min_p.elements<float>();
+  const int32_t* top_k = op.top_k.elements<int32_t>();
+  const Rows<int64_t> keys = rows_of<int64_t>(op.keys);
+  std::vector<Choice> choices;
+  for (int64_t row = 0; row < keys.count; ++row) {
+    expect(temperature[row] >= 0 && top_k[row] >= 0, "temperature and top_k are not negative");
+    expect(top_p[row] > 0 && top_p[row] <= 1, "top_p is in (0, 1]");
+    expect(min_p[row] >= 0 && min_p[row] <= 1, "min_p is in [0, 1]");
+    const int64_t *key = keys[row], seed = key[0], sequence = key[1], position = key[2];
+    choices.push_back({temperature[row], top_k[row], top_p[row], min_p[row],
+                       unit_interval(philox(uint64_t(seed), uint64_t(position), uint64_t(sequence))[0])});
+  }
+  return choices;
+}
+
+std::vector<bool> suppressed_of(const Sample& op) {
+  std::vector<bool> suppressed(size_t(op.logits.dim(1)), false);
+  const int64_t count = op.suppressed ? op.suppressed.dim(0) : 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t id = op.suppressed.elements<int32_t>()[i];
+    if (id >= 0 && size_t(id) < suppressed.size()) suppressed[size_t(id)] = true;
+  }
+  expect(std::find(suppressed.begin(), suppressed.end(), false) != suppressed.end(), "some token may be drawn");
+  return suppressed;
+}
+
+}  // namespace
+
+void sample(Stream& stream, const Sample& op) {
+  const Rows<float> logits = rows_of<float>(op.logits);
+  const std::vector<Choice> choices = choices_of(op);
+  const std::vector<bool> suppressed = suppressed_of(op);
+  int32_t* tokens = op.tokens.elements<int32_t>();
+  const int64_t threads = stream.threads().count(),
+                grain = std::max<int64_t>(1, (logits.count + threads - 1) / threads);
+  std::vector<Scratch> scratch(size_t(std::min(threads, logits.count)));
+  for (Scratch& one : scratch) {
+    one.logits.resize(suppressed.size()), one.chances.resize(suppressed.size());
+    one.ids.reserve(suppressed.size());
+  }
+  stream.threads().for_ranges(logits.count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      tokens[row] = sample_row(scratch[size_t(begin / grain)], logits[row], suppressed, choices[size_t(row)]);
+  });
+}
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,141 @@
+// Causal softmax attention, forward: per tile of rows, key blocks of 64 positions with running maximum and sum.
+#include "ops/cpu/attention_block.h"
+#include "ops/dtype_switch.h"
+#include "ops/softmax_attention.h"
+
+namespace fulgur::cpu {
+namespace {
+
+// The keys and values that one KV head of one sequence has at a block of 64 positions.
+template <class T>
+class KeyBlocks {
+ public:
+  KeyBlocks(const SoftmaxAttention& op, int64_t sequence, int64_t kv_head) : kv_head_(kv_head) {
+    if (op.kv_pages) {
+      pages_ = op.kv_pages.view<T, 5>();
+      table_ = &op.page_table.view<int32_t, 2>()(sequence, 0);
+    } else {
+      k_ = op.k.view<T, 3>(), v_ = op.v.view<T, 3>();
+      first_row_ = op.row_begin.view<int32_t, 1>()(sequence);
+    }
+  }
+  Matrix<const T> k(int64_t block) const { return table_ ? page(block, 0) : rows(k_, block); }
+  Matrix<const T> v(int64_t block) const { return table_ ? page(block, 1) : rows(v_, block); }
+
+ private:
+  Matrix<const T> page(int64_t block, int64_t part) const {
+    return {&pages_(table_[block], part, kv_head_, 0, 0), pages_.stride[3], 1};
+  }
+  Matrix<const T> rows(const View<T, 3>& view, int64_t block) const {
+    return {&view(first_row_ + block * kGrid, kv_head_, 0), view.stride[0], 1};
+  }
+
+  const int64_t kv_head_;
+  View<T, 3> k_{}, v_{};
+  View<T, 5> pages_{};
+  const int32_t* table_ = nullptr;
+  int64_t first_row_ = 0;
+};
+
+// One tile of rows under one KV head: the rows of the head's whole group stand on each other, head by head.
+template <class T>
+class Tile {
+ public:
+  Tile(const SoftmaxAttention& op, const RowTile& tile, int64_t kv_head)
+      : op_(op),
+        tile_(tile),
+        keys_(op, tile.sequence, kv_head),
+        width_(op.q.dim(2)),
+        group_(op.q.dim(1) / op.kv_heads()),
+        first_head_(kv_head * group_),
+        rows_(group_ * tile.rows),
+        scale_(T(1) / std::sqrt(T(width_))),
+        scratch_(rows_ * (2 * width_ + kGrid + 3)) {
+    q_ = {scratch_.take(rows_ * width_), width_, 1}, sum_ = {scratch_.take(rows_ * width_), width_, 1};
+    scores_ = {scratch_.take(rows_ * kGrid), kGrid, 1};
+    maximum_ = scratch_.take(rows_), total_ = scratch_.take(rows_), shrink_ = scratch_.take(rows_);
+  }
+
+  void run() {
+    const View<T, 3> q = op_.q.view<T, 3>();
+    for (int64_t r = 0; r < rows_; ++r) std::copy_n(&q(batch_row(r), head(r), 0), width_, row_of(q_, r));
+    for (int64_t block = 0; block <= tile_.block(); ++block) {
+      const int64_t present = tile_.seen(block, tile_.rows - 1);
+      gemm_serial<T>(
+          {.c = scores_, .a = read(q_), .b = keys_.k(block).transposed(), .m = rows_, .n = present, .k = width_});
+      weigh(block, present);
+      gemm_serial<T>({.c = sum_,
+                      .a = read(scores_),
+                      .b = keys_.v(block),
+                      .m = rows_,
+                      .n = width_,
+                      .k = present,
+                      .store = block ? Store::add : Store::overwrite});
+    }
+    finish();
+  }
+
+ private:
+  int64_t batch_row(int64_t r) const { return tile_.row + r % tile_.rows; }
+  int64_t head(int64_t r) const { return first_head_ + r / tile_.rows; }
+
+  // Scores to weights relative to the maximum so far, over exactly the keys that a row may see; zero elsewhere. What
+  // was summed before shrinks to the new maximum.
+  void weigh(int64_t block, int64_t present) {
+    for (int64_t r = 0; r < rows_; ++r) {
+      const int64_t seen = tile_.seen(block, r % tile_.rows);
+      T* const scores = row_of(scores_, r);
+      row_scale(scores, scores, scale_, seen);
+      const T highest = row_max(scores, seen), before = maximum_[r];
+      maximum_[r] = block == 0 || highest > before ? highest : before;
+      shrink_[r] = block == 0 ? T(0) : before - maximum_[r];
+    }
+    row_exp(shrink_, shrink_, rows_);
+    for (int64_t r = 0; r < rows_; ++r) {
+      const int64_t seen = tile_.seen(block, r % tile_.rows);
+      T* const scores = row_of(scores_, r);
+      const T total = row_exp_sum(scores, scores, maximum_[r], seen);
+      std::fill(scores + seen, scores + present, T(0));
+      total_[r] = block == 0 ? total : total_[r] * shrink_[r] + total;
+      if (block && shrink_[r] != T(1)) row_scale(row_of(sum_, r), row_of(sum_, r), shrink_[r], width_);
+    }
+  }
+
+  void finish() {
+    const View<T, 3> o = op_.o.view<T, 3>();
+    for (int64_t r = 0; r < rows_; ++r) {
+      row_scale(row_of(sum_, r), row_of(sum_, r), T(1) / total_[r], width_);
+      row_copy_unsigned_zero(&o(batch_row(r), head(r), 0), row_of(sum_, r), width_);
+    }
+    if (!op_.log_sum_exp) return;
+    const View<T, 2> log_sum_exp = op_.log_sum_exp.view<T, 2>();
+    for (int64_t r = 0; r < rows_; ++r)
+      log_sum_exp(head(r), batch_row(r)) = maximum_[r] + T(natural_logarithm(double(total_[r])));
+  }
+
+  const SoftmaxAttention& op_;
+  const RowTile tile_;
+  const KeyBlocks<T> keys_;
+  const int64_t width_, group_, first_head_, rows_;
+  const T scale_;
+  Scratch<T> scratch_;
+  Matrix<T> q_, sum_, scores_;
+  T *maximum_, *total_, *shrink_;
+};
+
+}  // namespace
+
+void softmax_attention(Stream& stream, const SoftmaxAttention& op) {
+  with_element_type<double, float>(op.q.dtype, [&]<class T>() {
+    const std::vector<RowTile> tiles = tiles_of(op.row_begin.view<int32_t, 1>(), op.positions.view<int64_t, 1>());
+    for (const RowTile& tile : tiles)
+      expect(!op.kv_pages || tile.block() < op.page_table.dim(1), "the page table reaches every position");
+    const int64_t kv_heads = op.kv_heads(), items = int64_t(tiles.size()) * kv_heads;
+    stream.threads().for_each(items, [&](int64_t item) {
+      const int64_t late_first = items - 1 - item;  // a sequence's last tiles are its longest
+      Tile<T>(op, tiles[size_t(late_first / kv_heads)], late_first % kv_heads).run();
+    });
+  });
+}
+
+}  // namespace fulgur::cpu

@@ -1,0 +1,31 @@
+// y = SiLU(gate) * up, elementwise: the middle of an expert (spec/model.md 2.3; gate = w1, up = w3).
+#pragma once
+#include "ops/operator.h"
+
+namespace fulgur {
+
+struct Swiglu {
+  Tensor y, gate, up;  // [rows, width], dense; y may be gate or up
+
+  auto operands() const { return std::tuple{out(y), in(gate), in(up)}; }
+  void check() const {
+    expect(y.same_shape(gate) && up.same_shape(gate) && y.dtype == gate.dtype && up.dtype == gate.dtype, "y and up match gate");
+    expect(y.dense() && gate.dense() && up.dense(), "the tensors are dense");
+  }
+};
+
+struct SwigluBackward {
+  Tensor dgate, dup;    // [rows, width], overwritten; dense
+  Tensor dy, gate, up;  // [rows, width]; dense
+
+  auto operands() const { return std::tuple{out(dgate), out(dup), in(dy), in(gate), in(up)}; }
+  void check() const {
+    expect(dgate.same_shape(gate) && dup.same_shape(gate) && dy.same_shape(gate) && up.same_shape(gate), "gradients match gate");
+    expect(dgate.dense() && dup.dense() && dy.dense() && gate.dense() && up.dense(), "the tensors are dense");
+  }
+};
+
+FULGUR_DECLARE_OPERATOR(swiglu, Swiglu)
+FULGUR_DECLARE_OPERATOR(swiglu_backward, SwigluBackward)
+
+}  // namespace fulgur

@@ -1,0 +1,82 @@
+// swiglu against an f64 oracle, and its gradient against central differences.
+#include "ops/case.h"
+#include "ops/swiglu.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+struct Pass {
+  Bench bench{size_t(1) << 20};
+  Tensor gate, up, dy, y, dgate, dup;
+
+  Pass(DType type, int64_t rows, int64_t width) {
+    gate = bench.random(type, {rows, width}, 1, 6), up = bench.random(type, {rows, width}, 2);
+    dy = bench.random(type, {rows, width}, 3), y = bench.empty(type, {rows, width});
+    dgate = bench.empty(type, {rows, width}), dup = bench.empty(type, {rows, width});
+  }
+  void run(int threads) const {
+    Stream stream({}, threads);
+    swiglu(stream, {.y = y, .gate = gate, .up = up});
+    swiglu_backward(stream, {.dgate = dgate, .dup = dup, .dy = dy, .gate = gate, .up = up});
+  }
+};
+
+TEST(Swiglu, EqualsTheOracle) {
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t rows : {1, 7, 65})
+      for (const int64_t width : {1, 17, 130}) {
+        SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
+        Pass p(type, rows, width);
+        const Tensor y = p.bench.empty(DType::f64, {rows, width});
+        const Tensor dgate = p.bench.empty(DType::f64, {rows, width}), dup = p.bench.empty(DType::f64, {rows, width});
+        for (int64_t i = 0; i < y.count(); ++i) {
+          const double g = get(p.gate, i), s = 1 / (1 + std::exp(-g));
+          set(y, i, g * s * get(p.up, i));
+          set(dup, i, get(p.dy, i) * g * s);
+          set(dgate, i, get(p.dy, i) * get(p.up, i) * (s + g * s * (1 - s)));
+        }
+        p.run(1);
+        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
+        EXPECT_LE(relative_gap(p.y, y), bound);
+        EXPECT_LE(relative_gap(p.dgate, dgate), bound);
+        EXPECT_LE(relative_gap(p.dup, dup), bound);
+      }
+}
+
+TEST(Swiglu, GradientEqualsCentralDifferences) {
+  const Pass p(DType::f64, 3, 17);
+  p.run(1);
+  Stream stream;
+  const auto loss = [&] {
+    swiglu(stream, {.y = p.y, .gate = p.gate, .up = p.up});
+    return inner(p.y, p.dy);
+  };
+  EXPECT_LE(gradient_gap(loss, p.gate, p.dgate), 1e-7);
+  EXPECT_LE(gradient_gap(loss, p.up, p.dup), 1e-7);
+}
+
+TEST(Swiglu, NeitherThreadsNorPlaceChangeBits) {
+  const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
+  one.run(1), three.run(3);
+  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dgate, three.dgate) && same_bits(one.dup, three.dup));
+  Stream stream;
+  swiglu(stream, {.y = three.gate, .gate = three.gate, .up = three.up});
+  swiglu(stream, {.y = one.up, .gate = one.gate, .up = one.up});
+  EXPECT_TRUE(same_bits(one.y, three.gate) && same_bits(one.y, one.up));
+}
+
+TEST(Swiglu, RefusesOtherShapesAndTypes) {
+  Pass p(DType::f32, 7, 17);
+  Stream stream;
+  const Tensor doubles = p.bench.empty(DType::f64, {7, 17});
+  EXPECT_BROKEN(swiglu(stream, {.y = p.y.rows(0, 6), .gate = p.gate, .up = p.up}), "y and up match gate");
+  EXPECT_BROKEN(swiglu(stream, {.y = doubles, .gate = p.gate, .up = p.up}), "y and up match gate");
+  EXPECT_BROKEN(
+      swiglu_backward(stream, {.dgate = p.dgate.rows(0, 6), .dup = p.dup, .dy = p.dy, .gate = p.gate, .up = p.up}),
+      "gradients match gate");
+}
+
+}  // namespace
+}  // namespace fulgur

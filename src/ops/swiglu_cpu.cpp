@@ -1,0 +1,27 @@
+// Elementwise, so the matrices are walked as one long row.
+#include "ops/cpu/rows.h"
+#include "ops/dtype_switch.h"
+#include "ops/swiglu.h"
+
+namespace fulgur::cpu {
+
+void swiglu(Stream& stream, const Swiglu& op) {
+  with_element_type<double, float>(op.gate.dtype, [&]<class T>() {
+    T* y = op.y.elements<T>();
+    const T *gate = op.gate.elements<T>(), *up = op.up.elements<T>();
+    for_elements(stream.threads(), op.gate.count(),
+                 [&](int64_t begin, int64_t end) { row_swiglu<T>(y + begin, gate + begin, up + begin, end - begin); });
+  });
+}
+
+void swiglu_backward(Stream& stream, const SwigluBackward& op) {
+  with_element_type<double, float>(op.gate.dtype, [&]<class T>() {
+    T *dgate = op.dgate.elements<T>(), *dup = op.dup.elements<T>();
+    const T *dy = op.dy.elements<T>(), *gate = op.gate.elements<T>(), *up = op.up.elements<T>();
+    for_elements(stream.threads(), op.gate.count(), [&](int64_t begin, int64_t end) {
+      row_swiglu_backward<T>(dgate + begin, dup + begin, dy + begin, gate + begin, up + begin, end - begin);
+    });
+  });
+}
+
+}  // namespace fulgur::cpu

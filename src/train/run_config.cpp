@@ -1,0 +1,291 @@
+#include "train/run_config.h"
+
+#define TOML_EXCEPTIONS 1
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <set>
+#include <sstream>
+#include <toml++/toml.h>
+
+#include "base/error.h"
+
+namespace fulgur {
+namespace {
+
+int64_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<int64_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = int64_t(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int64_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int64_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+nlohmann::ordered_json json_of(const toml::node& node, const std::string& key) {
+  if (const auto* table = node.as_table()) {
+    nlohmann::ordered_json object = nlohmann::ordered_json::object();
+    for (const auto& [name, value] : *table) object[std::string(name.str())] = json_of(value, key + "." + std::string(name.str()));
+    return object;
+  }
+  if (const auto* array = node.as_array()) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const toml::node& value : *array) list.push_back(json_of(value, key));
+    return list;
+  }
+  if (const auto value = node.value_exact<std::string>()) return *value;
+  if (const auto value = node.value_exact<int64_t>()) return *value;
+  if (const auto value = node.value_exact<double>()) return *value;
+  if (const auto value = node.value_exact<bool>()) return *value;
+  fail(ErrorKind::invalid_input, key + ": dates and times are not understood");
+}
+
+// The values of one configuration: takes each known key once, with its default, and judges it.
+class Reader {
+ public:
+  explicit Reader(toml::table& table) : table_(table) {}
+
+  int64_t integer(const std::string& key, int64_t fallback, int64_t least, int64_t most = std::numeric_limits<int64_t>::max()) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return put(key, fallback);
+    const auto value = node.value_exact<int64_t>();
+    if (!value || *value < least || *value > most)
+      fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected an integer from " + std::to_string(least) +
+                                         (most == std::numeric_limits<int64_t>::max() ? " on" : " to " + std::to_string(most)));
+    return *value;
+  }
+  double number(const std::string& key, double fallback, double least, double most) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return put(key, fallback);
+    const auto value = node.is_number() ? node.value<double>() : std::nullopt;
+    if (!value || !(*value >= least && *value <= most)) {
+      std::ostringstream range;
+      range << key << " = " << text(node) << ": expected a number from " << least << " to " << most;
+      fail(ErrorKind::invalid_input, range.str());
+    }
+    return *value;
+  }
+  std::string word(const std::string& key, const std::string& fallback, const std::vector<std::string>& allowed = {}) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return put(key, fallback);
+    const auto value = node.value_exact<std::string>();
+    if (!value) fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected a string");
+    if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), *value) == allowed.end()) {
+      std::string list;
+      for (const std::string& a : allowed) list += (list.empty() ? "" : ", ") + a;
+      fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected one of " + list);
+    }
+    return *value;
+  }
+  std::vector<CorpusFile> files(const std::string& key, bool required) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node && !required) return {};
+    std::vector<CorpusFile> list;
+    if (const toml::array* array = node.as_array())
+      for (const toml::node& entry : *array) list.push_back(file(key, entry));
+    else if (const auto path = node.value_exact<std::string>()) list.push_back({*path});
+    if (list.empty()) fail(ErrorKind::invalid_input, key + ": expected a list of files");
+    return list;
+  }
+  // A key that only one value is supported of so far.
+  template <class T>
+  void only(const std::string& key, T supported) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return void(put(key, supported));
+    const auto value = node.value<T>();
+    if (!value) fail(ErrorKind::invalid_input, key + " = " + text(node) + ": has the wrong type");
+    std::ostringstream want;
+    want << std::boolalpha << supported;
+    if (*value != supported) fail(ErrorKind::unsupported, key + " = " + text(node) + ": only " + want.str() + " is supported so far");
+  }
+  toml::table* section(const std::string& name) {
+    known_sections_.insert(name);
+    return table_[name].as_table();
+  }
+  void refuse_unknown() const;
+
+ private:
+  static std::string text(const toml::node_view<toml::node>& node) {
+    std::ostringstream out;
+    if (node.node()) out << toml::node_view<const toml::node>(node.node());
+    std::string line = out.str();
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    return line;
+  }
+  static CorpusFile file(const std::string& key, const toml::node& entry) {
+    if (const auto path = entry.value_exact<std::string>()) return {*path};
+    const toml::table* table = entry.as_table();
+    const auto path = table ? (*table)["path"].value_exact<std::string>() : std::nullopt;
+    if (!path || table->size() > 2 || (table->size() == 2 && !table->contains("weight")))
+      fail(ErrorKind::invalid_input, key + ": expected file names or tables { path, weight }");
+    const auto weight = table->contains("weight") ? (*table)["weight"].value<double>() : 1.0;
+    if (!weight || *weight != std::floor(*weight) || *weight < 1 || *weight > 1000)
+      fail(ErrorKind::invalid_input, key + ": " + *path + ": expected a whole weight from 1 to 1000, the passes over the file per epoch");
+    return {*path, int64_t(*weight)};
+  }
+  toml::node_view<toml::node> take(const std::string& key) {
+    known_.insert(key);
+    return table_.at_path(key);
+  }
+  template <class T>
+  T put(const std::string& key, T value) {
+    const size_t dot = key.find('.');
+    const std::string section = key.substr(0, dot);
+    if (!table_.contains(section)) table_.insert(section, toml::table{});
+    if (toml::table* into = table_[section].as_table()) into->insert_or_assign(key.substr(dot + 1), value);
+    return value;
+  }
+
+  toml::table& table_;
+  std::set<std::string> known_, known_sections_{"data", "train", "moe", "parallel", "run"};
+};
+
+void Reader::refuse_unknown() const {
+  for (const auto& [section, node] : table_) {
+    const std::string name(section.str());
+    const toml::table* table = node.as_table();
+    if (!known_sections_.contains(name) || !table) {
+      std::string list;
+      for (const std::string& s : known_sections_) list += (list.empty() ? "" : ", ") + s;
+      fail(ErrorKind::invalid_input, "unknown section or top-level key `" + name + "`: expected one of the sections " + list);
+    }
+    if (name == "model") continue;  // config.json's own names; its reader judges them
+    for (const auto& [field, value] : *table) {
+      const std::string key = name + "." + std::string(field.str());
+      if (known_.contains(key)) continue;
+      const auto nearest = std::min_element(known_.begin(), known_.end(), [&](const std::string& a, const std::string& b) {
+        return edit_distance(key, a) < edit_distance(key, b);
+      });
+      fail(ErrorKind::invalid_input, "unknown key `" + key + "`: the nearest known one is `" + *nearest + "`");
+    }
+  }
+}
+
+toml::table parse_setting(const std::string& setting) {
+  const size_t equals = setting.find('=');
+  if (equals == std::string::npos || equals == 0 || setting.find('.') > equals)
+    fail(ErrorKind::invalid_input, "--set " + setting + ": expected section.key=value");
+  const std::string key = setting.substr(0, equals), value = setting.substr(equals + 1);
+  try {
+    return toml::parse(key + " = " + value);
+  } catch (const toml::parse_error&) {
+    try {
+      return toml::parse(key + " = " + nlohmann::json(value).dump());  // a bare word is a string
+    } catch (const std::exception&) {
+      fail(ErrorKind::invalid_input, "--set " + setting + ": expected section.key=value");
+    }
+  }
+}
+
+void override_with(toml::table& table, const toml::table& change) {
+  for (const auto& [key, value] : change) {
+    toml::table* into = table[key.str()].as_table();
+    if (into && value.is_table()) override_with(*into, *value.as_table());
+    else table.insert_or_assign(key.str(), value);
+  }
+}
+
+toml::table parse_file(const std::filesystem::path& file) {
+  if (!std::filesystem::is_regular_file(file)) fail(ErrorKind::not_found, file.string() + ": no such configuration file");
+  try {
+    return toml::parse_file(file.string());
+  } catch (const toml::parse_error& error) {
+    std::ostringstream where;
+    where << file.string() << ":" << error.source().begin.line << ": " << error.description();
+    std::string line = where.str();
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    fail(ErrorKind::invalid_input, line);
+  }
+}
+
+void read_train(Reader& r, RunConfig& run) {
+  constexpr int64_t kMany = int64_t(1) << 40;
+  run.steps = r.integer("train.steps", 0, 1, kMany);
+  run.sequence = r.integer("train.sequence", 0, 2, int64_t(1) << 30);
+  run.tokens_per_step = r.integer("train.tokens_per_step", 0, 1, int64_t(1) << 40);
+  run.micro_rows = r.integer("train.micro_rows", 1, 1, int64_t(1) << 30);
+  run.lr = r.number("train.lr", 0, 0, 100);
+  const std::map<std::string, Schedule> schedules{{"constant", Schedule::constant}, {"cosine", Schedule::cosine}, {"wsd", Schedule::wsd}};
+  run.schedule = schedules.at(r.word("train.schedule", "cosine", {"constant", "cosine", "wsd"}));
+  run.warmup = r.integer("train.warmup", 0, 0, kMany);
+  run.decay = r.integer("train.decay", std::max<int64_t>(run.steps - run.warmup, 0), 0, kMany);
+  run.weight_decay = r.number("train.weight_decay", 0.1, 0, 100);
+  run.beta1 = r.number("train.beta1", 0.9, 0, 0.999999), run.beta2 = r.number("train.beta2", 0.95, 0, 0.999999);
+  run.eps = r.number("train.eps", 1e-8, 1e-30, 1), run.clip = r.number("train.clip", 1, 0, 1e30);
+  run.seed = uint64_t(r.integer("train.seed", 0, 0));
+  r.only<std::string>("train.dtype", "f32");
+  r.only<bool>("train.recompute", false);
+  run.threads = int(r.integer("train.threads", 0, 0, 4096));
+  run.save_every = r.integer("train.save_every", 0, 0, kMany), run.keep = r.integer("train.keep", 2, 1, kMany);
+  run.validate_every = r.integer("train.validate_every", 0, 0, kMany);
+}
+
+void judge_sizes(const RunConfig& run) {
+  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
+  if (run.steps < 1) wrong("train.steps: expected the number of steps");
+  if (run.sequence < 2) wrong("train.sequence: expected the tokens of a packed row");
+  if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
+  if (run.tokens_per_step < 1 || run.tokens_per_step % run.sequence != 0)
+    wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) + ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
+  const int64_t rows = run.rows_per_step();
+  if (run.lanes & (run.lanes - 1)) wrong("parallel.lanes = " + std::to_string(run.lanes) + ": expected a power of two");
+  if (rows % (run.lanes * run.micro_rows) != 0)
+    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " + std::to_string(rows / run.lanes) + " rows of a lane");
+  if (run.window != 0 && (run.micro_rows * run.sequence) % run.window != 0)
+    wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " + std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
+  if (run.run_dir.empty()) wrong("run.dir: expected the folder of the run");
+  if (run.tokenizer.empty()) wrong("data.tokenizer: expected the folder of a tokenizer");
+}
+
+}  // namespace
+
+RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& settings) {
+  toml::table table = parse_file(file);
+  for (const std::string& setting : settings) override_with(table, parse_setting(setting));
+  Reader r(table);
+  RunConfig run;
+  toml::table* model = r.section("model");
+  if (!model) fail(ErrorKind::invalid_input, file.string() + ": expected a section [model]");
+  if (model->contains("path")) {
+    run.model_path = r.word("model.path", "");
+    if (model->size() > 1) fail(ErrorKind::invalid_input, "model.path: the model's own config.json holds; expected no further keys in [model]");
+  } else {
+    run.model_json = json_of(*model, "model").dump(1);
+  }
+  run.train_files = r.files("data.train", true), run.validation_files = r.files("data.validation", false);
+  run.tokenizer = r.word("data.tokenizer", "");
+  read_train(r, run);
+  r.only<int64_t>("moe.capacity", 0), r.only<std::string>("moe.aux_form", "report"), r.only<double>("moe.z", 0);
+  run.window = r.integer("moe.window", 0, 0), run.aux = r.number("moe.aux", 0.01, 0, 1e6);
+  run.lanes = r.integer("parallel.lanes", 1, 1, 1 << 20);
+  for (const char* key : {"segments", "slices", "dp", "tp", "pp", "cp", "ep", "etp"}) r.only<int64_t>(std::string("parallel.") + key, 1);
+  r.only<int64_t>("parallel.zero", 0);
+  run.run_dir = r.word("run.dir", "");
+  r.refuse_unknown();
+  judge_sizes(run);
+  std::ostringstream text;
+  text << table << '\n';
+  run.resolved = text.str();
+  return run;
+}
+
+double learning_rate(const RunConfig& run, int64_t step) {
+  if (step <= run.warmup) return run.lr * double(step) / double(run.warmup);
+  if (run.schedule == Schedule::cosine && run.decay > 0) {
+    const double done = std::min(1.0, double(step - run.warmup) / double(run.decay));
+    return run.lr * (0.1 + 0.9 * 0.5 * (1 + std::cos(std::numbers::pi * done)));
+  }
+  const int64_t left = run.steps - step;
+  if (run.schedule == Schedule::wsd && left < run.decay) return run.lr * double(left + 1) / double(run.decay + 1);
+  return run.lr;
+}
+
+}  // namespace fulgur

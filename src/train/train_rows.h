@@ -1,0 +1,12 @@
+// The rows of a step: which of the packed rows it takes, in lanes and micro-batches, with its learning rate.
+#pragma once
+#include "data/packed_rows.h"
+#include "train/run_config.h"
+#include "train/train_step.h"
+
+namespace fulgur {
+
+// Step state.step + 1 of the run. exec.scratch holds all its micro-batches at once.
+StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, PackedRows& rows);
+
+}  // namespace fulgur

@@ -1,0 +1,69 @@
+// One optimizer step: lanes of micro-batches through forward, loss and backward; the lanes' sum; clip and update.
+#include "train/train_step.h"
+
+#include <bit>
+#include <cmath>
+#include <string>
+
+#include "device/transfer.h"
+#include "ops/adamw.h"
+#include "ops/blend.h"
+#include "ops/gradient_norm.h"
+
+namespace fulgur {
+namespace {
+
+double read(Stream& stream, Tensor number) { return download<double>(stream, number).front(); }
+
+void add(Exec& exec, Tensor to, Tensor from) {
+  const auto as_row = [](Tensor flat) { return flat.split({1, flat.dim(0)}); };
+  blend(exec.stream, {.y = as_row(to), .a = as_row(to), .alpha = 1, .b = as_row(from), .beta = 1});
+}
+
+// Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
+// far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
+void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, Tensor balance_loss) {
+  const Balance balance{.loss = balance_loss, .window = input.window, .scale = input.balance_scale};
+  for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
+    size_t level = size_t(std::popcount(lane));
+    clear(exec.stream, t.grads[level].flat);
+    for (const MicroBatch& micro : input.lanes[lane])
+      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss);
+    for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
+  }
+}
+
+}  // namespace
+
+int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
+
+void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro, double loss_scale,
+                const Balance& balance, Tensor loss) {
+  const Arena::Scope tape(exec.tape), scratch(exec.scratch);
+  Saved saved;
+  const Tensor hidden = forward(exec, weights, micro.batch, &saved);
+  const Tensor d_hidden = head_loss(exec, weights, grads, hidden, {micro.targets, loss_scale}, loss);
+  backward(exec, weights, grads, micro.batch, saved, balance, d_hidden);
+}
+
+StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
+  const Arena::Scope step(exec.scratch);
+  const Tensor loss = exec.scratch.alloc(DType::f64, {1}), balance_loss = exec.scratch.alloc(DType::f64, {1});
+  const Tensor norm = exec.scratch.alloc(DType::f64, {1});
+  clear(exec.stream, loss), clear(exec.stream, balance_loss);
+  sum_lanes(exec, t, input, loss, balance_loss);
+  const Tensor gradient = t.grads.front().flat;
+  gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
+
+  const StepReport report{read(exec.stream, loss), read(exec.stream, balance_loss), read(exec.stream, norm)};
+  if (!exec.stream.measuring() && !(std::isfinite(report.loss) && std::isfinite(report.gradient_norm)))
+    fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) + ", gradient norm " +
+                                       std::to_string(report.gradient_norm) + ": training diverged; try a lower train.lr");
+  adamw(exec.stream, {.master = t.weights.flat, .first = t.first, .second = t.second, .gradient = gradient,
+                      .gradient_norm = norm, .not_decayed = t.not_decayed, .step = ++t.step,
+                      .learning_rate = input.learning_rate, .beta1 = input.beta1, .beta2 = input.beta2, .eps = input.eps,
+                      .weight_decay = input.weight_decay, .max_norm = input.max_norm});
+  return report;
+}
+
+}  // namespace fulgur

@@ -1,0 +1,49 @@
+// One optimizer step over the global batch.
+#pragma once
+#include <span>
+
+#include "model/model.h"
+
+namespace fulgur {
+
+struct MicroBatch {
+  Batch batch;
+  Tensor targets;  // i32 [rows]; -1: the row does not count
+};
+using Lane = std::span<const MicroBatch>;
+
+// The global batch is cut into `parallel.lanes` lanes, a power of two. A lane's micro-batches are summed in order, lanes
+// pairwise in one tree, so a step has one result however it is cut into micro-batches.
+struct StepInput {
+  std::span<const Lane> lanes;
+  int64_t counted_rows;  // rows with a target, over all lanes
+  int64_t window;        // rows of a window of the auxiliary loss
+  float balance_scale;   // alpha / windows, over all lanes
+  double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
+};
+
+// Losses of the step's batch before its update: mean cross-entropy in nats per token, and the auxiliary loss.
+struct StepReport {
+  double loss, balance_loss, gradient_norm;
+};
+
+// Flat buffers with the offsets of ModelWeights::flat. In f32 the master is what forward reads.
+struct TrainingState {
+  ModelWeights weights;
+  std::vector<ModelWeights> grads;  // wide; one per level of the lanes' tree, the sum ends in the first
+  Tensor first, second;             // the moments
+  Tensor not_decayed;               // i64 [ranges, 2]
+  int64_t step = 0;                 // steps taken
+};
+
+// Gradient buffers that a number of lanes takes.
+int64_t gradient_levels(int64_t lanes);
+
+// A step whose loss or gradient norm is not finite changes no weight and throws invalid_input with both.
+StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
+
+// Forward, loss and backward of one micro-batch; grads and the losses (f64 [1] each) are accumulated.
+void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro, double loss_scale,
+                const Balance& balance, Tensor loss);
+
+}  // namespace fulgur

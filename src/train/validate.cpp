@@ -1,0 +1,55 @@
+#include "train/validate.h"
+
+#include <algorithm>
+#include <numbers>
+
+#include "train/micro_batch.h"
+
+namespace fulgur {
+namespace {
+
+constexpr int64_t kValidationRows = 4096;
+
+// Documents [begin, end) that fill at most `rows` rows.
+int64_t end_of_batch(const TokenizedDocuments& documents, int64_t begin, int64_t rows) {
+  int64_t end = begin + 1;
+  while (end < documents.count() && documents.begin[size_t(end) + 1] - documents.begin[size_t(begin)] <= rows) ++end;
+  return end;
+}
+
+PackedRow whole_documents(const TokenizedDocuments& documents, int64_t begin, int64_t end) {
+  PackedRow row;
+  for (int64_t d = begin; d < end; ++d) {
+    const std::span<const int32_t> tokens = documents.document(d);
+    row.begin.push_back(int32_t(row.tokens.size()));
+    row.tokens.insert(row.tokens.end(), tokens.begin(), tokens.end());
+    row.targets.insert(row.targets.end(), tokens.begin() + 1, tokens.end());
+    row.targets.push_back(-1);
+    for (int64_t i = 0; i < int64_t(tokens.size()); ++i) row.positions.push_back(i);
+  }
+  return row;
+}
+
+}  // namespace
+
+int64_t validation_rows(const Corpus& corpus) {
+  int64_t rows = kValidationRows;
+  for (int64_t d = 0; d < corpus.documents.count(); ++d) rows = std::max(rows, int64_t(corpus.documents.document(d).size()));
+  return rows;
+}
+
+double bits_per_byte(Exec& exec, const ModelWeights& weights, const Corpus& corpus) {
+  double nats = 0;
+  const Tensor sum = contiguous(reinterpret_cast<std::byte*>(&nats), DType::f64, {}, {1});
+  const int64_t rows = validation_rows(corpus);
+  for (int64_t begin = 0, end; begin < corpus.documents.count(); begin = end) {
+    end = end_of_batch(corpus.documents, begin, rows);
+    const Arena::Scope scratch(exec.scratch);
+    const std::vector<PackedRow> packed{whole_documents(corpus.documents, begin, end)};
+    const MicroBatch micro = micro_batch_of(exec, packed);
+    head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, sum);
+  }
+  return nats / std::numbers::ln2 / double(corpus.bytes);
+}
+
+}  // namespace fulgur

@@ -1,0 +1,100 @@
+// label: slow
+// Chunks, threads and neighbours leave every byte of a sequence's hidden rows and logits as they are.
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "generate/engine.h"
+#include "tests/tiny_model.h"
+
+namespace fulgur::tests {
+namespace {
+
+std::vector<int32_t> random_tokens(uint64_t seed, int64_t count, int64_t vocab) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) tokens.push_back(int32_t(philox(seed, uint64_t(i), 1)[0] % uint64_t(vocab)));
+  return tokens;
+}
+
+// Every row's hidden vector and logits, in one traced run.
+struct Rows {
+  Buffer memory;
+  Trace trace;
+  Rows(const ModelConfig& c, int64_t tokens) : memory(size_t(tokens * (c.width + c.vocab_size) * 4), Purpose::workspace) {
+    trace.hidden = memory.tensor(DType::f32, {tokens, c.width});
+    trace.logits = contiguous(memory.data() + trace.hidden.bytes(), DType::f32, {}, {tokens, c.vocab_size});
+  }
+  std::vector<std::byte> bytes() const { return {memory.data(), memory.data() + memory.bytes()}; }
+};
+
+constexpr int64_t kTokens = 150;
+
+std::vector<std::byte> run(const TinyModel& m, const std::vector<int32_t>& tokens, int64_t chunk, int threads) {
+  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = kTokens, .traces = true, .threads = threads, .limits = {.rows = kTokens, .chunk = chunk}});
+  Rows rows(m.config, kTokens);
+  Sequence sequence = engine.begin(tokens);
+  sequence.trace = &rows.trace;
+  Sequence* const running[] = {&sequence};
+  while (sequence.pending() > 0) engine.step(running);
+  return rows.bytes();
+}
+
+TEST(Engine, chunks_and_threads_change_no_byte) {
+  const TinyModel m(tiny_config(), DType::f32, 7);
+  const std::vector<int32_t> tokens = random_tokens(1, kTokens, m.config.vocab_size);
+  const std::vector<std::byte> whole = run(m, tokens, kTokens, 1);
+  for (const int64_t chunk : {1, 17, 63, 64, 65, 128, 150})
+    for (const int threads : {1, 2}) EXPECT_EQ(run(m, tokens, chunk, threads), whole) << "chunk " << chunk << ", threads " << threads;
+}
+
+// The sequence among up to three others of random lengths and chunks, which start and end while it runs.
+TEST(Engine, neighbours_change_no_byte) {
+  const TinyModel m(tiny_config(), DType::f32, 8);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const auto draw = [&](uint64_t i, int64_t from, int64_t to) { return from + int64_t(philox(seed, i, 9)[0] % uint64_t(to - from + 1)); };
+    const std::vector<int32_t> tokens = random_tokens(seed, kTokens, m.config.vocab_size);
+    const std::vector<std::byte> alone = run(m, tokens, kTokens, 1);
+
+    Engine engine(m.config, m.weights, {.sequences = 4, .tokens = 1000, .traces = true, .threads = 2, .limits = {.rows = 90, .chunk = draw(0, 1, 70)}});
+    Rows rows(m.config, kTokens);
+    std::vector<Sequence> others;
+    for (uint64_t i = 0; i < 3; ++i) {
+      others.push_back(engine.begin(random_tokens(100 + seed * 3 + i, draw(10 + i, 1, 140), m.config.vocab_size), i + 1));
+      others.back().new_tokens = draw(20 + i, 0, 60);
+    }
+    Sequence sequence = engine.begin(tokens);
+    sequence.trace = &rows.trace;
+    int64_t together = 0;
+    for (int64_t step = 0; sequence.pending() > 0; ++step) {
+      std::vector<Sequence*> running;
+      for (size_t i = 0; i < others.size(); ++i)
+        if (step >= draw(30 + i, 0, 3)) running.push_back(&others[i]);
+      running.insert(running.begin() + draw(40 + uint64_t(step), 0, int64_t(running.size())), &sequence);
+      const int64_t at = sequence.state.position();
+      int64_t moved = 0;
+      std::vector<int64_t> before;
+      for (const Sequence* s : running) before.push_back(s->state.position());
+      engine.step(running);
+      for (size_t i = 0; i < running.size(); ++i) moved += running[i]->state.position() > before[i];
+      together += sequence.state.position() > at && moved > 1;
+    }
+    EXPECT_GT(together, 0) << "rows of several sequences lay in one batch";
+    EXPECT_EQ(rows.bytes(), alone) << "seed " << seed;
+  }
+}
+
+TEST(Engine, sampled_tokens_do_not_depend_on_neighbours) {
+  const TinyModel m(tiny_config(), DType::f32, 9);
+  const auto generate = [&](bool with_neighbour) {
+    Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 400, .threads = 1, .limits = {.rows = 64, .chunk = 20}});
+    Sequence one = engine.begin(random_tokens(3, 70, m.config.vocab_size), 5), two = engine.begin(random_tokens(4, 33, m.config.vocab_size), 6);
+    for (Sequence* s : {&one, &two}) s->new_tokens = 40, s->sampling = {.temperature = 0.9f, .top_k = 30, .top_p = 0.95f, .seed = 11};
+    std::vector<Sequence*> running{&one};
+    if (with_neighbour) running.insert(running.begin(), &two);
+    while (one.new_tokens > 0) engine.step(running);
+    return one.tokens;
+  };
+  EXPECT_EQ(generate(false), generate(true));
+}
+
+}  // namespace
+}  // namespace fulgur::tests

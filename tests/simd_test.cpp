@@ -1,0 +1,249 @@
+// The row primitives: their order of sums, their functions' accuracy, and equal bits on every instruction set.
+#include "ops/cpu/simd.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "base/random.h"
+#include "ops/cpu/isa.h"
+#include "ops/cpu/simd_table.h"
+
+namespace fulgur::cpu {
+namespace {
+
+struct Named {
+  const char* name;
+  const RowTables* tables;
+};
+
+std::vector<Named> available_tables() {
+  std::vector<Named> all;
+  const auto add = [&](Isa isa, const RowTables* tables) {
+    if (has(isa) && tables != nullptr) all.push_back({name_of(isa), tables});
+  };
+  add(Isa::generic, row_tables_generic());
+  add(Isa::avx2, row_tables_avx2());
+  add(Isa::avx512, row_tables_avx512());
+  return all;
+}
+
+template <class T>
+const RowTable<T>& table(const Named& named) {
+  if constexpr (std::is_same_v<T, float>) {
+    return named.tables->f32;
+  } else {
+    return named.tables->f64;
+  }
+}
+
+template <class T>
+std::vector<T> random_row(int64_t n, uint64_t seed, double spread = 4) {
+  std::vector<T> row(static_cast<size_t>(n));
+  for (size_t i = 0; i < row.size(); ++i) row[i] = T(spread * (2 * unit_interval(philox(seed, i, 0)[0]) - 1));
+  return row;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+// The order that simd.h promises.
+template <class T, class Term>
+T sum_in_lanes(int64_t n, Term term) {
+  std::array<T, 16> lane{};
+  for (int64_t i = 0; i < n; ++i) lane[size_t(i % 16)] += term(size_t(i));
+  for (size_t step = 8; step > 0; step /= 2)
+    for (size_t j = 0; j < step; ++j) lane[j] += lane[j + step];
+  return lane[0];
+}
+
+template <class T>
+class Simd : public testing::Test {};
+using Elements = testing::Types<float, double>;
+TYPED_TEST_SUITE(Simd, Elements);
+
+TYPED_TEST(Simd, SumsInSixteenLanes) {
+  using T = TypeParam;
+  for (int64_t n = 0; n <= 70; ++n) {
+    const auto x = random_row<T>(n, 1), y = random_row<T>(n, 2), z = random_row<T>(n, 3);
+    EXPECT_EQ(row_sum(x.data(), n), (sum_in_lanes<T>(n, [&](size_t i) { return x[i]; }))) << n;
+    EXPECT_EQ(row_dot(x.data(), y.data(), n), (sum_in_lanes<T>(n, [&](size_t i) { return x[i] * y[i]; }))) << n;
+    EXPECT_EQ(row_dot3(x.data(), y.data(), z.data(), n),
+              (sum_in_lanes<T>(n, [&](size_t i) { return x[i] * y[i] * z[i]; })))
+        << n;
+    auto e = x;
+    const T sum = row_exp_sum(e.data(), x.data(), T(0.5), n);
+    EXPECT_EQ(sum, (sum_in_lanes<T>(n, [&](size_t i) { return e[i]; }))) << n;
+    auto shifted = x;
+    for (T& v : shifted) v -= T(0.5);
+    row_exp(shifted.data(), shifted.data(), n);
+    EXPECT_TRUE(same_bits(e, shifted)) << n;
+  }
+}
+
+TYPED_TEST(Simd, FindsTheLargest) {
+  using T = TypeParam;
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  EXPECT_EQ(row_max<T>(nullptr, 0), -kInfinity);
+  for (int64_t n = 1; n <= 70; ++n) {
+    auto x = random_row<T>(n, 4);
+    for (T& v : x) v -= T(10);  // a lane beyond the row must not win
+    EXPECT_EQ(row_max(x.data(), n), *std::max_element(x.begin(), x.end())) << n;
+    x[size_t(n - 1)] = kInfinity;
+    EXPECT_EQ(row_max(x.data(), n), kInfinity) << n;
+  }
+}
+
+TYPED_TEST(Simd, RoundsEachProduct) {
+  using T = TypeParam;
+  for (int64_t n = 0; n <= 70; ++n) {
+    const auto x = random_row<T>(n, 5), y = random_row<T>(n, 6);
+    const T a = T(1.1), b = T(-0.7);
+    auto scaled = y, added = y, axpy = y, blend = y, product = y;
+    row_scale(scaled.data(), x.data(), a, n);
+    row_add(added.data(), x.data(), n);
+    row_add_scaled(axpy.data(), x.data(), a, n);
+    row_blend(blend.data(), x.data(), a, y.data(), b, n);
+    row_mul(product.data(), x.data(), y.data(), n);
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(scaled[i], a * x[i]);
+      EXPECT_EQ(added[i], y[i] + x[i]);
+      EXPECT_EQ(axpy[i], y[i] + a * x[i]);
+      EXPECT_EQ(blend[i], a * x[i] + b * y[i]);
+      EXPECT_EQ(product[i], x[i] * y[i]);
+    }
+  }
+}
+
+// Distance in units of the last place of what is right.
+template <class T>
+double ulps(T have, long double want) {
+  const T near = T(want);
+  const T ulp = std::nextafter(std::abs(near), std::numeric_limits<T>::infinity()) - std::abs(near);
+  return double(std::abs((static_cast<long double>(have) - want) / static_cast<long double>(ulp)));
+}
+
+TYPED_TEST(Simd, ExpIsAccurate) {
+  using T = TypeParam;
+  const double low = std::is_same_v<T, float> ? -86 : -700, high = std::is_same_v<T, float> ? 88.7 : 709.7;
+  constexpr int64_t kCount = 400'000;
+  std::vector<T> x(kCount), y(kCount);
+  for (int64_t i = 0; i < kCount; ++i)
+    x[size_t(i)] = T(i % 2 == 0 ? low + (high - low) * double(i) / kCount : -2 + 4 * double(i) / kCount);
+  row_exp(y.data(), x.data(), kCount);
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) worst = std::max(worst, ulps(y[i], std::exp(static_cast<long double>(x[i]))));
+  const double bound = std::is_same_v<T, float> ? 1.5 : 2.0;
+  EXPECT_LT(worst, bound);
+}
+
+TYPED_TEST(Simd, ExpHasTheRightLimits) {
+  using T = TypeParam;
+  using Limits = std::numeric_limits<T>;
+  constexpr bool kFloat = std::is_same_v<T, float>;
+  const T smallest = T(kFloat ? -103.2 : -744.4);  // its exp is the smallest number above 0
+  const std::vector<T> x = {-Limits::infinity(), T(-1e30), T(kFloat ? -104 : -746), smallest, T(-0.0), T(0),
+                            T(kFloat ? 88.8 : 709.8), T(1e30), Limits::infinity()};
+  std::vector<T> y(x.size());
+  row_exp(y.data(), x.data(), int64_t(x.size()));
+  const std::vector<T> want = {0, 0, 0, Limits::denorm_min(), 1, 1, Limits::infinity(), Limits::infinity(),
+                               Limits::infinity()};
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], want[i]) << x[i];
+  T nan = Limits::quiet_NaN();
+  row_exp(&nan, &nan, 1);
+  EXPECT_TRUE(std::isnan(nan));
+  std::vector<T> falling(5000), e(5000);
+  for (size_t i = 0; i < falling.size(); ++i) falling[i] = T(kFloat ? -85 : -705) - T(i) * T(kFloat ? 0.004 : 0.0085);
+  row_exp(e.data(), falling.data(), int64_t(e.size()));
+  for (size_t i = 1; i < e.size(); ++i) EXPECT_LE(e[i], e[i - 1]) << falling[i];
+}
+
+TYPED_TEST(Simd, GatesAreAccurate) {
+  using T = TypeParam;
+  constexpr int64_t kCount = 20'001;
+  std::vector<T> x(kCount), sigmoid(kCount), silu(kCount), slope(kCount), up = random_row<T>(kCount, 7);
+  std::vector<T> dy = random_row<T>(kCount, 8), gated(kCount), dgate(kCount), dup(kCount);
+  for (int64_t i = 0; i < kCount; ++i) x[size_t(i)] = T(-40 + 80 * double(i) / (kCount - 1));
+  row_sigmoid(sigmoid.data(), x.data(), kCount);
+  row_silu(silu.data(), x.data(), kCount);
+  row_silu_backward(slope.data(), dy.data(), x.data(), kCount);
+  row_swiglu(gated.data(), x.data(), up.data(), kCount);
+  row_swiglu_backward(dgate.data(), dup.data(), dy.data(), x.data(), up.data(), kCount);
+  const double bound = 16 * double(std::numeric_limits<T>::epsilon());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = double(x[i]), s = 1 / (1 + std::exp(-v)), d = s * (1 + v * (1 - s));
+    EXPECT_NEAR(double(sigmoid[i]), s, bound * s);
+    EXPECT_NEAR(double(silu[i]), v * s, bound * std::abs(v * s));
+    EXPECT_NEAR(double(slope[i]), double(dy[i]) * d, bound * std::abs(double(dy[i])));
+    EXPECT_EQ(gated[i], silu[i] * up[i]);
+    EXPECT_EQ(dup[i], dy[i] * silu[i]);
+    EXPECT_NEAR(double(dgate[i]), double(dy[i]) * double(up[i]) * d, bound * std::abs(double(dy[i]) * double(up[i])));
+  }
+}
+
+TYPED_TEST(Simd, GatesHaveTheRightLimits) {
+  using T = TypeParam;
+  const std::vector<T> x = {T(-1e30), T(1e30), 0}, ones = {1, 1, 1};
+  std::vector<T> y(3);
+  row_silu(y.data(), x.data(), 3);
+  EXPECT_EQ(y, (std::vector<T>{0, T(1e30), 0}));
+  row_sigmoid(y.data(), x.data(), 3);
+  EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
+  row_silu_backward(y.data(), ones.data(), x.data(), 3);
+  EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
+}
+
+// Everything that a table computes from rows of n, laid end to end.
+template <class T>
+std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vector<T>& y, const std::vector<T>& z) {
+  const auto n = int64_t(x.size());
+  std::vector<T> all = {f.sum(x.data(), n), f.max(x.data(), n), f.dot(x.data(), y.data(), n),
+                        f.dot3(x.data(), y.data(), z.data(), n)};
+  std::vector<T> out, more;
+  const auto keep = [&] { all.insert(all.end(), out.begin(), out.end()), all.insert(all.end(), more.begin(), more.end()); };
+  const auto run = [&](auto call) { out = y, more = z, call(out.data(), more.data()), keep(); };
+  run([&](T* o, T*) { f.scale(o, x.data(), T(1.3), n); });
+  run([&](T* o, T*) { f.add(o, x.data(), n); });
+  run([&](T* o, T*) { f.add_scaled(o, x.data(), T(1.3), n); });
+  run([&](T* o, T*) { f.blend(o, x.data(), T(1.3), y.data(), T(-0.3), n); });
+  run([&](T* o, T*) { f.mul(o, x.data(), y.data(), n); });
+  run([&](T* o, T*) { f.exp(o, x.data(), n); });
+  run([&](T* o, T*) { all.push_back(f.exp_sum(o, x.data(), T(2), n)); });
+  run([&](T* o, T*) { f.silu(o, x.data(), n); });
+  run([&](T* o, T*) { f.silu_backward(o, y.data(), x.data(), n); });
+  run([&](T* o, T*) { f.sigmoid(o, x.data(), n); });
+  run([&](T* o, T*) { f.swiglu(o, x.data(), y.data(), n); });
+  run([&](T* o, T* m) { f.swiglu_backward(o, m, z.data(), x.data(), y.data(), n); });
+  f.silu(x.data(), x.data(), n);  // in place
+  all.insert(all.end(), x.begin(), x.end());
+  return all;
+}
+
+TYPED_TEST(Simd, EveryInstructionSetGivesTheSameBits) {
+  using T = TypeParam;
+  const std::vector<Named> tables = available_tables();
+  for (int64_t n = 0; n <= 70; ++n) {
+    for (const double spread : {4.0, 130.0, 1000.0}) {  // also where exp leaves the normal numbers
+      const auto x = random_row<T>(n, 9, spread), y = random_row<T>(n, 10), z = random_row<T>(n, 11);
+      const std::vector<T> first = everything(table<T>(tables[0]), x, y, z);
+      for (const Named& other : tables)
+        EXPECT_TRUE(same_bits(everything(table<T>(other), x, y, z), first)) << other.name << " n " << n;
+    }
+  }
+}
+
+TEST(Isa, IsAmongWhatTheCpuHas) {
+  EXPECT_TRUE(has(isa()));
+  EXPECT_TRUE(has(Isa::generic));
+}
+
+}  // namespace
+}  // namespace fulgur::cpu
