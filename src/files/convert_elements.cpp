@@ -12,7 +12,8 @@ struct Half {
 };
 
 float widened(Half half) {
-  const uint32_t sign = uint32_t(half.bits & 0x8000) << 16, exponent = half.bits >> 10 & 31, fraction = half.bits & 0x3ff;
+  const uint32_t sign = uint32_t(half.bits & 0x8000) << 16, exponent = half.bits >> 10 & 31,
+                 fraction = half.bits & 0x3ff;
   if (exponent == 0) {  // zero or a subnormal: fraction * 2^-24
     const float size = float(fraction) * 0x1p-24F;
     return sign ? -size : size;
@@ -81,7 +82,8 @@ void convert_elements(std::byte* to, DType to_type, const std::byte* from, DType
 
 void read_as(DType to, std::byte* out, const StoredTensor& tensor) {
   if (to != tensor.dtype && !is_float(tensor.dtype))
-    fail(ErrorKind::corrupt_file, "tensor " + in_quotes(tensor.name) + " is " + tensor.describe() + ", expected F64, F32, BF16 or F16");
+    fail(ErrorKind::corrupt_file,
+         "tensor " + in_quotes(tensor.name) + " is " + tensor.describe() + ", expected F64, F32, BF16 or F16");
   convert_elements(out, to, tensor.bytes.data(), tensor.dtype, tensor.count());
 }
 

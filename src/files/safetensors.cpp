@@ -26,7 +26,8 @@ DType type_named(const Json& value, const std::string& where) {
     if (value.is_string() && value.get_ref<const std::string&>() == file_name_of(type)) return type;
     names += (names.empty() ? "" : ", ") + std::string(file_name_of(type));
   }
-  fail(ErrorKind::corrupt_file, where + ": dtype " + in_quotes(value.dump(-1, ' ', true)) + ", expected one of " + names);
+  fail(ErrorKind::corrupt_file,
+       where + ": dtype " + in_quotes(value.dump(-1, ' ', true)) + ", expected one of " + names);
 }
 
 int64_t whole_number(const Json& value, const std::string& where, const char* what) {
@@ -39,7 +40,8 @@ int64_t whole_number(const Json& value, const std::string& where, const char* wh
 
 const Json& member(const Json& object, const char* key, const std::string& where) {
   if (!object.is_object() || !object.contains(key))
-    fail(ErrorKind::corrupt_file, where + ": expected an object with dtype, shape and data_offsets; " + key + " is missing");
+    fail(ErrorKind::corrupt_file,
+         where + ": expected an object with dtype, shape and data_offsets; " + key + " is missing");
   return object.at(key);
 }
 
@@ -57,8 +59,10 @@ StoredTensor tensor_of(const std::string& name, const Json& entry, std::span<con
       fail(ErrorKind::corrupt_file, where + ": the shape " + in_quotes(shape.dump()) + " overflows 64 bits");
   }
   if (!offsets.is_array() || offsets.size() != 2)
-    fail(ErrorKind::corrupt_file, where + ": data_offsets is " + in_quotes(offsets.dump(-1, ' ', true)) + ", expected two numbers");
-  const int64_t begin = whole_number(offsets[0], where, "data_offsets"), end = whole_number(offsets[1], where, "data_offsets");
+    fail(ErrorKind::corrupt_file,
+         where + ": data_offsets is " + in_quotes(offsets.dump(-1, ' ', true)) + ", expected two numbers");
+  const int64_t begin = whole_number(offsets[0], where, "data_offsets"),
+                end = whole_number(offsets[1], where, "data_offsets");
   if (begin > end || uint64_t(end) > data.size())
     fail(ErrorKind::corrupt_file, where + ": bytes " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
                                       std::to_string(data.size()) + " do not exist");
@@ -83,7 +87,9 @@ void require_tiled(const std::vector<StoredTensor>& tensors, std::span<const std
   for (const StoredTensor& t : tensors) {
     const std::ptrdiff_t gap = t.bytes.data() - next;
     if (gap < 0) refuse(file, "tensor " + in_quotes(t.name) + " overlaps " + in_quotes(*last));
-    if (gap > 0) refuse(file, "tensor " + in_quotes(t.name) + " begins " + std::to_string(gap) + " bytes after the one before it ends");
+    if (gap > 0)
+      refuse(file,
+             "tensor " + in_quotes(t.name) + " begins " + std::to_string(gap) + " bytes after the one before it ends");
     next = t.bytes.data() + t.bytes.size(), last = &t.name;
   }
   const std::ptrdiff_t rest = data.data() + data.size() - next;

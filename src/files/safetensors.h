@@ -1,5 +1,5 @@
-// safetensors: named tensors in one file, or in the shards of a folder. Every number that a file states is judged before
-// a byte is read: what does not fit throws corrupt_file naming the file and the tensor.
+// safetensors: named tensors in one file, or in the shards of a folder. Every number that a file states is judged
+// before a byte is read: what does not fit throws corrupt_file naming the file and the tensor.
 #pragma once
 #include <filesystem>
 #include <functional>

@@ -40,7 +40,8 @@ using Memory = std::unique_ptr<std::byte, Free>;
 Memory aligned_memory(size_t bytes) {
   const size_t whole = std::max((bytes + kAlign - 1) / kAlign, size_t(1)) * kAlign;
   Memory memory(static_cast<std::byte*>(std::aligned_alloc(kAlign, whole)));
-  if (!memory) fail(ErrorKind::out_of_memory, "out of memory: " + std::to_string(whole) + " bytes asked to write a tensor");
+  if (!memory)
+    fail(ErrorKind::out_of_memory, "out of memory: " + std::to_string(whole) + " bytes asked to write a tensor");
   return memory;
 }
 
@@ -63,7 +64,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   file.commit();
 }
 
-void write_shards(const std::filesystem::path& folder, std::span<const TensorToWrite> tensors, int64_t max_shard_bytes) {
+void write_shards(const std::filesystem::path& folder, std::span<const TensorToWrite> tensors,
+                  int64_t max_shard_bytes) {
   std::vector<size_t> ends;  // of the shards, into tensors
   int64_t total = 0, shard = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {

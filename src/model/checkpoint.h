@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "device/buffer.h"
 #include "files/safetensors.h"
@@ -15,7 +16,7 @@ struct LoadedWeights {
   ModelWeights weights;
 };
 
-// Uninitialised weights of a model, with their decays: the buffers that loading and training fill.
+// Zeroed weights of a model, with their decays: the buffers that loading and training fill.
 // Throws out_of_memory before any work.
 LoadedWeights allocate_weights(const ModelConfig& config, DType run_type, DeviceId device = {});
 
@@ -35,8 +36,15 @@ struct NameGap {
 };
 NameGap compare_names(const ModelConfig& config, const std::vector<std::string>& stored);
 
-// Writes the weights, on the CPU, as file_type into a new folder: config.json with this very text, and shards of at most
-// max_shard_bytes (a tensor larger than that has its own). The folder appears when it is complete.
+// Names of the shard's tensors whose shape or type is not the one that the configuration asks for.
+std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors& shard);
+
+// Writes the weights, on the CPU, as file_type into an existing folder: config.json with this very text, and shards of
+// at most max_shard_bytes (a tensor larger than that has its own).
+void write_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
+                 DType file_type, int64_t max_shard_bytes = kMaxShardBytes);
+
+// The same into a new folder, which appears when it is complete.
 void save_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
                 DType file_type, int64_t max_shard_bytes = kMaxShardBytes, Replace replace = Replace::no);
 

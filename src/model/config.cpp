@@ -38,11 +38,12 @@ void judge_size(const ModelConfig& c) {
   const double layer = 5 * width * inner + double(c.experts) * width * (1 + 3 * double(c.expert_width));
   const double elements = 2 * double(c.vocab_size) * width + double(c.layers) * layer;
   if (elements > double(kMostElements))
-    refuse("the model has about " + std::to_string(int64_t(elements / 1e12)) + "e12 parameters, expected at most 2.8e14");
+    refuse("the model has about " + std::to_string(int64_t(elements / 1e12)) +
+           "e12 parameters, expected at most 2.8e14");
   const int64_t tensors = c.layers * (3 * c.experts + 8);
   if (tensors > kMostTensors)
-    refuse("num_hidden_layers " + std::to_string(c.layers) + " of num_local_experts " + std::to_string(c.experts) + " make " +
-           std::to_string(tensors) + " tensors, expected at most " + std::to_string(kMostTensors));
+    refuse("num_hidden_layers " + std::to_string(c.layers) + " of num_local_experts " + std::to_string(c.experts) +
+           " make " + std::to_string(tensors) + " tensors, expected at most " + std::to_string(kMostTensors));
 }
 
 // 2^(-8 (head + 1) / heads), the ALiBi slopes of a power of two.
@@ -78,8 +79,8 @@ void require_valid(const ModelConfig& c) {
            std::to_string(c.kv_heads));
   if (c.rotary_dim % 2 != 0) refuse("rotary_dim is " + std::to_string(c.rotary_dim) + ", expected an even number");
   if (int64_t(c.attention.size()) != c.layers)
-    refuse("the list of attention kinds has " + std::to_string(c.attention.size()) + " entries, expected one for each of " +
-           std::to_string(c.layers) + " layers");
+    refuse("the list of attention kinds has " + std::to_string(c.attention.size()) +
+           " entries, expected one for each of " + std::to_string(c.layers) + " layers");
   judge("rms_norm_eps", c.norm_eps, 1e-30, 1e6);
   judge("lightning_norm_eps", c.lightning_norm_eps, 1e-30, 1e6);
   judge("rope_theta", c.rope_theta, 1e-6, 1e30);

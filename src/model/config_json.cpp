@@ -22,14 +22,14 @@ struct Reader {
   [[noreturn]] static void refuse(const std::string& key, const Json& value, const std::string& expected) {
     fail(ErrorKind::invalid_input, key + " is " + in_quotes(value.dump(-1, ' ', true)) + ", expected " + expected);
   }
-  static int64_t whole(const std::string& key, const Json& value) {
+  static int64_t whole_of(const std::string& key, const Json& value) {
     const bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
     if (!fits) refuse(key, value, "a whole number");
     return value.get<int64_t>();
   }
   int64_t whole(const char* key, int64_t absent) const {
     const Json* value = find(key);
-    return value ? whole(key, *value) : absent;
+    return value ? whole_of(key, *value) : absent;
   }
   double real(const char* key, double absent) const {
     const Json* value = find(key);
@@ -83,7 +83,9 @@ std::vector<AttentionKind> attention_of(const Reader& in, const ModelConfig& c) 
 
 void read_residuals(const Reader& in, ModelConfig& c) {
   const bool released = c.family == Family::minimax_text_01;
-  const auto residual = [&](const char* alpha, const char* beta) { return Residual{in.real(alpha, 1), in.real(beta, 1)}; };
+  const auto residual = [&](const char* alpha, const char* beta) {
+    return Residual{in.real(alpha, 1), in.real(beta, 1)};
+  };
   c.softmax_residual = released ? residual("layernorm_full_attention_alpha", "layernorm_full_attention_beta")
                                 : residual("full_attn_alpha_factor", "full_attn_beta_factor");
   c.lightning_residual = released ? residual("layernorm_linear_attention_alpha", "layernorm_linear_attention_beta")
@@ -115,7 +117,7 @@ int64_t rotary_of(const Reader& in, const Reader& rope, const ModelConfig& c, st
 }
 
 void read_rope(const Reader& in, ModelConfig& c, std::optional<int64_t> rotary_dim) {
-  static const Json nothing = Json::object();
+  const Json nothing = Json::object();
   const Json* stated = in.find("rope_parameters");
   if (stated && !stated->is_object()) Reader::refuse("rope_parameters", *stated, "an object");
   const Reader rope{stated ? *stated : nothing};
@@ -130,8 +132,8 @@ void read_tokens(const Reader& in, ModelConfig& c) {
   const bool library = c.family == Family::minimax;  // its class has the defaults 1 and 2, but null means none
   const Json* eos = in.find("eos_token_id");
   if (eos && eos->is_array())
-    for (const Json& id : *eos) c.eos_token_ids.push_back(Reader::whole("eos_token_id", id));
-  else if (eos) c.eos_token_ids.push_back(Reader::whole("eos_token_id", *eos));
+    for (const Json& id : *eos) c.eos_token_ids.push_back(Reader::whole_of("eos_token_id", id));
+  else if (eos) c.eos_token_ids.push_back(Reader::whole_of("eos_token_id", *eos));
   else if (library && !in.object.contains("eos_token_id") && c.vocab_size > 2) c.eos_token_ids.push_back(2);
   else if (c.vocab_size > kReleasedEnd) c.eos_token_ids.push_back(kReleasedEnd);
 
@@ -200,7 +202,8 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   read_residuals(in, c);
   c.post_norm = in.truth("postnorm", c.family == Family::minimax);
   if (c.family == Family::minimax && !c.post_norm)
-    fail(ErrorKind::invalid_input, "postnorm is false, expected true or no such key: models of type minimax are post-norm");
+    fail(ErrorKind::invalid_input,
+         "postnorm is false, expected true or no such key: models of type minimax are post-norm");
   c.attention = attention_of(in, c);
   read_tokens(in, c);
   c.stated_type = stated_type_of(in);

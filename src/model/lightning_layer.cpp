@@ -27,7 +27,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                     .state = remembers ? batch.state[size_t(layer)] : Tensor{},
                                     .tail = remembers ? batch.tail[size_t(layer)] : Tensor{}, .squares = squares});
   gated_rms_norm(exec.stream, {.y = gated, .x = attended.merged(1), .gate = gate, .weight = w.norm, .squares = squares,
-                               .whole_width = inner, .eps = float(c.lightning_norm_eps), .inverse_rms = inverse_rms});
+                               .whole_width = inner, .eps = c.lightning_norm_eps, .inverse_rms = inverse_rms});
   linear(exec.stream, {.y = y, .x = gated, .w = w.out});
 
   if (saved) *saved = {x, qkv, attended, gate, squares, inverse_rms};
@@ -46,7 +46,7 @@ void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights&
   const Tensor d_qkv = exec.scratch.alloc(type, {rows, c.heads, 3, c.head_dim});
 
   gated_rms_norm(exec.stream, {.y = gated, .x = attended, .gate = saved.gate, .weight = w.norm, .squares = saved.squares,
-                               .whole_width = inner, .eps = float(c.lightning_norm_eps)});
+                               .whole_width = inner, .eps = c.lightning_norm_eps});
   linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = gated, .w = w.out});
   gated_rms_norm_products(exec.stream, {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
   gated_rms_norm_backward(exec.stream, {.dx = d_attended.merged(1), .dgate = d_gate, .dweight = grads.norm, .dy = d_gated,

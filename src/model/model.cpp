@@ -17,7 +17,7 @@ Tensor normalised(Exec& exec, Tensor x, Tensor weight, Tensor* inverse_rms) {
   Arena& keep = inverse_rms ? exec.tape : exec.scratch;
   const Tensor y = like(keep, x);
   if (inverse_rms) *inverse_rms = keep.alloc(wide(x.dtype), {x.dim(0)});
-  rms_norm(exec.stream, {.y = y, .x = x, .weight = weight, .eps = float(exec.config.norm_eps),
+  rms_norm(exec.stream, {.y = y, .x = x, .weight = weight, .eps = exec.config.norm_eps,
                          .inverse_rms = inverse_rms ? *inverse_rms : Tensor{}});
   return y;
 }
@@ -28,7 +28,7 @@ template <class Branch>
 void half_forward(Exec& exec, Residual r, Tensor out, Tensor in, Tensor weight, Tensor* inverse_rms, Branch&& branch) {
   const Tensor x = normalised(exec, in, weight, inverse_rms), y = like(exec.scratch, in);
   branch(y, x);
-  blend(exec.stream, {.y = out, .a = exec.config.post_norm ? x : in, .alpha = float(r.alpha), .b = y, .beta = float(r.beta)});
+  blend(exec.stream, {.y = out, .a = exec.config.post_norm ? x : in, .alpha = r.alpha, .b = y, .beta = r.beta});
 }
 
 // gradient: of out, replaced by that of in. norm: all but its dx and dy.
@@ -36,8 +36,8 @@ template <class BranchBackward>
 void half_backward(Exec& exec, Residual r, Tensor gradient, RmsNormBackward norm, BranchBackward&& branch_backward) {
   const Arena::Scope half(exec.scratch);
   const Tensor dy = like(exec.scratch, gradient), dx = like(exec.scratch, gradient);
-  const float alpha = float(r.alpha);
-  blend(exec.stream, {.y = dy, .a = gradient, .alpha = float(r.beta)});
+  const double alpha = r.alpha;
+  blend(exec.stream, {.y = dy, .a = gradient, .alpha = r.beta});
   branch_backward(dx, dy);
   if (exec.config.post_norm) blend(exec.stream, {.y = dx, .a = dx, .alpha = 1, .b = gradient, .beta = alpha});
   norm.dx = exec.config.post_norm ? gradient : dy;

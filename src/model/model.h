@@ -45,7 +45,7 @@ struct Saved {
 struct Balance {
   Tensor loss;     // f64 [1], accumulated
   int64_t window;  // rows
-  float scale;     // alpha / windows of the whole step; 0: no auxiliary loss
+  double scale;    // alpha / windows of the whole step; 0: no auxiliary loss
 };
 
 // One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the

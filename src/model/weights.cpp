@@ -53,7 +53,9 @@ class Range {
     std::byte* data = flat_.data ? flat_.data + element * byte_size(flat_.dtype) : nullptr;
     return contiguous(data, flat_.dtype, flat_.device, shape);
   }
-  void advance(const Tensor& t) { next_ = (next_ + t.count() + kParameterAlign - 1) / kParameterAlign * kParameterAlign; }
+  void advance(const Tensor& t) {
+    next_ = (next_ + t.count() + kParameterAlign - 1) / kParameterAlign * kParameterAlign;
+  }
 
   Tensor flat_;
   std::vector<Parameter>& parameters_;
@@ -75,8 +77,9 @@ SoftmaxWeights softmax(Range& range, const std::string& self, const ModelConfig&
   using enum ParameterKind;
   const int64_t inner = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   SoftmaxWeights w;
-  w.qkv.values = range.field(matrix, {inner + 2 * kv, c.width},
-                             {{self + "q_proj.weight", inner}, {self + "k_proj.weight", kv}, {self + "v_proj.weight", kv}});
+  w.qkv.values =
+      range.field(matrix, {inner + 2 * kv, c.width},
+                  {{self + "q_proj.weight", inner}, {self + "k_proj.weight", kv}, {self + "v_proj.weight", kv}});
   w.out = range.matrix(matrix, self + "o_proj.weight", c.width, inner);
   return w;
 }
@@ -152,7 +155,8 @@ void fill_decays(const ModelConfig& c, ModelWeights& w, Tensor storage) {
 std::vector<std::pair<int64_t, int64_t>> not_decayed_ranges(const ModelWeights& w) {
   std::vector<const Parameter*> by_offset;
   for (const Parameter& p : w.parameters) by_offset.push_back(&p);
-  std::sort(by_offset.begin(), by_offset.end(), [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
+  std::sort(by_offset.begin(), by_offset.end(),
+            [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
   std::vector<std::pair<int64_t, int64_t>> ranges;
   bool open = false;
   for (const Parameter* p : by_offset) {

@@ -49,7 +49,7 @@ struct Parameter {
 };
 
 struct ModelWeights {
-  Tensor flat;                // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
+  Tensor flat;  // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
   int64_t experts_begin = 0;  // the two ranges have different replicas, so each is reduced and sharded by itself
   Weight embedding, head;     // [vocab, width]
   Tensor final_norm;          // [width]

@@ -7,9 +7,9 @@ namespace fulgur {
 struct Blend {
   Tensor y;  // [rows, width]; may be a or b themselves
   Tensor a;
-  float alpha;
+  double alpha;
   Tensor b = {};  // absent: y = alpha * a
-  float beta = 0;
+  double beta = 0;
 
   auto operands() const { return std::tuple{out(y), in(a), in(b)}; }
   void check() const {

@@ -7,7 +7,7 @@ namespace {
 
 using namespace cases;
 
-constexpr float kAlpha = 3.5563F, kBeta = -0.81F;
+constexpr double kAlpha = 3.5563, kBeta = -0.81;
 
 TEST(Blend, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32})
@@ -20,8 +20,8 @@ TEST(Blend, EqualsTheOracle) {
         const Tensor y = bench.empty(type, {rows, width}), alone = bench.empty(type, {rows, width});
         const Tensor want = bench.empty(DType::f64, {rows, width}), want_alone = bench.empty(DType::f64, {rows, width});
         for (int64_t i = 0; i < a.count(); ++i) {
-          set(want, i, double(kAlpha) * get(a, i) + double(kBeta) * get(b, i));
-          set(want_alone, i, double(kAlpha) * get(a, i));
+          set(want, i, kAlpha * get(a, i) + kBeta * get(b, i));
+          set(want_alone, i, kAlpha * get(a, i));
         }
         blend(stream, {.y = y, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
         blend(stream, {.y = alone, .a = a, .alpha = kAlpha});

@@ -9,7 +9,7 @@ void blend(Stream& stream, const Blend& op) {
   with_element_type<double, float>(op.a.dtype, [&]<class T>() {
     T* y = op.y.elements<T>();
     const T *a = op.a.elements<T>(), *b = op.b ? op.b.elements<T>() : nullptr;
-    const T alpha = op.alpha, beta = op.beta;
+    const T alpha = T(op.alpha), beta = T(op.beta);
     for_elements(stream.threads(), op.a.count(), [&](int64_t begin, int64_t end) {
       if (b) {
         row_blend<T>(y + begin, a + begin, alpha, b + begin, beta, end - begin);

@@ -13,7 +13,7 @@ struct GatedRmsNorm {
   Tensor weight;      // [width of this rank]
   Tensor squares;     // wide [heads of all ranks, rows]: sum of x^2 of each head
   int64_t whole_width;  // of all ranks
-  float eps;
+  double eps;
   Tensor inverse_rms = {};  // wide [rows], given when training
 
   auto operands() const { return std::tuple{out(y), in(x), in(gate), in(weight), in(squares), out(inverse_rms)}; }

@@ -8,7 +8,7 @@ namespace {
 
 using namespace cases;
 
-constexpr float kEps = 1e-6F;
+constexpr double kEps = 1e-6;
 
 struct Pass {
   Bench bench{size_t(1) << 21};
@@ -82,7 +82,7 @@ Oracle oracle_of(Pass& p) {
   for (int64_t row = 0; row < p.rows; ++row) {
     double squares = 0, along = 0;
     for (int64_t c = 0; c < p.width; ++c) squares += std::pow(get(p.x, row * p.width + c), 2);
-    const double r = 1 / std::sqrt(squares / double(p.width) + double(kEps));
+    const double r = 1 / std::sqrt(squares / double(p.width) + kEps);
     for (int64_t c = 0; c < p.width; ++c) {
       const int64_t i = row * p.width + c, product = c / (p.width / p.heads) * p.rows + row;
       const double s = 1 / (1 + std::exp(-get(p.gate, i))), dy = get(p.dy, i), x = get(p.x, i), w = get(p.weight, c);

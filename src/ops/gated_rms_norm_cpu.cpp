@@ -1,5 +1,5 @@
 // With s = sigmoid(gate), r = inverse rms and N = the whole width: y = ((x * r) * weight) * s, and backward
-//   dx = r * dy * s * weight - x * r^3 * sum(products) / N,   dgate = dy * weight * (x * r) * s * (1 - s),
+//   dx = r * dy * s * weight - x * r^3 * sum(products) / N,   dgate = p - p * s with p = dy * s * (x * r) * weight,
 //   dweight += dy * s * x * r.
 #include <cmath>
 #include <vector>
@@ -61,32 +61,38 @@ void products(Threads& threads, const GatedRmsNormProducts& op) {
   });
 }
 
+// Columns [begin, end) of one row; `pull` says how strongly it is drawn back along x.
+template <class T>
+void backward_row(const GatedRmsNormBackward& op, int64_t row, int64_t begin, int64_t end, T pull) {
+  const auto at = [row, begin](const Tensor& t) { return rows_of<T>(t)[row] + begin; };
+  const T *x = at(op.x), *weight = op.weight.elements<T>() + begin, inverse = op.inverse_rms.elements<T>()[row];
+  const int64_t n = end - begin;
+  T open[kPieceColumns], flow[kPieceColumns], normal[kPieceColumns], product[kPieceColumns];
+  row_sigmoid<T>(open, at(op.gate), n);
+  row_mul<T>(flow, at(op.dy), open, n);
+  row_scale<T>(normal, x, inverse, n);
+  row_mul<T>(product, flow, normal, n);
+  row_add<T>(op.dweight.elements<T>() + begin, product, n);
+  row_mul<T>(product, product, weight, n);
+  row_mul<T>(normal, product, open, n);
+  row_blend<T>(at(op.dgate), product, T(1), normal, T(-1), n);
+  row_mul<T>(flow, flow, weight, n);
+  row_blend<T>(at(op.dx), flow, inverse, x, -pull, n);
+}
+
 // Threads divide the columns: with the products given, no column needs another one.
 template <class T>
 void backward(Threads& threads, const GatedRmsNormBackward& op) {
-  const Rows<T> dx = rows_of<T>(op.dx), dgate = rows_of<T>(op.dgate), sums = rows_of<T>(op.products);
-  const Rows<T> dy = rows_of<T>(op.dy), x = rows_of<T>(op.x), gate = rows_of<T>(op.gate);
-  const T *weight = op.weight.elements<T>(), *inverse_rms = op.inverse_rms.elements<T>();
-  T* dweight = op.dweight.elements<T>();
-  std::vector<T> pull(size_t(x.count));  // how strongly a row is drawn back along x
-  for (int64_t row = 0; row < x.count; ++row) {
+  const Rows<T> sums = rows_of<T>(op.products);
+  const T* inverse_rms = op.inverse_rms.elements<T>();
+  const int64_t rows = op.x.dim(0);
+  std::vector<T> pull(static_cast<size_t>(rows));
+  for (int64_t row = 0; row < rows; ++row) {
     const T inverse = inverse_rms[row];
     pull[size_t(row)] = sum_of_heads(sums, row) / T(op.whole_width) * inverse * inverse * inverse;
   }
-  for_columns(threads, x.width, [&](int64_t begin, int64_t end) {
-    T open[kPieceColumns];
-    for (int64_t row = 0; row < x.count; ++row) {
-      const T *in = x[row] + begin, *flow = dy[row] + begin, *scale = weight + begin;
-      const T inverse = inverse_rms[row], back = pull[size_t(row)];
-      T *dx_row = dx[row] + begin, *dgate_row = dgate[row] + begin, *dscale = dweight + begin;
-      row_sigmoid<T>(open, gate[row] + begin, end - begin);
-      for (int64_t i = 0; i < end - begin; ++i) {
-        const T opened = flow[i] * open[i], normal = in[i] * inverse;
-        dscale[i] += opened * normal;
-        dgate_row[i] = opened * (1 - open[i]) * (normal * scale[i]);
-        dx_row[i] = opened * scale[i] * inverse - in[i] * back;
-      }
-    }
+  for_columns(threads, op.x.dim(1), [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < rows; ++row) backward_row<T>(op, row, begin, end, pull[size_t(row)]);
   });
 }
 

@@ -12,7 +12,7 @@ struct LoadBalance {
   Tensor expert_ids;     // i32 [rows, k]
   Tensor probabilities;  // wide [rows, experts]
   int64_t window;        // rows; divides the rows
-  float scale;           // alpha / windows of the whole step
+  double scale;          // alpha / windows of the whole step
 
   auto operands() const { return std::tuple{inout(loss), inout(dlogits), in(expert_ids), in(probabilities)}; }
   void check() const {

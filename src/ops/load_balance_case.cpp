@@ -7,7 +7,7 @@ namespace {
 
 using namespace cases;
 
-constexpr float kScale = 0.37F;
+constexpr double kScale = 0.37;
 constexpr int64_t kChoices = 2;
 
 struct Pass {
@@ -58,14 +58,13 @@ Oracle oracle_of(Pass& p) {
       for (int64_t i = row * kChoices; i < (row + 1) * kChoices; ++i) f[size_t(get(p.ids, i))] += 1 / n;
       for (int64_t e = 0; e < p.experts; ++e) m[size_t(e)] += get(p.probabilities, row * p.experts + e) / n;
     }
-    for (size_t e = 0; e < f.size(); ++e) set(o.loss, 0, get(o.loss, 0) + double(kScale) / experts * f[e] * m[e]);
+    for (size_t e = 0; e < f.size(); ++e) set(o.loss, 0, get(o.loss, 0) + kScale / experts * f[e] * m[e]);
     for (int64_t row = first; row < first + p.window; ++row) {
       double mean = 0;
       for (int64_t e = 0; e < p.experts; ++e) mean += f[size_t(e)] * get(p.probabilities, row * p.experts + e);
       for (int64_t e = 0; e < p.experts; ++e) {
         const int64_t i = row * p.experts + e;
-        set(o.dlogits, i,
-            get(o.dlogits, i) + double(kScale) / experts / n * get(p.probabilities, i) * (f[size_t(e)] - mean));
+        set(o.dlogits, i, get(o.dlogits, i) + kScale / experts / n * get(p.probabilities, i) * (f[size_t(e)] - mean));
       }
     }
   }

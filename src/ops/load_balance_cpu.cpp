@@ -41,9 +41,9 @@ void run(Threads& threads, const LoadBalance& op) {
   for (int64_t w = 0; w < windows; ++w) {
     const std::vector<double> f = shares(ids, w * window, window, experts);
     std::transform(f.begin(), f.end(), share.begin() + w * experts, [](double one) { return T(one); });
-    *loss += double(op.scale) / double(experts) * balance<T>(f, probabilities, w * window, window);
+    *loss += op.scale / double(experts) * balance<T>(f, probabilities, w * window, window);
   }
-  const T factor = T(double(op.scale) / (double(experts) * double(window)));
+  const T factor = T(op.scale / (double(experts) * double(window)));
   for_rows(threads, dlogits.count, experts, [&](int64_t row) {
     const T *p = probabilities[row], *f = share.data() + row / window * experts;
     const T mean = row_dot<T>(f, p, experts);

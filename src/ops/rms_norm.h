@@ -8,7 +8,7 @@ struct RmsNorm {
   Tensor y;       // [rows, width]
   Tensor x;       // [rows, width]
   Tensor weight;  // [width]
-  float eps;
+  double eps;
   Tensor inverse_rms = {};  // wide [rows], given when training: the backward pass reads it
 
   auto operands() const { return std::tuple{out(y), in(x), in(weight), out(inverse_rms)}; }

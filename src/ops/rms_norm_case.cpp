@@ -7,7 +7,7 @@ namespace {
 
 using namespace cases;
 
-constexpr float kEps = 1e-5F;
+constexpr double kEps = 1e-5;
 
 // One forward and one backward pass on seeded numbers.
 struct Pass {
@@ -48,7 +48,7 @@ Oracle oracle_of(Pass& p) {
   for (int64_t row = 0; row < rows; ++row) {
     double squares = 0, along = 0;
     for (int64_t i = row * width; i < (row + 1) * width; ++i) squares += get(p.x, i) * get(p.x, i);
-    const double r = 1 / std::sqrt(squares / double(width) + double(kEps));
+    const double r = 1 / std::sqrt(squares / double(width) + kEps);
     set(o.inverse, row, r);
     for (int64_t c = 0; c < width; ++c) {
       const int64_t i = row * width + c;

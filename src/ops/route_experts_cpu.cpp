@@ -14,14 +14,14 @@ bool holds(const int32_t* ids, int64_t count, int32_t id) { return std::find(ids
 
 template <class T>
 void choose(int32_t* chosen, int64_t k, const T* logits, int64_t experts) {
-  const auto rank_of = [&](int32_t e) {
-    return std::isnan(logits[e]) ? -std::numeric_limits<T>::infinity() : logits[e];
-  };
   for (int64_t slot = 0; slot < k; ++slot) {
     int32_t best = -1;
+    T greatest = -std::numeric_limits<T>::infinity();
     for (int32_t e = 0; e < experts; ++e) {
-      if (best >= 0 && !(rank_of(e) > rank_of(best))) continue;
-      if (!holds(chosen, slot, e)) best = e;
+      if (best >= 0 && !(logits[e] > greatest)) continue;
+      if (holds(chosen, slot, e)) continue;
+      best = e;
+      if (!std::isnan(logits[e])) greatest = logits[e];
     }
     chosen[slot] = best;
   }

@@ -1,6 +1,6 @@
 // A row is ranked by logit, descending, the lower id first among equals; only as much of it as the draw needs. Sums are
-// f64 in rank order, or in id order where all tokens take part. NaN counts as -infinity, which is never drawn unless
-// nothing else is left: then the lowest id that is not suppressed.
+// f64: of what top_k leaves in sixteen lanes, of what is kept and drawn in rank order. NaN counts as -infinity, which
+// is never drawn unless nothing else is left: then the lowest id that is not suppressed.
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -12,13 +12,11 @@
 namespace fulgur::cpu {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-
 // Room for one row at a time.
 struct Scratch {
-  std::vector<float> logits;    // [vocab], kNever where a token may not be drawn
-  std::vector<double> chances;  // [vocab], exp((logit - greatest) / temperature)
-  std::vector<int32_t> ids;     // candidates; ranked from the front as far as needed
+  std::vector<int32_t> ids;     // candidates, ascending; later ranked from the front as far as needed
+  std::vector<double> powers;   // exp((logit - greatest) / temperature) of the candidates as they were listed
+  std::vector<double> chances;  // the same, by id
 };
 
 struct Choice {
@@ -37,14 +35,24 @@ class Ranking {
     return ids_[size_t(rank)];
   }
 
+  // Forgets all but the first `count`.
+  void cut(int64_t count) {
+    if (count > sorted_) sort_to(count);
+    ids_.resize(size_t(count));
+  }
+
  private:
   void sort_to(int64_t rank) {
     const auto before = [this](int32_t a, int32_t b) {
       return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
     };
     const auto from = ids_.begin() + sorted_, to = ids_.begin() + std::min(rank, int64_t(ids_.size()));
-    if (to != ids_.end()) std::nth_element(from, to, ids_.end(), before);
-    std::sort(from, to, before);
+    if (16 * (to - from) < ids_.end() - from) {
+      std::partial_sort(from, to, ids_.end(), before);  // the quickest for a few of many
+    } else {
+      if (to != ids_.end()) std::nth_element(from, to, ids_.end(), before);
+      std::sort(from, to, before);
+    }
     sorted_ = to - ids_.begin();
   }
 
@@ -54,29 +62,32 @@ class Ranking {
 };
 
 // Lists the tokens that can be drawn; returns the first of the greatest logits, or -1 where there is none.
-int32_t list_candidates(Scratch& scratch, const float* logits, const std::vector<bool>& suppressed) {
-  int32_t best = -1;
-  scratch.ids.clear();
-  for (int32_t id = 0; id < int32_t(suppressed.size()); ++id) {
-    const bool possible = !suppressed[size_t(id)] && logits[id] > kNever;  // false for NaN
-    scratch.logits[size_t(id)] = possible ? logits[id] : kNever;
-    if (!possible) continue;
-    scratch.ids.push_back(id);
-    if (best < 0 || logits[id] > logits[best]) best = id;
+int32_t list_candidates(std::vector<int32_t>& ids, const float* logits, const std::vector<char>& suppressed) {
+  const int64_t vocab = int64_t(suppressed.size());
+  ids.resize(size_t(vocab));
+  int32_t best = -1, count = 0;
+  float greatest = -std::numeric_limits<float>::infinity();
+  for (int32_t id = 0; id < vocab; ++id) {
+    const bool possible = suppressed[size_t(id)] == 0 && logits[id] > -std::numeric_limits<float>::infinity();
+    ids[size_t(count)] = id;
+    count += possible ? 1 : 0;  // false for NaN
+    if (possible && logits[id] > greatest) best = id, greatest = logits[id];
   }
+  ids.resize(size_t(count));
   return best;
 }
 
-void weigh(Scratch& scratch, double greatest, double temperature) {
-  const int64_t vocab = int64_t(scratch.logits.size());
-  for (size_t id = 0; id < size_t(vocab); ++id) {
-    const double logit = scratch.logits[id];
-    // Apart from infinities, whose difference is NaN; and where exp is 0 in any type.
-    scratch.chances[id] = logit == greatest ? 0 : std::max(-1000.0, (logit - greatest) / temperature);
+// Fills in powers and chances; returns the sum of the powers.
+double weigh(Scratch& scratch, const float* logits, float greatest, double temperature) {
+  const int64_t count = int64_t(scratch.ids.size());
+  for (size_t i = 0; i < size_t(count); ++i) {
+    const float logit = logits[scratch.ids[i]];
+    // Equal infinities have no difference; and far below -1000 every exp is 0.
+    scratch.powers[i] = logit == greatest ? 0 : std::max(-1000.0, (double(logit) - double(greatest)) / temperature);
   }
-  row_exp<double>(scratch.chances.data(), scratch.chances.data(), vocab);
-  for (size_t id = 0; id < size_t(vocab); ++id)
-    if (scratch.logits[id] == kNever) scratch.chances[id] = 0;
+  row_exp<double>(scratch.powers.data(), scratch.powers.data(), count);
+  for (size_t i = 0; i < size_t(count); ++i) scratch.chances[size_t(scratch.ids[i])] = scratch.powers[i];
+  return row_sum<double>(scratch.powers.data(), count);
 }
 
 // Ranks [0, count) are kept, and weigh `sum` together.
@@ -85,25 +96,17 @@ struct Kept {
   double sum;
 };
 
-Kept keep(Ranking& ranking, const Scratch& scratch, const Choice& choice) {
-  const std::vector<double>& chances = scratch.chances;
-  const int64_t all = int64_t(scratch.ids.size());
-  Kept kept{all, 0};
-  if (choice.top_k > 0 && choice.top_k < all) {
-    kept.count = choice.top_k;
-    for (int64_t rank = 0; rank < kept.count; ++rank) kept.sum += chances[size_t(ranking[rank])];
-  } else {
-    kept.sum = row_sum<double>(chances.data(), int64_t(chances.size()));
-  }
-  if (choice.top_p >= 1 && choice.min_p <= 0) return kept;
-  const double enough = choice.top_p < 1 ? choice.top_p * kept.sum : std::numeric_limits<double>::infinity();
+Kept keep(Ranking& ranking, const Scratch& scratch, double whole, const Choice& choice) {
+  const int64_t count = int64_t(scratch.ids.size());
+  if (choice.top_p >= 1 && choice.min_p <= 0) return {count, whole};
+  const double enough = choice.top_p < 1 ? choice.top_p * whole : std::numeric_limits<double>::infinity();
   double sum = 0;
-  for (int64_t rank = 0; rank < kept.count; ++rank) {
-    const double chance = chances[size_t(ranking[rank])];  // the greatest is 1
+  for (int64_t rank = 0; rank < count; ++rank) {
+    const double chance = scratch.chances[size_t(ranking[rank])];  // the greatest is 1
     if (rank > 0 && (sum >= enough || chance < choice.min_p)) return {rank, sum};
     sum += chance;
   }
-  return {kept.count, sum};
+  return {count, sum};
 }
 
 int32_t draw(Ranking& ranking, const Scratch& scratch, const Kept& kept, double uniform) {
@@ -121,14 +124,14 @@ int32_t draw(Ranking& ranking, const Scratch& scratch, const Kept& kept, double 
   return last;
 }
 
-int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<bool>& suppressed, const Choice& choice) {
-  const int32_t best = list_candidates(scratch, logits, suppressed);
-  if (best < 0) return int32_t(std::find(suppressed.begin(), suppressed.end(), false) - suppressed.begin());
+int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<char>& suppressed, const Choice& choice) {
+  const int32_t best = list_candidates(scratch.ids, logits, suppressed);
+  if (best < 0) return int32_t(std::find(suppressed.begin(), suppressed.end(), 0) - suppressed.begin());
   if (choice.temperature == 0 || choice.top_k == 1) return best;
-  weigh(scratch, logits[best], choice.temperature);
-  Ranking ranking(scratch.ids, scratch.logits.data());
-  const Kept kept = keep(ranking, scratch, choice);
-  return draw(ranking, scratch, kept, choice.uniform);
+  Ranking ranking(scratch.ids, logits);
+  if (choice.top_k > 0 && choice.top_k < int64_t(scratch.ids.size())) ranking.cut(choice.top_k);
+  const double whole = weigh(scratch, logits, logits[best], choice.temperature);
+  return draw(ranking, scratch, keep(ranking, scratch, whole, choice), choice.uniform);
 }
 
 // What the rows ask for, judged before threads start.
@@ -149,14 +152,14 @@ std::vector<Choice> choices_of(const Sample& op) {
   return choices;
 }
 
-std::vector<bool> suppressed_of(const Sample& op) {
-  std::vector<bool> suppressed(size_t(op.logits.dim(1)), false);
+std::vector<char> suppressed_of(const Sample& op) {
+  std::vector<char> suppressed(size_t(op.logits.dim(1)), 0);
   const int64_t count = op.suppressed ? op.suppressed.dim(0) : 0;
   for (int64_t i = 0; i < count; ++i) {
     const int32_t id = op.suppressed.elements<int32_t>()[i];
-    if (id >= 0 && size_t(id) < suppressed.size()) suppressed[size_t(id)] = true;
+    if (id >= 0 && size_t(id) < suppressed.size()) suppressed[size_t(id)] = 1;
   }
-  expect(std::find(suppressed.begin(), suppressed.end(), false) != suppressed.end(), "some token may be drawn");
+  expect(std::find(suppressed.begin(), suppressed.end(), 0) != suppressed.end(), "some token may be drawn");
   return suppressed;
 }
 
@@ -165,13 +168,13 @@ std::vector<bool> suppressed_of(const Sample& op) {
 void sample(Stream& stream, const Sample& op) {
   const Rows<float> logits = rows_of<float>(op.logits);
   const std::vector<Choice> choices = choices_of(op);
-  const std::vector<bool> suppressed = suppressed_of(op);
+  const std::vector<char> suppressed = suppressed_of(op);
   int32_t* tokens = op.tokens.elements<int32_t>();
   const int64_t threads = stream.threads().count(),
                 grain = std::max<int64_t>(1, (logits.count + threads - 1) / threads);
   std::vector<Scratch> scratch(size_t(std::min(threads, logits.count)));
   for (Scratch& one : scratch) {
-    one.logits.resize(suppressed.size()), one.chances.resize(suppressed.size());
+    one.powers.resize(suppressed.size()), one.chances.resize(suppressed.size());
     one.ids.reserve(suppressed.size());
   }
   stream.threads().for_ranges(logits.count, grain, [&](int64_t begin, int64_t end) {

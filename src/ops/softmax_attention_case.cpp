@@ -1,7 +1,5 @@
 // Softmax attention: against the plain softmax, the same bytes in any chunks and company and from pages, gradients.
-#include <deque>
-
-#include "ops/case.h"
+#include "ops/attention_case.h"
 #include "ops/softmax_attention.h"
 #include "ops/store_kv.h"
 
@@ -9,25 +7,6 @@ namespace fulgur {
 namespace {
 
 using namespace cases;
-
-// Sequences of a call, laid end to end: sequence s takes counts[s] rows from position starts[s] on.
-struct Layout {
-  Tensor row_begin, positions;
-  int64_t rows = 0, longest = 0;
-};
-
-Layout lay_out(Bench& bench, const std::vector<int64_t>& counts, std::vector<int64_t> starts = {}) {
-  starts.resize(counts.size(), 0);
-  std::vector<int64_t> begin{0}, positions;
-  Layout layout;
-  for (size_t s = 0; s < counts.size(); ++s) {
-    for (int64_t i = 0; i < counts[s]; ++i) positions.push_back(starts[s] + i);
-    begin.push_back(layout.rows += counts[s]);
-    layout.longest = std::max(layout.longest, counts[s]);
-  }
-  layout.row_begin = bench.indices(DType::i32, begin), layout.positions = bench.indices(DType::i64, positions);
-  return layout;
-}
 
 struct Heads {
   int64_t q, kv, width;
@@ -169,15 +148,16 @@ class Served {
     const Tensor qkv = bench_.empty(type_, {layout.rows, heads_.all(), heads_.width});
     int64_t row = 0;
     for (size_t i = 0; i < sequences.size(); row += counts[i++])
-      copy_all(qkv.rows(row, row + counts[i]), sequences[i].qkv.rows(sequences[i].done, sequences[i].done + counts[i]));
+      copy_elements(qkv.rows(row, row + counts[i]),
+                    sequences[i].qkv.rows(sequences[i].done, sequences[i].done + counts[i]));
     const Attended result =
         attend_pages(qkv, layout, bench_.indices(DType::i32, table).split({int64_t(sequences.size()), kColumns}));
     row = 0;
     for (size_t i = 0; i < sequences.size(); row += counts[i++]) {
       Sequence& s = sequences[i];
       const int64_t from = s.done, to = s.done += counts[i], end = row + counts[i];
-      copy_all(s.result.o.rows(from, to), result.o.rows(row, end));
-      copy_all(s.result.log_sum_exp.slice(1, from, to), result.log_sum_exp.slice(1, row, end));
+      copy_elements(s.result.o.rows(from, to), result.o.rows(row, end));
+      copy_elements(s.result.log_sum_exp.slice(1, from, to), result.log_sum_exp.slice(1, row, end));
     }
     return true;
   }
@@ -201,10 +181,6 @@ class Served {
                                 .kv_pages = pages_,
                                 .log_sum_exp = result.log_sum_exp});
     return result;
-  }
-
-  static void copy_all(const Tensor& to, const Tensor& from) {
-    for (int64_t i = 0; i < to.count(); ++i) set(to, i, get(from, i));
   }
 
   Bench& bench_;

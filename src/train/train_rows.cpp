@@ -23,7 +23,7 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
     lanes.emplace_back(batches[lane]);
   }
   input.lanes = lanes;
-  input.balance_scale = float(run.aux / double(run.tokens_per_step / input.window));
+  input.balance_scale = run.aux / double(run.tokens_per_step / input.window);
   return train_step(exec, state, input);
 }
 

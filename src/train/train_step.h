@@ -18,7 +18,7 @@ struct StepInput {
   std::span<const Lane> lanes;
   int64_t counted_rows;  // rows with a target, over all lanes
   int64_t window;        // rows of a window of the auxiliary loss
-  float balance_scale;   // alpha / windows, over all lanes
+  double balance_scale;  // alpha / windows, over all lanes
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
 };
 

@@ -39,10 +39,14 @@ template <class V>
 V larger(V a, V b) { return a > b ? a : b; }
 template <class V>
 Pair<V> larger(Pair<V> a, Pair<V> b) { return {larger(a.low, b.low), larger(a.high, b.high)}; }
+
+// yes where a < b, else no: no too where either is NaN.
 template <class V>
-V smaller(V a, V b) { return a < b ? a : b; }
+V if_less(V a, V b, V yes, V no) { return a < b ? yes : no; }
 template <class V>
-Pair<V> smaller(Pair<V> a, Pair<V> b) { return {smaller(a.low, b.low), smaller(a.high, b.high)}; }
+Pair<V> if_less(Pair<V> a, Pair<V> b, Pair<V> yes, Pair<V> no) {
+  return {if_less(a.low, b.low, yes.low, no.low), if_less(a.high, b.high, yes.high, no.high)};
+}
 
 // Memory to lanes, lanes to memory, and the same bits as another type of lanes: vector by vector, since a copy of a whole
 // Pair makes g++ keep it in memory.

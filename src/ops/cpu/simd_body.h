@@ -52,15 +52,25 @@ struct Rows {
   static V load(const T* x) { return Copy<V>::from(x); }
   static void store(T* y, V v) { Copy<V>::to(y, v); }
 
+  // Fewer than kLanes elements, by the binary digits of their count.
+  template <int kPiece = kLanes / 2>
+  static void copy_some(T* to, const T* from, int64_t count) {
+    if (count & kPiece) {
+      __builtin_memcpy(to, from, kPiece * sizeof(T));
+      to += kPiece, from += kPiece;
+    }
+    if constexpr (kPiece > 1) copy_some<kPiece / 2>(to, from, count);
+  }
   static V load_some(const T* x, int64_t count, T padding) {
     T lanes[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane < count ? x[lane] : padding;
+    store(lanes, all(padding));
+    copy_some(lanes, x, count);
     return load(lanes);
   }
   static void store_some(T* y, int64_t count, V v) {
     T lanes[kLanes];
     store(lanes, v);
-    for (int64_t lane = 0; lane < count; ++lane) y[lane] = lanes[lane];
+    copy_some(y, lanes, count);
   }
 
   // step(get, put) for each sixteen elements: get(x) reads those of row x, put(y, v) writes them.
@@ -86,9 +96,12 @@ struct Rows {
     return fold(v, [](T a, T b) { return a + b; });
   }
 
-  static V exponential(V x) {
+  // What is too low takes the way of exp(0) and is cleared at the end: a result below the normal numbers costs the
+  // processor a hundred cycles, and rows that are masked are full of -infinity.
+  static V exponential(V wanted) {
     using E = Exponential<T>;
-    x = smaller(all(E::kHighest), larger(all(E::kLowest), x));  // the second is kept where it is NaN
+    V x = if_less(wanted, all(E::kLowest), all(0), wanted);
+    x = if_less(all(E::kHighest), x, all(E::kHighest), x);
     const V rounded = x * all(E::kInverse) + all(E::kRound);
     const V n = rounded - all(E::kRound);
     const V r = (x - n * all(E::kHigh)) - n * all(E::kLow);
@@ -100,7 +113,7 @@ struct Rows {
     const B half = shifted >> 1;
     const B first = (half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
     const B second = (shifted - half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
-    return p * Copy<V>::bits(first) * Copy<V>::bits(second);
+    return if_less(wanted, all(E::kLowest), all(0), p * Copy<V>::bits(first) * Copy<V>::bits(second));
   }
   static V negated_exponential(V x) { return exponential(all(0) - x); }
 

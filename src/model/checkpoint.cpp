@@ -1,0 +1,172 @@
+#include "model/checkpoint.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "device/stream.h"
+#include "files/json_file.h"
+
+namespace fulgur {
+namespace {
+
+[[noreturn]] void refuse(const std::filesystem::path& where, const std::string& what) {
+  fail(ErrorKind::corrupt_file, where.string() + ": " + what);
+}
+
+// What transformers' class saves beside the weights, and computes anew.
+bool is_decay_buffer(const std::string& name) {
+  for (const char* end : {".slope_rate", ".query_decay", ".key_decay", ".diagonal_decay"})
+    if (name.ends_with(end) && name.starts_with("model.layers.")) return true;
+  return false;
+}
+
+std::vector<int64_t> shape_of(const Tensor& t) { return {t.shape.begin(), t.shape.begin() + t.rank}; }
+
+ModelWeights names_of(const ModelConfig& config) {
+  return views_of(config, contiguous(nullptr, DType::f32, {}, {flat_elements(config)}));
+}
+
+std::map<std::string_view, const Parameter*> by_name(const ModelWeights& w) {
+  std::map<std::string_view, const Parameter*> result;
+  for (const Parameter& p : w.parameters) result.emplace(p.checkpoint_name, &p);
+  return result;
+}
+
+void judge(const std::filesystem::path& file, const StoredTensor& t, const Parameter& want) {
+  const StoredTensor expected{.name = t.name, .dtype = t.dtype, .shape = shape_of(want.view), .bytes = {}};
+  if (t.shape != expected.shape || !is_float(t.dtype))
+    refuse(file, "tensor " + in_quotes(t.name) + " is " + t.describe() + ", expected " +
+                     (is_float(t.dtype) ? expected.describe() : "F64, F32, BF16 or F16 of " + expected.describe()));
+}
+
+// Writes one tensor where the parameter lies, through main memory where that is on another device.
+void place(Stream& stream, const Parameter& p, const StoredTensor& t) {
+  if (!p.view.device.is_cuda()) return read_as(p.view.dtype, p.view.data, t);
+  const Buffer staging(size_t(p.view.bytes()), Purpose::workspace);
+  read_as(p.view.dtype, staging.data(), t);
+  Tensor host = p.view;
+  host.data = staging.data(), host.device = {};
+  copy(stream, p.view, host);
+  stream.synchronize();
+}
+
+std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
+  std::vector<TensorToWrite> tensors;
+  for (const Parameter& p : w.parameters)
+    tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type](std::byte* out) {
+                         convert_elements(out, file_type, p.view.data, p.view.dtype, p.view.count());
+                       }});
+  return tensors;
+}
+
+}  // namespace
+
+LoadedWeights allocate_weights(const ModelConfig& config, DType run_type, DeviceId device) {
+  const int64_t elements = flat_elements(config);
+  LoadedWeights loaded;
+  loaded.flat = Buffer(size_t(elements * byte_size(run_type)), Purpose::weights, device);
+  loaded.decays = Buffer(size_t(config.layers * config.heads * byte_size(wide(run_type))), Purpose::weights, device);
+  loaded.weights = views_of(config, loaded.flat.tensor(run_type, {elements}));
+  fill_decays(config, loaded.weights, loaded.decays.tensor(wide(run_type), {config.layers, config.heads}));
+  return loaded;
+}
+
+LoadedWeights load_weights(const ModelConfig& config, const std::filesystem::path& folder, DType run_type,
+                           DeviceId device) {
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  require_complete(config, checkpoint);
+  LoadedWeights loaded = allocate_weights(config, run_type, device);
+  Stream stream(device);
+  const auto parameters = by_name(loaded.weights);
+  for (const Safetensors& shard : checkpoint.shards())
+    for (const StoredTensor& t : shard.tensors()) {
+      const auto found = parameters.find(t.name);
+      if (found == parameters.end()) continue;
+      place(stream, *found->second, t);
+      shard.forget(t);
+    }
+  return loaded;
+}
+
+void require_complete(const ModelConfig& config, const Checkpoint& checkpoint) {
+  const ModelWeights wanted = names_of(config);
+  const auto parameters = by_name(wanted);
+  for (const Safetensors& shard : checkpoint.shards())
+    for (const StoredTensor& t : shard.tensors()) {
+      const auto found = parameters.find(t.name);
+      if (found != parameters.end()) judge(shard.path(), t, *found->second);
+      else if (!is_decay_buffer(t.name))
+        refuse(shard.path(),
+               "tensor " + in_quotes(t.name) + " is unexpected: the configuration asks for no such tensor");
+    }
+  for (const Parameter& p : wanted.parameters)
+    if (!checkpoint.find(p.checkpoint_name))
+      refuse(checkpoint.folder(), "tensor " + in_quotes(p.checkpoint_name) + " is missing");
+}
+
+NameGap compare_names(const ModelConfig& config, const std::vector<std::string>& stored) {
+  const ModelWeights wanted = names_of(config);
+  const auto parameters = by_name(wanted);
+  const std::set<std::string_view> have(stored.begin(), stored.end());
+  NameGap gap;
+  for (const std::string& name : stored)
+    if (!parameters.contains(name) && !is_decay_buffer(name)) gap.unexpected.push_back(name);
+  for (const Parameter& p : wanted.parameters) {
+    if (have.contains(p.checkpoint_name)) ++gap.found;
+    else gap.missing.push_back(p.checkpoint_name);
+  }
+  return gap;
+}
+
+std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors& shard) {
+  const ModelWeights wanted = names_of(config);
+  const auto parameters = by_name(wanted);
+  std::vector<std::string> names;
+  for (const StoredTensor& t : shard.tensors()) {
+    const auto found = parameters.find(t.name);
+    if (found != parameters.end() && (t.shape != shape_of(found->second->view) || !is_float(t.dtype)))
+      names.push_back(t.name);
+  }
+  return names;
+}
+
+void write_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
+                 DType file_type, int64_t max_shard_bytes) {
+  write_file(folder / "config.json", config_text);
+  write_shards(folder, tensors_of(weights, file_type), max_shard_bytes);
+}
+
+void save_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
+                DType file_type, int64_t max_shard_bytes, Replace replace) {
+  AtomicFolder target(folder, replace);
+  write_model(target.path(), config_text, weights, file_type, max_shard_bytes);
+  target.commit();
+}
+
+void save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type) {
+  write_safetensors(file, tensors_of(weights, file_type));
+}
+
+void load_parameters(const std::filesystem::path& path, const ModelWeights& weights) {
+  const Safetensors file = Safetensors::open(path);
+  const auto parameters = by_name(weights);
+  for (const StoredTensor& t : file.tensors()) {
+    const auto found = parameters.find(t.name);
+    if (found == parameters.end()) refuse(path, "tensor " + in_quotes(t.name) + " is unexpected");
+    judge(path, t, *found->second);
+  }
+  Stream stream(weights.flat.device);
+  for (const Parameter& p : weights.parameters) place(stream, p, file.at(p.checkpoint_name));
+}
+
+DType stored_type(const Checkpoint& checkpoint) {
+  std::map<DType, int64_t> elements;
+  for (const Safetensors& shard : checkpoint.shards())
+    for (const StoredTensor& t : shard.tensors()) elements[t.dtype] += t.count();
+  const auto most = std::max_element(elements.begin(), elements.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == elements.end() ? DType::bf16 : most->first;
+}
+
+}  // namespace fulgur

@@ -1,0 +1,213 @@
+// Lightning attention's gradients: central differences, state and tail included, and the same values across any cuts.
+#include "ops/attention_case.h"
+#include "ops/lightning_attention.h"
+
+namespace fulgur {
+namespace {
+
+using namespace cases;
+
+struct Gradient {
+  Tensor dqkv, d_state, d_tail;
+};
+
+// One call's rows of one sequence in slot 1 of 2, from position `start` on, with the slot as it was before.
+struct Cut {
+  Tensor qkv, d_o, decay, state, tail;
+  int64_t start;
+};
+
+Gradient backward(Bench& bench, const Cut& cut, Tensor d_state, Tensor d_tail) {
+  const Layout layout = lay_out(bench, {cut.qkv.dim(0)}, {cut.start});
+  const Gradient result{bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), 3, cut.qkv.dim(3)}), d_state,
+                        d_tail};
+  Stream stream({}, 2);
+  LightningAttentionBackward op{.dqkv = result.dqkv,
+                                .d_o = cut.d_o,
+                                .qkv = cut.qkv,
+                                .decay = cut.decay,
+                                .row_begin = layout.row_begin,
+                                .positions = layout.positions,
+                                .longest = layout.longest};
+  if (cut.state) {
+    op.slots = bench.indices(DType::i32, {1});
+    op.state = cut.state, op.tail = cut.tail, op.d_state = d_state, op.d_tail = d_tail;
+  }
+  lightning_attention_backward(stream, op);
+  return result;
+}
+
+// Runs the cut's rows through copies of its slot and returns o; state and tail are left in `after`.
+Tensor forward(Bench& bench, const Cut& cut, Cut* after) {
+  const Layout layout = lay_out(bench, {cut.qkv.dim(0)}, {cut.start});
+  const Tensor o = bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), cut.qkv.dim(3)});
+  *after = cut;
+  after->state = bench.converted(cut.state, cut.state.dtype), after->tail = bench.converted(cut.tail, cut.tail.dtype);
+  Stream stream;
+  lightning_attention(stream, {.o = o,
+                               .qkv = cut.qkv,
+                               .decay = cut.decay,
+                               .row_begin = layout.row_begin,
+                               .positions = layout.positions,
+                               .longest = layout.longest,
+                               .slots = bench.indices(DType::i32, {1}),
+                               .state = after->state,
+                               .tail = after->tail});
+  return o;
+}
+
+TEST(LightningAttentionBackward, MatchesCentralDifferencesOfPackedSequences) {
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, {1, 3, 66, 0, 64});
+  const Tensor qkv = bench.random(DType::f64, {layout.rows, 2, 3, 3}, 6, 2), decay = decays(bench, DType::f64, 2);
+  const Tensor o = bench.empty(DType::f64, {layout.rows, 2, 3}), d_o = bench.random(DType::f64, {layout.rows, 2, 3}, 7);
+  const Tensor dqkv = bench.empty(DType::f64, {layout.rows, 2, 3, 3});
+  Stream stream({}, 2);
+  const LightningAttention op{.o = o,
+                              .qkv = qkv,
+                              .decay = decay,
+                              .row_begin = layout.row_begin,
+                              .positions = layout.positions,
+                              .longest = layout.longest};
+  lightning_attention_backward(stream, {.dqkv = dqkv,
+                                        .d_o = d_o,
+                                        .qkv = qkv,
+                                        .decay = decay,
+                                        .row_begin = layout.row_begin,
+                                        .positions = layout.positions,
+                                        .longest = layout.longest});
+  const auto loss = [&] {
+    lightning_attention(stream, op);
+    return inner(o, d_o);
+  };
+  EXPECT_LT(gradient_gap(loss, qkv, dqkv), 1e-8);
+}
+
+struct Span {
+  int64_t held, rows;
+};
+
+class LightningAttentionCut : public testing::TestWithParam<Span> {};
+
+TEST_P(LightningAttentionCut, MatchesCentralDifferencesOfStateAndTail) {
+  const auto [held, rows] = GetParam();
+  const int64_t heads = 2, width = 3, left = (held + rows) % kGrid;
+  Bench bench(size_t(16) << 20);
+  const Cut cut{.qkv = bench.random(DType::f64, {rows, heads, 3, width}, 8, 2),
+                .d_o = bench.random(DType::f64, {rows, heads, width}, 9),
+                .decay = decays(bench, DType::f64, heads),
+                .state = bench.random(DType::f64, {2, heads, width, width}, 10),
+                .tail = bench.random(DType::f64, {2, heads, 2, kGrid, width}, 11),
+                .start = 64 + held};
+  const Tensor flows_state = bench.random(DType::f64, {2, heads, width, width}, 12);
+  const Tensor flows_tail = bench.random(DType::f64, {2, heads, 2, kGrid, width}, 13);
+  const Gradient have =
+      backward(bench, cut, bench.converted(flows_state, DType::f64), bench.converted(flows_tail, DType::f64));
+  const auto loss = [&] {
+    const Arena::Scope scope(bench.arena());
+    Cut after;
+    const Tensor o = forward(bench, cut, &after);
+    const auto counting = [&](const Tensor& tail) { return tail.at(1).slice(2, 0, left); };
+    return inner(o, cut.d_o) + inner(after.state.at(1), flows_state.at(1)) +
+           inner(counting(after.tail), counting(flows_tail));
+  };
+  constexpr double kStep = 0.5;  // the loss is linear in each element of state and tail
+  EXPECT_LT(gradient_gap(loss, cut.qkv, have.dqkv), 1e-7);
+  EXPECT_LT(gradient_gap(loss, cut.state.at(1), have.d_state.at(1), kStep), 1e-10);
+  EXPECT_LT(gradient_gap(loss, cut.tail.at(1).slice(2, 0, held), have.d_tail.at(1).slice(2, 0, held), kStep), 1e-10);
+  EXPECT_TRUE(same_bits(have.d_tail.at(1).slice(2, held, kGrid), flows_tail.at(1).slice(2, held, kGrid)));
+  EXPECT_TRUE(same_bits(have.d_tail.at(0), flows_tail.at(0)) && same_bits(have.d_state.at(0), flows_state.at(0)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Spans, LightningAttentionCut,
+                         testing::Values(Span{50, 5}, Span{50, 14}, Span{50, 30}, Span{0, 10}, Span{0, 64}, Span{63, 1},
+                                         Span{20, 120}, Span{0, 150}),
+                         [](const auto& span) {
+                           return std::to_string(span.param.held) + "_" + std::to_string(span.param.rows);
+                         });
+
+// Gradients of chunk after chunk, the last first, each handing its state's and tail's gradient to the one before.
+Tensor chained_gradient(Bench& bench, const Cut& whole, const std::vector<int64_t>& cuts) {
+  const Tensor dqkv = bench.empty(whole.qkv.dtype, {whole.qkv.dim(0), whole.qkv.dim(1), 3, whole.qkv.dim(3)});
+  std::vector<Cut> pieces;
+  Cut next = whole;
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+    next.qkv = whole.qkv.rows(cuts[i], cuts[i + 1]), next.d_o = whole.d_o.rows(cuts[i], cuts[i + 1]),
+    next.start = cuts[i];
+    pieces.push_back(next);
+    forward(bench, pieces.back(), &next);
+  }
+  const int64_t heads = whole.qkv.dim(1), width = whole.qkv.dim(3);
+  const Tensor d_state = bench.zeros(whole.qkv.dtype, {2, heads, width, width});
+  const Tensor d_tail = bench.zeros(whole.qkv.dtype, {2, heads, 2, kGrid, width});
+  for (size_t i = pieces.size(); i-- > 0;) {
+    const Tensor piece = backward(bench, pieces[i], d_state, d_tail).dqkv, into = dqkv.rows(cuts[i], cuts[i + 1]);
+    copy_elements(into, piece);
+  }
+  return dqkv;
+}
+
+TEST(LightningAttentionBackward, IsTheSameAcrossCuts) {
+  for (const DType type : {DType::f32, DType::f64}) {
+    Bench bench(size_t(16) << 20);
+    const int64_t heads = 2, width = 8;
+    const Cut training{.qkv = bench.random(type, {150, heads, 3, width}, 14, 2),
+                       .d_o = bench.random(type, {150, heads, width}, 15),
+                       .decay = decays(bench, type, heads),
+                       .state = {},
+                       .tail = {},
+                       .start = 0};
+    const Tensor want = backward(bench, training, {}, {}).dqkv;
+    Cut remembering = training;
+    remembering.state = bench.zeros(type, {2, heads, width, width});
+    remembering.tail = bench.empty(type, {2, heads, 2, kGrid, width});
+    const std::vector<std::vector<int64_t>> ways{{0, 150},
+                                                 {0, 50, 150},
+                                                 {0, 64, 150},
+                                                 {0, 100, 150},
+                                                 {0, 128, 150},
+                                                 {0, 50, 64, 100, 128, 150},
+                                                 {0, 1, 70, 71, 149, 150}};
+    for (const std::vector<int64_t>& cuts : ways)
+      EXPECT_EQ(largest_gap(chained_gradient(bench, remembering, cuts), want), 0)
+          << cuts.size() - 1 << " pieces, " << cuts[1];
+  }
+}
+
+TEST(LightningAttentionBackward, OfF32MatchesF64) {
+  Bench bench(size_t(16) << 20);
+  const auto gradient = [&](DType type) {
+    return backward(bench,
+                    {.qkv = bench.random(type, {300, 2, 3, 32}, 16, 2),
+                     .d_o = bench.random(type, {300, 2, 32}, 17),
+                     .decay = decays(bench, type, 2),
+                     .state = {},
+                     .tail = {},
+                     .start = 0},
+                    {}, {})
+        .dqkv;
+  };
+  const Tensor have = gradient(DType::f32), want = gradient(DType::f64);
+  for (const int64_t part : {0, 1, 2})
+    EXPECT_LT(relative_gap(have.slice(2, part, part + 1), want.slice(2, part, part + 1)), 2e-6) << "part " << part;
+}
+
+TEST(LightningAttentionBackwardDeathTest, RefusesWrongOperands) {
+  Bench bench(size_t(1) << 20);
+  const Layout layout = lay_out(bench, {4});
+  const Tensor qkv = bench.zeros(DType::f32, {4, 2, 3, 8});
+  Stream stream;
+  LightningAttentionBackward gradient{.dqkv = qkv,
+                                      .d_o = bench.zeros(DType::f32, {4, 2, 7}),
+                                      .qkv = qkv,
+                                      .decay = bench.zeros(DType::f32, {2}),
+                                      .row_begin = layout.row_begin,
+                                      .positions = layout.positions,
+                                      .longest = 4};
+  EXPECT_BROKEN(lightning_attention_backward(stream, gradient), "qkv matches d_o");
+  gradient.d_o = bench.zeros(DType::f32, {4, 2, 8}), gradient.dqkv = bench.zeros(DType::f64, {4, 2, 3, 8});
+  EXPECT_BROKEN(lightning_attention_backward(stream, gradient), "the gradient matches qkv");
+}
+
+}  // namespace
+}  // namespace fulgur

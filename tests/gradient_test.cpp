@@ -1,0 +1,127 @@
+// Backward of the whole model: the golden gradients in f32, and central differences in f64 through every kind of layer,
+// the auxiliary loss included.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "base/random.h"
+#include "ops/load_balance.h"
+#include "tests/golden.h"
+#include "tests/plain_model.h"
+#include "tests/tiny_model.h"
+#include "train/micro_batch.h"
+
+namespace fulgur::tests {
+namespace {
+
+// One micro-batch of one row in memory of its own.
+template <class T>
+struct Step {
+  Buffer scratch_memory{size_t(64) << 20, Purpose::activations}, tape_memory{size_t(64) << 20, Purpose::activations}, grads_memory;
+  Arena scratch{scratch_memory.data(), scratch_memory.bytes(), {}}, tape{tape_memory.data(), tape_memory.bytes(), {}};
+  Stream stream{{}, 2};
+  ModelWeights grads;
+  double loss = 0, balance_loss = 0;
+
+  Step(const ModelConfig& c, const ModelWeights& w, const PackedRow& row, double alpha)
+      : grads_memory(size_t(flat_elements(c)) * sizeof(T), Purpose::optimizer) {
+    grads = views_of(c, grads_memory.tensor(dtype_of<T>, {flat_elements(c)}));
+    Exec exec{stream, scratch, tape, c};
+    const std::vector<PackedRow> rows{row};
+    const MicroBatch micro = micro_batch_of(exec, rows);
+    int64_t counted = 0;
+    for (const int32_t t : row.targets) counted += t >= 0;
+    const auto number = [](double& value) { return contiguous(reinterpret_cast<std::byte*>(&value), DType::f64, {}, {1}); };
+    const int64_t window = int64_t(row.tokens.size()) / 2;
+    micro_step(exec, w, grads, micro, 1.0 / double(counted), {.loss = number(balance_loss), .window = window, .scale = alpha / 2}, number(loss));
+  }
+};
+
+PackedRow row_of(const std::vector<std::vector<int32_t>>& documents) {
+  PackedRow row;
+  for (const auto& d : documents) {
+    row.begin.push_back(int32_t(row.tokens.size()));
+    for (size_t i = 0; i < d.size(); ++i) {
+      row.tokens.push_back(d[i]), row.positions.push_back(int64_t(i));
+      row.targets.push_back(i + 1 < d.size() ? d[i + 1] : -1);
+    }
+  }
+  return row;
+}
+
+TEST(Gradient, golden) {
+  const Golden golden("text01_small");
+  const Safetensors want = Safetensors::open(Golden::folder("text01_small") / "golden_grads.safetensors");
+  std::vector<int32_t> ids = golden.ints("input_ids");
+  ids.resize(300);
+  const Step<float> step(golden.config, golden.loaded.weights, row_of({ids}), 0);
+  EXPECT_NEAR(step.loss, 5.299697785284265, 2e-6);
+  double worst = 0;
+  for (const Parameter& p : step.grads.parameters) {
+    const StoredTensor& t = want.at(p.checkpoint_name);
+    std::vector<float> values(size_t(t.count()));
+    read_as(DType::f32, reinterpret_cast<std::byte*>(values.data()), t);
+    const float* have = p.view.elements<float>();
+    double gap = 0, size = 0;
+    for (size_t i = 0; i < values.size(); ++i) gap += std::pow(double(have[i]) - double(values[i]), 2), size += std::pow(double(values[i]), 2);
+    EXPECT_LE(std::sqrt(gap / size), 1e-5) << p.checkpoint_name;
+    worst = std::max(worst, std::sqrt(gap / size));
+  }
+  RecordProperty("worst", std::to_string(worst));
+}
+
+// Along two directions of every tensor, its own gradient and a random one: pre- and post-norm, packed documents that
+// cross the grid.
+void expect_central_differences(bool post_norm) {
+  ModelConfig c = tiny_config();
+  c.post_norm = post_norm;
+  TinyModel m(c, DType::f64, 3);
+  std::vector<std::vector<int32_t>> documents;
+  for (const int64_t length : {1, 70, 29}) {
+    documents.emplace_back();
+    for (int64_t i = 0; i < length; ++i) documents.back().push_back(int32_t(philox(uint64_t(length), uint64_t(i), 0)[0] % 97));
+  }
+  const PackedRow row = row_of(documents);
+  const double alpha = 0.05, h = 1e-5;
+  const Step<double> step(c, m.weights, row, alpha);
+  EXPECT_GT(step.balance_loss, 0);
+  for (size_t i = 0; i < m.weights.parameters.size(); ++i) {
+    const Parameter& p = m.weights.parameters[i];
+    const size_t n = size_t(p.view.count());
+    double* value = p.view.elements<double>();
+    const double* gradient = step.grads.parameters[i].view.elements<double>();
+    std::vector<double> along(gradient, gradient + n), random(n);
+    for (size_t e = 0; e < n; ++e) random[e] = philox(e, i, 2)[0] % 2 ? 1 : -1;
+    for (std::vector<double>& direction : {std::ref(along), std::ref(random)}) {
+      double length = 0, slope = 0;
+      for (const double d : direction) length += d * d;
+      if (length == 0) continue;  // an expert that no row chose
+      for (double& d : direction) d /= std::sqrt(length);
+      for (size_t e = 0; e < n; ++e) slope += direction[e] * gradient[e];
+      const std::vector<double> kept(value, value + n);
+      const auto loss_at = [&](double by) {
+        for (size_t e = 0; e < n; ++e) value[e] = kept[e] + by * direction[e];
+        const Step<double> there(c, m.weights, row, alpha);
+        return there.loss + there.balance_loss;
+      };
+      EXPECT_NEAR((loss_at(h) - loss_at(-h)) / (2 * h), slope, 1e-6 * std::abs(slope) + 3e-9) << p.checkpoint_name;
+      std::copy(kept.begin(), kept.end(), value);
+    }
+  }
+}
+
+TEST(Gradient, central_differences_post_norm) { expect_central_differences(true); }
+TEST(Gradient, central_differences_pre_norm) { expect_central_differences(false); }
+
+// Loss of the training path against the plain model.
+TEST(Gradient, loss_is_the_plain_models) {
+  const TinyModel m(tiny_config(), DType::f64, 4);
+  std::vector<int32_t> ids;
+  for (uint64_t i = 0; i < 90; ++i) ids.push_back(int32_t(philox(5, i, 0)[0] % 97));
+  const Step<double> step(m.config, m.weights, row_of({ids}), 0);
+  EXPECT_NEAR(step.loss, PlainModel(m.config, m.weights).loss(ids), 1e-7);  // decays are rounded where rows are f32
+}
+
+}  // namespace
+}  // namespace fulgur::tests
