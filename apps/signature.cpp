@@ -20,7 +20,7 @@ constexpr int64_t kSteps = 4, kGenerated = 96, kPrompt = 150;
 ModelConfig signature_config() {
   ModelConfig c;
   c.vocab_size = 211, c.width = 48, c.layers = 4, c.heads = 4, c.kv_heads = 2, c.head_dim = 16, c.rotary_dim = 8;
-  c.experts = 6, c.experts_per_token = 2, c.expert_width = 40, c.rope_theta = 1e4;
+  c.experts = 6, c.experts_per_token = 2, c.expert_width = 40, c.rope_theta = 1e4, c.max_positions = 4096;
   c.lightning_residual = c.softmax_residual = c.moe_residual = {1.6818, 1.0};
   c.post_norm = true;
   c.attention = {AttentionKind::lightning, AttentionKind::lightning, AttentionKind::lightning, AttentionKind::softmax};

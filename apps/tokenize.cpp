@@ -48,9 +48,7 @@ void tokenize(const TokenizeOptions& options) {
 std::vector<int32_t> parse_list(const std::string& list) {
   const bool bracketed = list.find('[') != std::string::npos;
   const nlohmann::json parsed = nlohmann::json::parse(bracketed ? list : "[" + list + "]", nullptr, false);
-  const auto is_id = [](const nlohmann::json& id) {
-    return id.is_number_integer() && id >= 0 && id <= INT32_MAX;
-  };
+  const auto is_id = [](const nlohmann::json& id) { return id.is_number_integer() && id >= 0 && id <= INT32_MAX; };
   if (!parsed.is_array() || !std::all_of(parsed.begin(), parsed.end(), is_id)) {
     fail(ErrorKind::invalid_input, "--ids '" + list + "', expected token ids with commas between: 1,2,3");
   }

@@ -28,3 +28,14 @@ source_files() { project_files | grep -E '^(src|apps|tests|bench)/.*\.(h|cpp|cu|
 find_nvcc() { command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && printf '/usr/local/cuda/bin/nvcc\n'; } || true; }
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
+
+# The clang-format that judges: version 14, for others lay some lines out differently. Nothing printed: it is not here.
+find_clang_format() {
+  local program
+  for program in clang-format-14 clang-format; do
+    if [[ $("$program" --version 2>/dev/null) == *'version 14.'* ]]; then
+      printf '%s\n' "$program"
+      return
+    fi
+  done
+}

@@ -95,6 +95,15 @@ void expect_error(ErrorKind kind, const std::vector<std::string>& words, Body&& 
   }
 }
 
+// The built program; empty where the build has none.
+inline std::string program() {
+#ifdef FULGUR_PROGRAM
+  std::error_code ignored;
+  if (std::filesystem::exists(FULGUR_PROGRAM, ignored)) return FULGUR_PROGRAM;
+#endif
+  return {};
+}
+
 struct Finished {
   int exit = -1;  // -1: ended by a signal
   int signal = 0;
@@ -136,5 +145,19 @@ class Child {
   std::filesystem::path outputs_;
   pid_t pid_ = -1;
 };
+
+inline Finished run_program(const std::vector<std::string>& arguments, const std::filesystem::path& outputs) {
+  std::vector<std::string> all{program()};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  return Child(all, outputs).wait();
+}
+
+// What every run owes: an exit code of the contract, and one line where it is not zero.
+inline void expect_exit(const Finished& finished, int code) {
+  EXPECT_EQ(finished.signal, 0);
+  EXPECT_EQ(finished.exit, code) << finished.err;
+  const bool one_line = !finished.err.empty() && finished.err.find('\n') == finished.err.size() - 1;
+  EXPECT_TRUE(finished.exit == 0 || one_line) << finished.err;
+}
 
 }  // namespace fulgur::tests

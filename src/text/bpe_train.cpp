@@ -110,7 +110,9 @@ void PairMerging::merge(int32_t result) {
 void PairMerging::merge_in_word(uint32_t index, int32_t left, int32_t right, int32_t result) {
   Word& word = words_[index];
   int32_t* symbols = symbols_.data() + word.begin;
-  const auto is_match = [&](uint32_t i) { return i + 1 < word.length && symbols[i] == left && symbols[i + 1] == right; };
+  const auto is_match = [&](uint32_t i) {
+    return i + 1 < word.length && symbols[i] == left && symbols[i + 1] == right;
+  };
   // Every pair that has a symbol of a match is gone; matches are taken from the left and do not overlap.
   uint32_t merged = 0, free_from = 0;  // symbols before free_from belong to a match
   for (uint32_t i = 0; i < word.length; ++i) {

@@ -1,5 +1,6 @@
-// Trains byte-level BPE: from the 256 bytes on, the most frequent pair of neighbours inside words becomes a token, until
-// the vocabulary is full. Equal texts give equal vocabularies: among equal counts the lowest (left, right) ids win.
+// Trains byte-level BPE: from the 256 bytes on, the most frequent pair of neighbours inside words becomes a token,
+// until the vocabulary is full. Equal texts give equal vocabularies: among equal counts the lowest (left, right) ids
+// win.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -12,15 +12,7 @@
 namespace fulgur {
 
 // One regular expression that finds pieces.
-enum class SplitRule : uint8_t {
-  gpt2,
-  cl100k,
-  qwen,
-  o200k,
-  deepseek_digits,
-  deepseek_east_asian,
-  deepseek_words
-};
+enum class SplitRule : uint8_t { gpt2, cl100k, qwen, o200k, deepseek_digits, deepseek_east_asian, deepseek_words };
 
 // Every step cuts the pieces of the step before; what lies between two matches is a piece too.
 using PreTokenizer = std::vector<SplitRule>;

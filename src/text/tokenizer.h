@@ -1,4 +1,5 @@
-// Tokenizer: text to token ids and back, byte-level BPE. Equal ids to Hugging Face's tokenizers for every file it loads.
+// Tokenizer: text to token ids and back, byte-level BPE. Equal ids to Hugging Face's tokenizers for every file it
+// loads.
 #pragma once
 #include <cstdint>
 #include <filesystem>

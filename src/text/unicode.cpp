@@ -106,7 +106,8 @@ void append_nfc(std::string_view valid, std::string& out) {
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
   if (valid.size() > size_t(INT32_MAX)) {
-    fail(ErrorKind::unsupported, "a line of " + std::to_string(valid.size()) + " bytes is too long for NFC, expected < 2 GiB");
+    fail(ErrorKind::unsupported,
+         "a line of " + std::to_string(valid.size()) + " bytes is too long for NFC, expected < 2 GiB");
   }
   icu::StringByteSink<std::string> sink(&out);
   nfc->normalizeUTF8(0, icu::StringPiece(valid.data(), int32_t(valid.size())), sink, nullptr, status);

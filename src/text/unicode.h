@@ -49,8 +49,8 @@ inline Char char_at(const CharFlags* flags, const char* at) {
 // `invalid_bytes` is set for 0 and -1: how many bytes one U+FFFD stands for.
 int utf8_sequence(std::string_view text, int& invalid_bytes);
 
-// Appends `bytes` as valid UTF-8: each maximal part of an invalid sequence becomes one U+FFFD, as everywhere on the web.
-// Returns how many bytes were used: fewer than all only if the last character is cut off by the end.
+// Appends `bytes` as valid UTF-8: each maximal part of an invalid sequence becomes one U+FFFD, as everywhere on the
+// web. Returns how many bytes were used: fewer than all only if the last character is cut off by the end.
 size_t append_valid_utf8(std::string_view bytes, std::string& out);
 
 // `bytes` as valid UTF-8, a character cut off by the end being one U+FFFD.

@@ -29,8 +29,12 @@ struct Reader {
 
   Json parse(const std::filesystem::path& path) {
     file = path.string();
+    const std::string text = read_text(path);
+    // The parser takes a zero byte for the end.
+    if (text.find('\0') != text.npos)
+      corrupt(file, "the file", "JSON (zero byte " + std::to_string(text.find('\0')) + ")");
     try {
-      return Json::parse(read_text(path));
+      return Json::parse(text);
     } catch (const Json::exception& error) {
       corrupt(file, "the file", std::string("JSON (") + error.what() + ")");
     }
@@ -49,7 +53,8 @@ struct Reader {
     const bool fits = std::is_same_v<T, bool> ? found->is_boolean()
                       : std::is_integral_v<T> ? found->is_number_integer()
                                               : found->is_string();
-    if (!fits) corrupt(file, key, std::is_same_v<T, bool> ? "true or false" : std::is_integral_v<T> ? "an integer" : "text");
+    if (!fits)
+      corrupt(file, key, std::is_same_v<T, bool> ? "true or false" : std::is_integral_v<T> ? "an integer" : "text");
     return found->get<T>();
   }
 
@@ -87,11 +92,11 @@ SplitRule read_split(const Reader& reader, const Json& part) {
   }
   const auto behavior = reader.value<std::string>(part, "behavior", "");
   const bool invert = reader.value(part, "invert", false);
-  const bool covers_all = rule == SplitRule::gpt2 || rule == SplitRule::cl100k || rule == SplitRule::qwen ||
-                          rule == SplitRule::o200k;
+  const bool covers_all =
+      rule == SplitRule::gpt2 || rule == SplitRule::cl100k || rule == SplitRule::qwen || rule == SplitRule::o200k;
   if ((behavior == "Isolated" && !invert) || (behavior == "Removed" && invert && covers_all)) return *rule;
-  fail(ErrorKind::unsupported, reader.file + ": pre_tokenizer Split with behavior " + behavior +
-                                   ", expected Isolated, or Removed and invert");
+  fail(ErrorKind::unsupported,
+       reader.file + ": pre_tokenizer Split with behavior " + behavior + ", expected Isolated, or Removed and invert");
 }
 
 PreTokenizer read_pre_tokenizer(const Reader& reader, const Json& part) {
@@ -144,7 +149,8 @@ void add_merge(const Reader& reader, Vocabulary& into, const std::string& left, 
   const auto id = [&](const std::string& text) {
     const auto found = reader.ids.find(text);
     if (found == reader.ids.end()) {
-      corrupt(reader.file, "merge " + std::to_string(into.merges.size()), "token '" + text + "' to be in the vocabulary");
+      corrupt(reader.file, "merge " + std::to_string(into.merges.size()),
+              "token '" + text + "' to be in the vocabulary");
     }
     return found->second;
   };
@@ -204,8 +210,8 @@ void read_added_token(const Reader& reader, Vocabulary& into, const Json& part) 
                    .normalized = reader.value(part, "normalized", true)};
   for (const char* field : {"lstrip", "rstrip", "single_word"}) {
     if (reader.value(part, field, false)) {
-      fail(ErrorKind::unsupported, reader.file + ": added token '" + token.content + "' with " + field +
-                                       ", expected without");
+      fail(ErrorKind::unsupported,
+           reader.file + ": added token '" + token.content + "' with " + field + ", expected without");
     }
   }
   // Where the vocabulary has it already, the decoder says what it is.
@@ -261,9 +267,8 @@ OrderedJson byte_level_json() {
 }
 
 OrderedJson added_token_json(const AddedToken& token) {
-  return {{"id", token.id},         {"content", token.content}, {"single_word", false},
-          {"lstrip", false},        {"rstrip", false},          {"normalized", token.normalized},
-          {"special", token.special}};
+  return {{"id", token.id},  {"content", token.content},       {"single_word", false},    {"lstrip", false},
+          {"rstrip", false}, {"normalized", token.normalized}, {"special", token.special}};
 }
 
 OrderedJson pre_tokenizer_json(const PreTokenizer& rules) {

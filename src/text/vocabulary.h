@@ -1,4 +1,5 @@
-// What a tokenizer file says, as plain data: read from tokenizer.json or vocab.json + merges.txt, written as tokenizer.json.
+// What a tokenizer file says, as plain data: read from tokenizer.json or vocab.json + merges.txt, written as
+// tokenizer.json.
 #pragma once
 #include <cstdint>
 #include <filesystem>

@@ -1,0 +1,177 @@
+// fulgur convert: what it does not change is kept byte for byte, and OUT appears whole or not at all.
+#include <nlohmann/json.hpp>
+
+#include "files/safetensors.h"
+#include "tests/scratch.h"
+
+namespace fulgur {
+namespace {
+
+namespace fs = std::filesystem;
+using tests::expect_exit;
+using tests::Finished;
+using tests::slurp;
+using tests::spill;
+
+class Convert : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (tests::program().empty()) GTEST_SKIP() << "the program is not built";
+    tests::copy_model(tests::golden_folder("text01_tiny"), model_);
+    std::string config = slurp(model_ / "config.json");
+    config.insert(config.find('{') + 1,
+                  "\n \"strange\" : {\"x\": [1e-05, 0.10000000000000001, 12345678901234567890123]},");
+    spill(model_ / "config.json", config);
+    spill(model_ / "tokenizer.json", "{\"any\": \"text\"}");
+    spill(model_ / "LICENSE", "words");
+    spill(model_ / "model-00009-of-00009.safetensors", "not part of the model");
+  }
+
+  Finished convert(const fs::path& from, const fs::path& to, std::vector<std::string> options = {}) {
+    options.insert(options.begin(), {"convert", from.string(), to.string()});
+    return tests::run_program(options, scratch_ / "run");
+  }
+
+  // Names, types, shapes and bytes.
+  static std::map<std::string, std::string> content(const fs::path& folder) {
+    std::map<std::string, std::string> result;
+    const Checkpoint checkpoint = Checkpoint::open(folder);
+    for (const std::string& name : checkpoint.names()) {
+      const StoredTensor& t = *checkpoint.find(name);
+      result[name] = t.describe() + std::string(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size());
+    }
+    return result;
+  }
+
+  tests::Scratch scratch_;
+  const fs::path model_ = scratch_ / "model";
+};
+
+TEST_F(Convert, OtherShardsAndBackKeepEveryByte) {
+  expect_exit(convert(model_, scratch_ / "many", {"--max-shard-bytes", "5000"}), 0);
+  EXPECT_TRUE(fs::exists(scratch_ / "many/model.safetensors.index.json"));
+  EXPECT_FALSE(fs::exists(scratch_ / "many/model.safetensors"));
+  EXPECT_GT(Checkpoint::open(scratch_ / "many").shards().size(), 10U);
+  expect_exit(convert(scratch_ / "many", scratch_ / "back"), 0);
+  EXPECT_FALSE(fs::exists(scratch_ / "back/model.safetensors.index.json"));
+  for (const char* folder : {"many", "back"}) {
+    EXPECT_EQ(content(scratch_ / folder), content(model_));
+    for (const char* file : {"config.json", "tokenizer.json", "LICENSE"})
+      EXPECT_EQ(slurp(scratch_ / folder / file), slurp(model_ / file)) << folder << " " << file;
+    EXPECT_FALSE(fs::exists(scratch_ / folder / "model-00009-of-00009.safetensors"));
+    EXPECT_FALSE(fs::exists(scratch_ / (std::string(folder) + ".tmp")));
+  }
+}
+
+TEST_F(Convert, Bf16IsRoundedAndStated) {
+  expect_exit(convert(model_, scratch_ / "half", {"--dtype", "bf16"}), 0);
+  EXPECT_EQ(slurp(scratch_ / "half/config.json"),
+            tests::replaced(slurp(model_ / "config.json"), "\"float32\"", "\"bfloat16\""));
+  const Checkpoint before = Checkpoint::open(model_), after = Checkpoint::open(scratch_ / "half");
+  for (const std::string& name : before.names()) {
+    const StoredTensor &wide = *before.find(name), &narrow = *after.find(name);
+    ASSERT_EQ(narrow.dtype, DType::bf16);
+    ASSERT_EQ(narrow.shape, wide.shape);
+    for (int64_t i = 0; i < wide.count(); ++i) {
+      float x;
+      bf16 y;
+      std::memcpy(&x, wide.bytes.data() + i * 4, 4), std::memcpy(&y, narrow.bytes.data() + i * 2, 2);
+      ASSERT_EQ(y.bits, bf16(x).bits) << name << " " << i;
+    }
+  }
+  expect_exit(convert(scratch_ / "half", scratch_ / "wide", {"--dtype", "f32"}), 0);
+  EXPECT_EQ(slurp(scratch_ / "wide/config.json"), slurp(model_ / "config.json"));
+  EXPECT_EQ(Checkpoint::open(scratch_ / "wide").find("lm_head.weight")->dtype, DType::f32);
+  expect_exit(convert(scratch_ / "wide", scratch_ / "again", {"--dtype", "bf16"}), 0);
+  EXPECT_EQ(content(scratch_ / "again"), content(scratch_ / "half"));
+}
+
+TEST_F(Convert, RefusesBeforeItWrites) {
+  fs::create_directory(scratch_ / "there");
+  spill(scratch_ / "there/precious", "x");
+  const Finished exists = convert(model_, scratch_ / "there");
+  expect_exit(exists, 2);
+  EXPECT_NE(exists.err.find("there"), exists.err.npos);
+  EXPECT_EQ(slurp(scratch_ / "there/precious"), "x");
+
+  expect_exit(convert(model_, scratch_ / "out", {"--format", "minimax"}), 2);
+  expect_exit(convert(model_, scratch_ / "out", {"--format", "gguf"}), 2);
+  expect_exit(convert(model_, scratch_ / "out", {"--dtype", "int8"}), 2);
+  expect_exit(convert(model_, scratch_ / "out", {"--max-shard-bytes", "0"}), 2);
+  expect_exit(convert(scratch_ / "none", scratch_ / "out"), 3);
+  expect_exit(convert(model_, scratch_ / "none/out"), 3);
+  std::string bytes = slurp(model_ / "model.safetensors");
+  bytes.pop_back();
+  spill(model_ / "model.safetensors", bytes);
+  const Finished damaged = convert(model_, scratch_ / "out");
+  expect_exit(damaged, 3);
+  EXPECT_NE(damaged.err.find("model.safetensors"), damaged.err.npos);
+  EXPECT_FALSE(fs::exists(scratch_ / "out"));
+  EXPECT_FALSE(fs::exists(scratch_ / "out.tmp"));
+}
+
+TEST_F(Convert, TheSameFamilyMayBeNamed) {
+  expect_exit(convert(model_, scratch_ / "out", {"--format", "minimax_text_01"}), 0);
+  EXPECT_EQ(content(scratch_ / "out"), content(model_));
+}
+
+class Inspect : public Convert {
+ protected:
+  nlohmann::json inspect(const fs::path& model, const std::vector<std::string>& options = {}) {
+    std::vector<std::string> all{"inspect", model.string(), "--json"};
+    all.insert(all.end(), options.begin(), options.end());
+    const Finished finished = tests::run_program(all, scratch_ / "run");
+    expect_exit(finished, 0);
+    return nlohmann::json::parse(finished.out);  // one document, nothing else
+  }
+};
+
+TEST_F(Inspect, CountsTheTinyModel) {
+  const nlohmann::json r = inspect(model_);
+  EXPECT_EQ(r["model_type"], "minimax_text_01");
+  int64_t elements = 0;
+  const Checkpoint checkpoint = Checkpoint::open(model_);
+  for (const std::string& name : checkpoint.names()) elements += checkpoint.find(name)->count();
+  EXPECT_EQ(r["parameters"]["total"], elements);
+  EXPECT_EQ(r["parameters"]["active"], elements - 4 * 2 * 3 * 16 * 12);
+  EXPECT_EQ(r["layers"], nlohmann::json({{"lightning", 3}, {"softmax", 1}}));
+  EXPECT_EQ(r["kv_bytes_per_token"], 1 * 2 * 2 * 8 * 4);
+  EXPECT_EQ(r["state_bytes_per_sequence"], 3 * 4 * 8 * 8 * 4);
+  EXPECT_EQ(r["tail_bytes_per_sequence"], 3 * 4 * 2 * 64 * 8 * 4);
+  EXPECT_EQ(r["tensors"]["expected"], 79);
+  EXPECT_EQ(r["tensors"]["found"], 79);
+  EXPECT_TRUE(r["tensors"]["missing"].empty() && r["tensors"]["unexpected"].empty());
+  const nlohmann::json half = inspect(model_, {"--dtype", "bf16"});
+  EXPECT_EQ(half["kv_bytes_per_token"], 1 * 2 * 2 * 8 * 2);
+  EXPECT_EQ(half["state_bytes_per_sequence"], 3 * 4 * 8 * 8 * 4);
+}
+
+TEST_F(Inspect, WorksWithoutWeightsAndListsGaps) {
+  const nlohmann::json bare = inspect(model_ / "config.json");
+  EXPECT_EQ(bare["tensors"]["found"], 79);  // the weights lie beside it
+  fs::remove(model_ / "model.safetensors");
+  const nlohmann::json none = inspect(model_ / "config.json");
+  EXPECT_EQ(none["tensors"]["found"], 0);
+  EXPECT_EQ(none["tensors"]["missing"].size(), 79U);
+  EXPECT_EQ(none["kv_bytes_per_token"], 1 * 2 * 2 * 8 * 4);  // by the configuration's torch_dtype
+
+  spill(model_ / "model.safetensors.index.json",
+        R"({"weight_map": {"lm_head.weight": "model-1.safetensors", "odd": "model-1.safetensors"}})");
+  const nlohmann::json index = inspect(model_);
+  EXPECT_EQ(index["tensors"]["found"], 1);
+  EXPECT_EQ(index["tensors"]["missing"].size(), 78U);
+  EXPECT_EQ(index["tensors"]["unexpected"], nlohmann::json({"odd"}));
+}
+
+TEST_F(Inspect, TheTextNamesWhatIsMissing) {
+  std::string bytes = slurp(model_ / "model.safetensors");
+  spill(model_ / "model.safetensors", tests::replaced(bytes, "\"lm_head.weight\"", "\"lm_hEAd.weight\""));
+  const Finished text = tests::run_program({"inspect", model_.string()}, scratch_ / "run");
+  expect_exit(text, 0);
+  for (const char* part :
+       {"78 of 79", "1 missing", "\"lm_head.weight\"", "1 unexpected", "\"lm_hEAd.weight\"", "tokenizer.json"})
+    EXPECT_NE(text.out.find(part), text.out.npos) << part << " in\n" << text.out;
+}
+
+}  // namespace
+}  // namespace fulgur
