@@ -18,6 +18,17 @@ void print_error(std::string line) {
   std::fprintf(stderr, "fulgur: %s\n", line.c_str());
 }
 
+// CLI11 would only say that a subcommand is missing.
+void require_known(const CLI::App& app, const std::string& command) {
+  if (command.starts_with('-')) return;
+  std::string names;
+  for (const CLI::App* known : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (known->get_name() == command) return;
+    names += (names.empty() ? "" : ", ") + known->get_name();
+  }
+  fail(ErrorKind::invalid_input, "unknown command `" + command + "`: expected one of " + names);
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"Trains, evaluates and runs MiniMax-01-class models.", "fulgur"};
   app.require_subcommand(1);
@@ -28,6 +39,7 @@ int run(int argc, char** argv) {
   add_train(app), add_signature(app);
   try {
     cpu::isa();  // refuses a bad FULGUR_ISA before any work
+    if (argc > 1) require_known(app, argv[1]);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {

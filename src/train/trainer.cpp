@@ -33,11 +33,13 @@ std::string config_text(const RunConfig& run, const RunCorpus& corpus) {
 }
 
 ModelConfig judged_config(const std::string& text, const RunConfig& run, const RunCorpus& corpus) {
-  ModelConfig config = parse_config(text, run.model_path.empty() ? "[model]" : run.model_path);
-  if (corpus.vocab_size > config.vocab_size)
-    fail(ErrorKind::invalid_input, "vocab_size = " + std::to_string(config.vocab_size) + ": expected at least the " +
+  const std::string origin = run.model_path.empty() ? "[model]" : run.model_path;
+  const nlohmann::ordered_json stated = parse_object(text, origin);
+  const auto vocab = stated.find("vocab_size");
+  if (vocab != stated.end() && vocab->is_number_integer() && vocab->get<int64_t>() < corpus.vocab_size)
+    fail(ErrorKind::invalid_input, origin + ": vocab_size = " + vocab->dump() + ": expected at least the " +
                                        std::to_string(corpus.vocab_size) + " tokens of " + run.tokenizer);
-  return config;
+  return parse_config(text, origin);
 }
 
 // A folder that does not exist yet; `created` makes it.
