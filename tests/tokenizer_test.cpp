@@ -230,34 +230,61 @@ Ids merged_naively(const Vocabulary& vocabulary, const std::string& word) {
   }
 }
 
+// Merges of the given bytes and of each other.
+Vocabulary random_vocabulary(std::mt19937& random, const std::string& bytes, unsigned merges) {
+  Vocabulary vocabulary;
+  for (int byte = 0; byte < 256; ++byte) vocabulary.tokens.emplace_back(1, char(byte));
+  const auto any = [&] {
+    const size_t pick = random() % (bytes.size() + vocabulary.merges.size());
+    return pick < bytes.size() ? int32_t(uint8_t(bytes[pick])) : int32_t(256 + pick - bytes.size());
+  };
+  while (vocabulary.merges.size() < merges) {
+    const Merge merge{any(), any(), int32_t(vocabulary.tokens.size())};
+    const auto is_same = [&](const Merge& other) { return other.left == merge.left && other.right == merge.right; };
+    if (std::any_of(vocabulary.merges.begin(), vocabulary.merges.end(), is_same)) continue;
+    vocabulary.merges.push_back(merge);
+    vocabulary.tokens.push_back(vocabulary.tokens[size_t(merge.left)] + vocabulary.tokens[size_t(merge.right)]);
+  }
+  return vocabulary;
+}
+
 TEST(BytePairs, earliest_merge_first_at_every_length) {
   std::mt19937 random(3);
+  Ids bytes(256);
+  for (int32_t byte = 0; byte < 256; ++byte) bytes[size_t(byte)] = byte;
   for (int round = 0; round < 400; ++round) {
-    Vocabulary vocabulary;
-    for (int byte = 0; byte < 256; ++byte) vocabulary.tokens.emplace_back(1, char(byte));
-    const unsigned letters = 1 + random() % 3;
-    for (unsigned i = 0; i < 12; ++i) {  // of all tokens so far, so that merges build on each other
-      const auto any = [&] {
-        const unsigned pick = random() % (letters + i);
-        return int32_t(pick < letters ? 'a' + pick : 256 + pick - letters);
-      };
-      vocabulary.merges.push_back({any(), any(), int32_t(256 + i)});
-      for (size_t other = 0; other + 1 < vocabulary.merges.size(); ++other) {  // no pair twice
-        const Merge &a = vocabulary.merges[other], &b = vocabulary.merges.back();
-        if (a.left == b.left && a.right == b.right) vocabulary.merges.back().left = 'z';
-      }
-    }
-    Ids bytes(256);
-    for (int32_t byte = 0; byte < 256; ++byte) bytes[size_t(byte)] = byte;
-    const BytePairMerger merger(std::span<const int32_t, 256>(bytes), vocabulary.merges);
+    const std::string letters = std::string("abc").substr(0, 1 + random() % 3);
+    const Vocabulary vocabulary = random_vocabulary(random, letters, 12);
+    const BytePairMerger merger(std::span<const int32_t, 256>(bytes), vocabulary.merges, vocabulary.tokens);
     for (const size_t length : {1, 2, 3, 17, 63, 64, 65, 200}) {
       std::string word;
-      while (word.size() < length) word += char('a' + random() % letters);
+      while (word.size() < length) word += letters[random() % letters.size()];
       Ids ids;
       merger.append_tokens(word, ids);
       ASSERT_EQ(ids, merged_naively(vocabulary, word)) << word;
     }
   }
+}
+
+TEST(BytePairs, cuts_between_characters_change_nothing) {
+  const std::string characters[] = {"\u4f60", "\u597d", "\u4e16", "\u5f20", "\u0434", "\u0436"};
+  std::mt19937 random(8);
+  Ids bytes(256);
+  for (int32_t byte = 0; byte < 256; ++byte) bytes[size_t(byte)] = byte;
+  size_t cut = 0;
+  for (int round = 0; round < 400; ++round) {
+    // tokens of parts of characters too: their bytes in any order
+    const Vocabulary vocabulary = random_vocabulary(random, "\xe4\xbd\xa0\xe5\xa5\xbd\xb8\x96\xbc\xd0\xb4", 40);
+    const Tokenizer tokenizer(vocabulary);
+    const BytePairMerger merger(std::span<const int32_t, 256>(bytes), vocabulary.merges, vocabulary.tokens);
+    for (int i = 0; i < 20; ++i) {
+      std::string word;
+      for (unsigned length = random() % 40; length > 0; --length) word += characters[random() % 6];
+      ASSERT_EQ(tokenizer.encode(word, SpecialTokens::as_text), merged_naively(vocabulary, word)) << word;
+      cut += merger.independent_prefix(word) < word.size();
+    }
+  }
+  EXPECT_GT(cut, 1000u);  // of 8,000 words: the cutting is used
 }
 
 TEST(BytePairs, a_very_long_word_ends) {

@@ -15,8 +15,9 @@ constexpr size_t kShortWord = 64;
 
 }  // namespace
 
-BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span<const Merge> merges)
-    : byte_ids_(byte_ids.begin(), byte_ids.end()), byte_ranks_(256 * 256, kNoMerge) {
+BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span<const Merge> merges,
+                               std::span<const std::string> tokens)
+    : byte_ids_(byte_ids.begin(), byte_ids.end()), byte_ranks_(256 * 256, kNoMerge), crossed_(size_t(1) << 23) {
   const size_t slots = std::bit_ceil(2 * merges.size() + 2);
   mask_ = slots - 1;
   shift_ = 64 - std::countr_zero(slots);
@@ -27,6 +28,7 @@ BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span
     expect(uint64_t(merge.left) <= kIdMask && uint64_t(merge.right) <= kIdMask && rank < kIdMask,
            "ids and ranks of a vocabulary fit 21 bits");
     results_.push_back(merge.result);
+    mark_crossed(tokens[size_t(merge.result)]);
     size_t slot = key * kHashFactor >> shift_;
     while (slots_[slot] != kEmpty && slots_[slot] >> kIdBits != key) slot = (slot + 1) & mask_;
     slots_[slot] = key << kIdBits | rank;  // of two merges of one pair the later counts
@@ -36,6 +38,31 @@ BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span
       byte_ranks_[left * 256 + right] = rank_of(byte_ids[left], byte_ids[right]);
     }
   }
+}
+
+void BytePairMerger::mark_crossed(std::string_view token) {
+  const auto byte = [&](size_t i) { return uint8_t(token[i]); };
+  for (size_t at = 1; at < token.size(); ++at) {
+    if (!is_place(byte(at - 1), byte(at))) continue;
+    // Bytes that the token does not show may be any.
+    const bool knows_before = at >= 2, knows_second = at + 1 < token.size();
+    for (uint8_t before = 0; before < (knows_before ? 1 : 64); ++before) {
+      for (uint8_t second = 0; second < (knows_second ? 1 : 64); ++second) {
+        crossed_[place_key(knows_before ? byte(at - 2) : before, byte(at - 1), byte(at),
+                           knows_second ? byte(at + 1) : second)] = true;
+      }
+    }
+  }
+}
+
+size_t BytePairMerger::independent_prefix(std::string_view word) const {
+  const auto byte = [&](size_t i) { return uint8_t(word[i]); };
+  for (size_t at = 2; at + 1 < word.size(); ++at) {
+    if (is_place(byte(at - 1), byte(at)) && !crossed_[place_key(byte(at - 2), byte(at - 1), byte(at), byte(at + 1))]) {
+      return at;
+    }
+  }
+  return word.size();
 }
 
 void BytePairMerger::append_tokens(std::string_view word, std::vector<int32_t>& out) const {

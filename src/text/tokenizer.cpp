@@ -64,7 +64,7 @@ size_t cache_entries(size_t text_bytes) { return std::clamp<size_t>(text_bytes /
 struct Tokenizer::Parts {
   explicit Parts(Vocabulary from)
       : vocabulary(std::move(from)),
-        merger(std::span<const int32_t, 256>(ids_of_bytes(vocabulary)), vocabulary.merges),
+        merger(std::span<const int32_t, 256>(ids_of_bytes(vocabulary)), vocabulary.merges, vocabulary.tokens),
         raw_tokens(tokens_of_stage(vocabulary, Stage::raw)),
         normalised_tokens(tokens_of_stage(vocabulary, Stage::normalised)) {
     special.resize(vocabulary.tokens.size());
@@ -119,26 +119,36 @@ void Tokenizer::encode(std::string_view text, SpecialTokens special, WordCache& 
 
 void Tokenizer::append_plain(std::string_view text, WordCache& cache, std::vector<int32_t>& out) const {
   const char* text_end = text.data() + text.size();
+  const bool may_cut = parts_->whole_words.empty();
   Splitter words(parts_->vocabulary.pre_tokenizer, text);
   for (std::string_view word = words.next(); !word.empty(); word = words.next()) {
-    if (word.size() > WordCache::kLongestWord) {
-      parts_->append_word(word, out);
-      continue;
+    // A long word is mostly a sentence without spaces: its independent parts are known even if it is new.
+    while (may_cut && word.size() > WordCache::kLongestWord) {
+      const size_t part = parts_->merger.independent_prefix(word);
+      if (part == word.size()) break;
+      append_word(word.substr(0, part), text_end, cache, out);
+      word.remove_prefix(part);
     }
-    uint64_t key[2];
-    WordCache::Entry& entry = cache.place(word, text_end, key);
-    if (entry.key[0] == key[0] && entry.key[1] == key[1]) {
-      out.insert(out.end(), entry.tokens, entry.tokens + entry.count);
-      continue;
-    }
-    const size_t before = out.size();
-    parts_->append_word(word, out);
-    const size_t count = out.size() - before;
-    if (count > WordCache::kMostTokens) continue;
-    std::memcpy(entry.key, key, sizeof key);
-    std::copy_n(out.begin() + int64_t(before), count, entry.tokens);
-    entry.count = int32_t(count);
+    append_word(word, text_end, cache, out);
   }
+}
+
+void Tokenizer::append_word(std::string_view word, const char* text_end, WordCache& cache,
+                            std::vector<int32_t>& out) const {
+  if (word.size() > WordCache::kLongestWord) return parts_->append_word(word, out);
+  uint64_t key[2];
+  WordCache::Entry& entry = cache.place(word, text_end, key);
+  if (entry.key[0] == key[0] && entry.key[1] == key[1]) {
+    out.insert(out.end(), entry.tokens, entry.tokens + entry.count);
+    return;
+  }
+  const size_t before = out.size();
+  parts_->append_word(word, out);
+  const size_t count = out.size() - before;
+  if (count > WordCache::kMostTokens) return;
+  std::memcpy(entry.key, key, sizeof key);
+  std::copy_n(out.begin() + int64_t(before), count, entry.tokens);
+  entry.count = int32_t(count);
 }
 
 std::string_view Tokenizer::bytes_of(int32_t id) const {

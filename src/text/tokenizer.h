@@ -48,6 +48,7 @@ class Tokenizer {
  private:
   struct Parts;
   void append_plain(std::string_view text, WordCache& cache, std::vector<int32_t>& out) const;
+  void append_word(std::string_view word, const char* text_end, WordCache& cache, std::vector<int32_t>& out) const;
   std::unique_ptr<const Parts> parts_;
 };
 

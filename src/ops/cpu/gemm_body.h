@@ -125,6 +125,9 @@ struct Loops {
 
   template <int R>
   static void multiply(int64_t k, const T* a, const T* b, int64_t b_stride, T* c, int64_t c_stride, bool from_c) {
+    // The tile below comes next, and its lines are seldom near.
+    for (int i = 0; i < R; ++i)
+      for (int j = 0; j < kVectors; ++j) __builtin_prefetch(c + (i + kRows) * c_stride + j * kCount, 1);
     V sum[R][kVectors];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
