@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "ops/cpu/isa.h"
 #include "ops/cpu/simd_table.h"
@@ -150,12 +153,12 @@ TYPED_TEST(Simd, ExpHasTheRightLimits) {
   using Limits = std::numeric_limits<T>;
   constexpr bool kFloat = std::is_same_v<T, float>;
   const T smallest = T(kFloat ? -103.2 : -744.4);  // its exp is the smallest number above 0
-  const std::vector<T> x = {-Limits::infinity(), T(-1e30), T(kFloat ? -104 : -746), smallest, T(-0.0), T(0),
-                            T(kFloat ? 88.8 : 709.8), T(1e30), Limits::infinity()};
+  const std::vector<T> x = {-Limits::infinity(),      T(-1e30), T(kFloat ? -104 : -746), smallest, T(-0.0), T(0),
+                            T(kFloat ? 88.8 : 709.8), T(1e30),  Limits::infinity()};
   std::vector<T> y(x.size());
   row_exp(y.data(), x.data(), int64_t(x.size()));
-  const std::vector<T> want = {0, 0, 0, Limits::denorm_min(), 1, 1, Limits::infinity(), Limits::infinity(),
-                               Limits::infinity()};
+  const std::vector<T> want = {
+      0, 0, 0, Limits::denorm_min(), 1, 1, Limits::infinity(), Limits::infinity(), Limits::infinity()};
   for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], want[i]) << x[i];
   T nan = Limits::quiet_NaN();
   row_exp(&nan, &nan, 1);
@@ -208,7 +211,9 @@ std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vec
   std::vector<T> all = {f.sum(x.data(), n), f.max(x.data(), n), f.dot(x.data(), y.data(), n),
                         f.dot3(x.data(), y.data(), z.data(), n)};
   std::vector<T> out, more;
-  const auto keep = [&] { all.insert(all.end(), out.begin(), out.end()), all.insert(all.end(), more.begin(), more.end()); };
+  const auto keep = [&] {
+    all.insert(all.end(), out.begin(), out.end()), all.insert(all.end(), more.begin(), more.end());
+  };
   const auto run = [&](auto call) { out = y, more = z, call(out.data(), more.data()), keep(); };
   run([&](T* o, T*) { f.scale(o, x.data(), T(1.3), n); });
   run([&](T* o, T*) { f.add(o, x.data(), n); });
@@ -243,6 +248,27 @@ TYPED_TEST(Simd, EveryInstructionSetGivesTheSameBits) {
 TEST(Isa, IsAmongWhatTheCpuHas) {
   EXPECT_TRUE(has(isa()));
   EXPECT_TRUE(has(Isa::generic));
+}
+
+// Ends the process as fulgur would, with the instruction set's name or the error on standard error.
+[[noreturn]] void pick_and_exit(const char* wish) {
+  setenv("FULGUR_ISA", wish, 1);
+  try {
+    std::fprintf(stderr, "picked %s\n", name_of(isa()));
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::exit(exit_code(error.kind()));
+  }
+  std::exit(0);
+}
+
+TEST(Isa, IsPickedByTheEnvironment) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fresh process, since isa() keeps its first answer
+  for (const Isa wish : {Isa::avx2, Isa::avx512}) {
+    if (has(wish)) EXPECT_EXIT(pick_and_exit(name_of(wish)), testing::ExitedWithCode(0), name_of(wish));
+  }
+  for (const char* wrong : {"amx", "sse2", "generic"})
+    EXPECT_EXIT(pick_and_exit(wrong), testing::ExitedWithCode(2), "allowed here: .*or unset");
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
 #include "text/vocabulary.h"
+#include "text/word_cache.h"
 
 namespace fulgur::tests {
 namespace {

@@ -1,7 +1,6 @@
 // A product per expert over its own rows, and its gradients, against plain f64 loops.
-#include "ops/expert_linear.h"
-
 #include "ops/case.h"
+#include "ops/expert_linear.h"
 
 namespace fulgur {
 namespace {
@@ -12,7 +11,8 @@ using cases::Bench;
 template <class Visit>
 void for_each_row(const Tensor& expert_begin, Visit visit) {
   for (int64_t expert = 0; expert + 1 < expert_begin.dim(0); ++expert)
-    for (auto row = int64_t(cases::get(expert_begin, expert)); row < int64_t(cases::get(expert_begin, expert + 1)); ++row)
+    for (auto row = int64_t(cases::get(expert_begin, expert)); row < int64_t(cases::get(expert_begin, expert + 1));
+         ++row)
       visit(expert, row);
 }
 

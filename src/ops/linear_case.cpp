@@ -1,7 +1,6 @@
 // y = x * w^T and its gradients against plain f64 loops.
-#include "ops/linear.h"
-
 #include "ops/case.h"
+#include "ops/linear.h"
 
 namespace fulgur {
 namespace {
@@ -153,8 +152,9 @@ TEST(Linear, RefusesWrongShapesAndTypes) {
   Bench bench;
   const Tensor x = bench.random(DType::f32, {3, 8}, 1), w = bench.random(DType::f32, {5, 8}, 2);
   EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 6}), .x = x, .w = {w}}), "y has the weight's outputs");
-  EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 5}), .x = x, .w = {bench.random(DType::f64, {5, 8}, 2)}}),
-                "kernel element type matches the tensor");
+  EXPECT_BROKEN(
+      linear(stream, {.y = bench.empty(DType::f32, {3, 5}), .x = x, .w = {bench.random(DType::f64, {5, 8}, 2)}}),
+      "kernel element type matches the tensor");
   const Linear integers{.y = bench.empty(DType::f32, {3, 5}), .x = bench.zeros(DType::i32, {3, 8}), .w = {w}};
   EXPECT_THROW(linear(stream, integers), Error);
 }

@@ -12,12 +12,28 @@ namespace fulgur {
 namespace {
 
 constexpr size_t kShortWord = 64;
+constexpr int kWholeBits = 21, kPartBits = 23;
+
+bool is_continuation(char byte) { return (byte & 0xC0) == 0x80; }
+// Cuts are made between two characters of several bytes each: other places have few bytes to tell them apart.
+bool is_place(char before, char after) { return is_continuation(before) && uint8_t(after) >= 0xC0; }
+
+size_t place_of_characters(uint32_t before, uint32_t after) {
+  return (uint64_t(before) << 32 | after) * 0x9E3779B97F4A7C15 >> (64 - kWholeBits);
+}
+
+size_t place_of_bytes(uint8_t before_last, uint8_t last, uint8_t first, uint8_t second) {
+  return size_t(before_last & 0x3F) << 17 | size_t(last & 0x3F) << 11 | size_t(first & 0x1F) << 6 | (second & 0x3F);
+}
 
 }  // namespace
 
 BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span<const Merge> merges,
                                std::span<const std::string> tokens)
-    : byte_ids_(byte_ids.begin(), byte_ids.end()), byte_ranks_(256 * 256, kNoMerge), crossed_(size_t(1) << 23) {
+    : byte_ids_(byte_ids.begin(), byte_ids.end()),
+      byte_ranks_(256 * 256, kNoMerge),
+      crossed_by_whole_(size_t(1) << kWholeBits),
+      crossed_by_parts_(size_t(1) << kPartBits) {
   const size_t slots = std::bit_ceil(2 * merges.size() + 2);
   mask_ = slots - 1;
   shift_ = 64 - std::countr_zero(slots);
@@ -42,25 +58,40 @@ BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span
 
 void BytePairMerger::mark_crossed(std::string_view token) {
   const auto byte = [&](size_t i) { return uint8_t(token[i]); };
-  for (size_t at = 1; at < token.size(); ++at) {
-    if (!is_place(byte(at - 1), byte(at))) continue;
+  size_t begin = 0;  // of the character before the place
+  for (size_t at = 1; at < token.size(); begin = is_continuation(token[at]) ? begin : at, ++at) {
+    if (!is_place(token[at - 1], token[at])) continue;
+    int unused;
+    uint8_t bytes;
+    if (!is_continuation(token[begin]) && utf8_sequence(token.substr(at), unused) > 0) {
+      const uint32_t before = code_point_at(token.data() + begin, bytes);
+      crossed_by_whole_[place_of_characters(before, code_point_at(token.data() + at, bytes))] = true;
+      continue;
+    }
     // Bytes that the token does not show may be any.
     const bool knows_before = at >= 2, knows_second = at + 1 < token.size();
     for (uint8_t before = 0; before < (knows_before ? 1 : 64); ++before) {
       for (uint8_t second = 0; second < (knows_second ? 1 : 64); ++second) {
-        crossed_[place_key(knows_before ? byte(at - 2) : before, byte(at - 1), byte(at),
-                           knows_second ? byte(at + 1) : second)] = true;
+        crossed_by_parts_[place_of_bytes(knows_before ? byte(at - 2) : before, byte(at - 1), byte(at),
+                                         knows_second ? byte(at + 1) : second)] = true;
       }
     }
   }
 }
 
 size_t BytePairMerger::independent_prefix(std::string_view word) const {
-  const auto byte = [&](size_t i) { return uint8_t(word[i]); };
-  for (size_t at = 2; at + 1 < word.size(); ++at) {
-    if (is_place(byte(at - 1), byte(at)) && !crossed_[place_key(byte(at - 2), byte(at - 1), byte(at), byte(at + 1))]) {
+  uint8_t bytes;
+  uint32_t before = code_point_at(word.data(), bytes);
+  for (size_t at = bytes; at < word.size();) {
+    const char* place = word.data() + at;
+    const uint32_t after = code_point_at(place, bytes);
+    if (is_place(place[-1], place[0]) && !crossed_by_whole_[place_of_characters(before, after)] &&
+        !crossed_by_parts_[place_of_bytes(uint8_t(place[-2]), uint8_t(place[-1]), uint8_t(place[0]),
+                                          uint8_t(place[1]))]) {
       return at;
     }
+    before = after;
+    at += bytes;
   }
   return word.size();
 }
@@ -130,27 +161,6 @@ void BytePairMerger::append_long(std::string_view word, std::vector<int32_t>& ou
     if (at > 0 && update(node.previous)) queue.emplace(nodes[node.previous].rank, node.previous);
   }
   for (uint32_t at = 0; at != kEnd; at = nodes[at].next) out.push_back(nodes[at].id);
-}
-
-WordCache::WordCache(size_t entries) : entries_(std::bit_ceil(std::max<size_t>(entries, 2))) {
-  shift_ = 64 - std::countr_zero(entries_.size());
-}
-
-WordCache::Entry& WordCache::place(std::string_view word, const char* text_end, uint64_t (&key)[2]) {
-  const size_t length = word.size();
-  if (text_end - word.data() >= 16) {
-    std::memcpy(key, word.data(), 16);
-    const int unused = int(8 * length) & 63;  // bits in use of the word that the end falls into
-    const uint64_t kept = (uint64_t(1) << unused) - 1;
-    key[0] = length < 8 ? key[0] & kept : key[0];
-    key[1] = length < 8 ? 0 : key[1] & kept;
-  } else {
-    key[0] = key[1] = 0;
-    std::memcpy(key, word.data(), length);
-  }
-  key[1] |= uint64_t(length) << 56;
-  const uint64_t mixed = (key[0] ^ std::rotl(key[1] * 0x9E3779B97F4A7C15, 32)) * 0xD6E8FEB86659FD93;
-  return entries_[(mixed ^ mixed >> 32) * 0x9E3779B97F4A7C15 >> shift_];
 }
 
 }  // namespace fulgur

@@ -38,12 +38,6 @@ class BytePairMerger {
   void append_short(std::string_view word, std::vector<int32_t>& out) const;
   void append_long(std::string_view word, std::vector<int32_t>& out) const;
 
-  // Two bytes before and two after a place between characters, of which one bit says whether a token reaches across.
-  // Distinct places may share a bit, which costs a cut but no exactness.
-  static size_t place_key(uint8_t before_last, uint8_t last, uint8_t first, uint8_t second) {
-    return size_t(before_last & 0x3F) << 17 | size_t(last & 0x3F) << 11 | size_t(first & 0x1F) << 6 | (second & 0x3F);
-  }
-  static bool is_place(uint8_t last, uint8_t first) { return (last & 0xC0) == 0x80 && first >= 0xC0; }
   void mark_crossed(std::string_view token);
 
   static constexpr int kIdBits = 21;
@@ -55,28 +49,11 @@ class BytePairMerger {
   std::vector<uint32_t> byte_ranks_;  // [256 * 256] rank of two bytes side by side
   std::vector<int32_t> results_;      // [rank] the merged token
   std::vector<uint64_t> slots_;       // open addressing: left, right, rank in 21 bits each
-  std::vector<bool> crossed_;         // [place_key]
+  // Two sets of places between characters that a token reaches across, where some other places may seem to be too.
+  std::vector<bool> crossed_by_whole_;  // [hash of both characters] the token shows both
+  std::vector<bool> crossed_by_parts_;  // [bytes beside the place] the token shows only a part of one
   size_t mask_ = 0;
   int shift_ = 0;
-};
-
-// The tokens of words that came before: most words of a text are repetitions. Belongs to one caller at a time.
-class WordCache {
- public:
-  explicit WordCache(size_t entries = 1 << 15);
-
-  static constexpr size_t kLongestWord = 15, kMostTokens = 3;
-  struct Entry {
-    uint64_t key[2];  // the word's bytes, then zeros, then its length in the last byte; all zero if unused
-    int32_t tokens[kMostTokens];
-    int32_t count;
-  };
-  // The place for `word`, of 1..15 bytes, that lies in a text ending at `text_end`.
-  Entry& place(std::string_view word, const char* text_end, uint64_t (&key)[2]);
-
- private:
-  std::vector<Entry> entries_;
-  int shift_;
 };
 
 }  // namespace fulgur

@@ -2,7 +2,6 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -10,6 +9,7 @@
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/vocabulary.h"
+#include "text/word_cache.h"
 
 namespace fulgur {
 namespace {
@@ -56,8 +56,10 @@ void cut_at_added_tokens(const AddedTokenFinder& finder, std::string_view text, 
   }
 }
 
+constexpr size_t kNotWorthCutting = 6;  // bytes: two characters of Chinese
+
 // Entries worth their clearing for a text of this length.
-size_t cache_entries(size_t text_bytes) { return std::clamp<size_t>(text_bytes / 16, 16, 1 << 15); }
+size_t cache_entries(size_t text_bytes) { return std::clamp<size_t>(text_bytes / 16, 16, 1 << 16); }
 
 }  // namespace
 
@@ -122,8 +124,8 @@ void Tokenizer::append_plain(std::string_view text, WordCache& cache, std::vecto
   const bool may_cut = parts_->whole_words.empty();
   Splitter words(parts_->vocabulary.pre_tokenizer, text);
   for (std::string_view word = words.next(); !word.empty(); word = words.next()) {
-    // A long word is mostly a sentence without spaces: its independent parts are known even if it is new.
-    while (may_cut && word.size() > WordCache::kLongestWord) {
+    // Without spaces a word is most of a sentence, but its independent parts come again.
+    while (may_cut && word.size() > kNotWorthCutting && uint8_t(word.back()) >= 0x80) {
       const size_t part = parts_->merger.independent_prefix(word);
       if (part == word.size()) break;
       append_word(word.substr(0, part), text_end, cache, out);
@@ -136,19 +138,14 @@ void Tokenizer::append_plain(std::string_view text, WordCache& cache, std::vecto
 void Tokenizer::append_word(std::string_view word, const char* text_end, WordCache& cache,
                             std::vector<int32_t>& out) const {
   if (word.size() > WordCache::kLongestWord) return parts_->append_word(word, out);
-  uint64_t key[2];
-  WordCache::Entry& entry = cache.place(word, text_end, key);
-  if (entry.key[0] == key[0] && entry.key[1] == key[1]) {
-    out.insert(out.end(), entry.tokens, entry.tokens + entry.count);
+  const WordCache::Key key = WordCache::key_of(word, text_end);
+  if (const WordCache::Entry* known = cache.find(key)) {
+    out.insert(out.end(), known->tokens, known->tokens + known->count);
     return;
   }
   const size_t before = out.size();
   parts_->append_word(word, out);
-  const size_t count = out.size() - before;
-  if (count > WordCache::kMostTokens) return;
-  std::memcpy(entry.key, key, sizeof key);
-  std::copy_n(out.begin() + int64_t(before), count, entry.tokens);
-  entry.count = int32_t(count);
+  cache.store(key, std::span(out).subspan(before));
 }
 
 std::string_view Tokenizer::bytes_of(int32_t id) const {

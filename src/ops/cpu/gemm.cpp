@@ -74,8 +74,8 @@ Product<T> part(const Product<T>& whole, int64_t row, int64_t rows, int64_t colu
   return p;
 }
 
-// Steps [begin, end) of k for a block of rows: a is packed once, each panel of b right before its use, so that b's panel
-// is read from the nearest cache and a's from the next.
+// Steps [begin, end) of k for a block of rows: a is packed once, each panel of b right before its use, so that b's
+// panel is read from the nearest cache and a's from the next.
 template <class T>
 class Block {
  public:
@@ -97,7 +97,8 @@ class Block {
 
   void run() {
     for (int64_t column = 0; column < product_.n; column += kernel_.columns)
-      for (int64_t step = 0; step < depth_; step += kDepth) multiply_panel(column, step, std::min(kDepth, depth_ - step));
+      for (int64_t step = 0; step < depth_; step += kDepth)
+        multiply_panel(column, step, std::min(kDepth, depth_ - step));
   }
 
  private:
@@ -165,14 +166,13 @@ double cost(const GemmKernel<T>& kernel, int64_t rows, int64_t columns, int64_t 
 // Halves the longer side until a tile costs at most `limit`: nearly square tiles pack the least.
 template <class T>
 Tiling tiling(const GemmKernel<T>& kernel, const Product<T>& p, double limit) {
-  const auto even = [](int64_t count, int64_t cuts, int64_t unit) { return rounded_up(pieces(count, cuts), unit); };
-  int64_t down = pieces(p.m, most_rows(kernel)), across = 1;
-  Tiling t{even(p.m, down, kernel.rows), even(p.n, 1, kernel.columns), 1, 0, 0};
+  int64_t down = 1, across = 1;
+  Tiling t{p.m, rounded_up(p.n, kernel.columns), 1, 0, 0};
   while (cost(kernel, t.rows, t.columns, p.k) > limit) {
     if (t.rows > t.columns && t.rows > kernel.rows) {
-      t.rows = even(p.m, down *= 2, kernel.rows);
+      t.rows = pieces(p.m, down *= 2);
     } else if (t.columns > kernel.columns) {
-      t.columns = even(p.n, across *= 2, kernel.columns);
+      t.columns = rounded_up(pieces(p.n, across *= 2), kernel.columns);
     } else {
       break;
     }
@@ -189,15 +189,16 @@ void run_tile(const GemmKernel<T>& kernel, const Product<T>& p, const Tiling& t,
 }
 
 constexpr double kLeastCost = 20'000;  // cycles of a tile that repay waking a thread
-constexpr int kTilesPerThread = 4;     // so that a thread which is late leaves its share to others
+// So that a thread which is late leaves its share to others. Products of many sizes need more for that.
+constexpr int kTilesOfOne = 2, kTilesOfMany = 4;
 
 template <class T>
 void run_all(Threads& threads, const Product<T>* products, Tiling* tilings, int64_t count) {
   const GemmKernel<T>& kernel = picked<T>();
   double total = 0;
   for (int64_t i = 0; i < count; ++i) total += cost(kernel, products[i].m, products[i].n, products[i].k);
-  const double limit =
-      threads.count() == 1 ? total : std::max(kLeastCost, total / (kTilesPerThread * threads.count()));
+  const int tiles_per_thread = threads.count() == 1 ? 1 : count == 1 ? kTilesOfOne : kTilesOfMany;
+  const double limit = std::max(kLeastCost, total / (tiles_per_thread * threads.count()));
   int64_t tiles = 0;
   for (int64_t i = 0; i < count; ++i) {
     Tiling& t = tilings[i];
@@ -242,7 +243,9 @@ void multiply_tile(const GemmKernel<T>& kernel, const Product<T>& p) {
 }
 
 template <class T>
-void gemm_serial(const Product<T>& product) { multiply_tile(picked<T>(), product); }
+void gemm_serial(const Product<T>& product) {
+  multiply_tile(picked<T>(), product);
+}
 
 template <class T>
 void gemm(Threads& threads, const Product<T>& product) {

@@ -31,6 +31,7 @@ struct Loops {
   using V = typename Lanes::Vector;
   static constexpr int kCount = sizeof(V) / sizeof(T);
   static constexpr int kRows = Lanes::kRows, kVectors = Lanes::kVectors, kColumns = kVectors * kCount;
+  static constexpr int kAhead = 256 / sizeof(T);  // the processor's own prefetch loses so many short runs
   static_assert(kCount <= kPackSlack);
 
   static V load(const T* from) {
@@ -44,7 +45,10 @@ struct Loops {
   static void turn(const T* from, int64_t lane_stride, int64_t lanes, T* to, int64_t width) {
     V line[kCount];
 #pragma GCC unroll 16
-    for (int i = 0; i < kCount; ++i) line[i] = i < lanes ? load(from + i * lane_stride) : V{};
+    for (int i = 0; i < kCount; ++i) {
+      line[i] = i < lanes ? load(from + i * lane_stride) : V{};
+      __builtin_prefetch(from + i * lane_stride + kAhead);
+    }
 #pragma GCC unroll 4
     for (int round = 1; round < kCount; round *= 2) {
       V zipped[kCount];
@@ -68,13 +72,15 @@ struct Loops {
       return;
     }
     for (int64_t p = 0; p < k; ++p)
-      for (int64_t lane = 0; lane < kWidth; ++lane) to[p * kWidth + lane] = lane < lanes ? from[p * k_stride + lane] : T(0);
+      for (int64_t lane = 0; lane < kWidth; ++lane)
+        to[p * kWidth + lane] = lane < lanes ? from[p * k_stride + lane] : T(0);
   }
 
   template <int kWidth>
   static void pack_any(const T* from, int64_t lane_stride, int64_t k_stride, int64_t lanes, int64_t k, T* to) {
     for (int64_t lane = 0; lane < kWidth; ++lane)
-      for (int64_t p = 0; p < k; ++p) to[p * kWidth + lane] = lane < lanes ? from[lane * lane_stride + p * k_stride] : T(0);
+      for (int64_t p = 0; p < k; ++p)
+        to[p * kWidth + lane] = lane < lanes ? from[lane * lane_stride + p * k_stride] : T(0);
   }
 
   // Steps of k that lie side by side. Where kWidth is no multiple of kCount, a line's surplus lanes are overwritten by

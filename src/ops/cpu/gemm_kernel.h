@@ -1,6 +1,6 @@
 // The inner loops of gemm.h as a table of functions, one table per instruction set, and the products that run on one.
-// Files compiled for one instruction set include nothing else of ours: an inline function emitted there could be the copy
-// that the linker picks for everybody.
+// Files compiled for one instruction set include nothing else of ours: an inline function emitted there could be the
+// copy that the linker picks for everybody.
 #pragma once
 #include <cstdint>
 

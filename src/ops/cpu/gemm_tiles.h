@@ -1,4 +1,5 @@
-// How gemm.cpp runs one tile of outputs on one instruction set's kernel; the tests run every instruction set through it.
+// How gemm.cpp runs one tile of outputs on one instruction set's kernel; the tests run every instruction set through
+// it.
 #pragma once
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/gemm_kernel.h"

@@ -18,13 +18,14 @@ Isa chosen() {
   const char* const wish = std::getenv("FULGUR_ISA");
   if (wish == nullptr || *wish == '\0') return best();
   const std::string name = wish;
+  std::string allowed;
   for (const Isa isa : {Isa::avx2, Isa::avx512}) {
-    if (name != name_of(isa)) continue;
-    if (has(isa)) return isa;
-    fail(ErrorKind::unsupported,
-         "FULGUR_ISA=" + name + " asks for what this CPU lacks; its best is " + name_of(best()) + " (unset it for that)");
+    if (!has(isa)) continue;
+    if (name == name_of(isa)) return isa;
+    allowed += std::string(name_of(isa)) + ", ";
   }
-  fail(ErrorKind::unsupported, "FULGUR_ISA=" + name + " is not supported; allowed: avx2, avx512, or unset");
+  fail(ErrorKind::unsupported,
+       "FULGUR_ISA=" + name + " is unknown or not for this CPU; allowed here: " + allowed + "or unset");
 }
 
 }  // namespace

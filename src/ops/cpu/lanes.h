@@ -12,7 +12,7 @@ struct Pair {
 };
 
 // Count lanes of T in vectors of Bytes.
-template <class T, int Bytes, int Count, bool kNative = Count * int(sizeof(T)) == Bytes>
+template <class T, int Bytes, int Count, bool kNative = Count* int(sizeof(T)) == Bytes>
 struct LanesOf {
   using type = Pair<typename LanesOf<T, Bytes, Count / 2>::type>;
 };
@@ -22,34 +22,52 @@ struct LanesOf<T, Bytes, Count, true> {
 };
 
 template <class V>
-Pair<V> operator+(Pair<V> a, Pair<V> b) { return {a.low + b.low, a.high + b.high}; }
+Pair<V> operator+(Pair<V> a, Pair<V> b) {
+  return {a.low + b.low, a.high + b.high};
+}
 template <class V>
-Pair<V> operator-(Pair<V> a, Pair<V> b) { return {a.low - b.low, a.high - b.high}; }
+Pair<V> operator-(Pair<V> a, Pair<V> b) {
+  return {a.low - b.low, a.high - b.high};
+}
 template <class V>
-Pair<V> operator*(Pair<V> a, Pair<V> b) { return {a.low * b.low, a.high * b.high}; }
+Pair<V> operator*(Pair<V> a, Pair<V> b) {
+  return {a.low * b.low, a.high * b.high};
+}
 template <class V>
-Pair<V> operator/(Pair<V> a, Pair<V> b) { return {a.low / b.low, a.high / b.high}; }
+Pair<V> operator/(Pair<V> a, Pair<V> b) {
+  return {a.low / b.low, a.high / b.high};
+}
 template <class V>
-Pair<V> operator<<(Pair<V> a, int bits) { return {a.low << bits, a.high << bits}; }
+Pair<V> operator<<(Pair<V> a, int bits) {
+  return {a.low << bits, a.high << bits};
+}
 template <class V>
-Pair<V> operator>>(Pair<V> a, int bits) { return {a.low >> bits, a.high >> bits}; }
+Pair<V> operator>>(Pair<V> a, int bits) {
+  return {a.low >> bits, a.high >> bits};
+}
 
 // a where it is larger, else b: b too where either is NaN.
 template <class V>
-V larger(V a, V b) { return a > b ? a : b; }
+V larger(V a, V b) {
+  return a > b ? a : b;
+}
 template <class V>
-Pair<V> larger(Pair<V> a, Pair<V> b) { return {larger(a.low, b.low), larger(a.high, b.high)}; }
+Pair<V> larger(Pair<V> a, Pair<V> b) {
+  return {larger(a.low, b.low), larger(a.high, b.high)};
+}
 
 // yes where a < b, else no: no too where either is NaN.
 template <class V>
-V if_less(V a, V b, V yes, V no) { return a < b ? yes : no; }
+V if_less(V a, V b, V yes, V no) {
+  return a < b ? yes : no;
+}
 template <class V>
 Pair<V> if_less(Pair<V> a, Pair<V> b, Pair<V> yes, Pair<V> no) {
   return {if_less(a.low, b.low, yes.low, no.low), if_less(a.high, b.high, yes.high, no.high)};
 }
 
-// Memory to lanes, lanes to memory, and the same bits as another type of lanes: vector by vector, since a copy of a whole
-// Pair makes g++ keep it in memory.
+// Memory to lanes, lanes to memory, and the same bits as another type of lanes: vector by vector, since a copy of a
+// whole Pair makes g++ keep it in memory.
 template <class V>
 struct Copy {
   static V from(const void* memory) {
@@ -86,7 +104,9 @@ struct Splat<Pair<V>, T> {
   static Pair<V> of(T value) { return {Splat<V, T>::of(value), Splat<V, T>::of(value)}; }
 };
 template <class V, class T>
-V splat(T value) { return Splat<V, T>::of(value); }
+V splat(T value) {
+  return Splat<V, T>::of(value);
+}
 
 }  // namespace
 }  // namespace fulgur::cpu

@@ -30,35 +30,65 @@ const RowTable<T>& rows() {
 }  // namespace
 
 template <class T>
-T row_sum(const T* x, int64_t n) { return rows<T>().sum(x, n); }
+T row_sum(const T* x, int64_t n) {
+  return rows<T>().sum(x, n);
+}
 template <class T>
-T row_max(const T* x, int64_t n) { return rows<T>().max(x, n); }
+T row_max(const T* x, int64_t n) {
+  return rows<T>().max(x, n);
+}
 template <class T>
-T row_dot(const T* x, const T* y, int64_t n) { return rows<T>().dot(x, y, n); }
+T row_dot(const T* x, const T* y, int64_t n) {
+  return rows<T>().dot(x, y, n);
+}
 template <class T>
-T row_dot3(const T* x, const T* y, const T* z, int64_t n) { return rows<T>().dot3(x, y, z, n); }
+T row_dot3(const T* x, const T* y, const T* z, int64_t n) {
+  return rows<T>().dot3(x, y, z, n);
+}
 template <class T>
-void row_scale(T* y, const T* x, T a, int64_t n) { rows<T>().scale(y, x, a, n); }
+void row_scale(T* y, const T* x, T a, int64_t n) {
+  rows<T>().scale(y, x, a, n);
+}
 template <class T>
-void row_add(T* y, const T* x, int64_t n) { rows<T>().add(y, x, n); }
+void row_add(T* y, const T* x, int64_t n) {
+  rows<T>().add(y, x, n);
+}
 template <class T>
-void row_add_scaled(T* y, const T* x, T a, int64_t n) { rows<T>().add_scaled(y, x, a, n); }
+void row_add_scaled(T* y, const T* x, T a, int64_t n) {
+  rows<T>().add_scaled(y, x, a, n);
+}
 template <class T>
-void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n) { rows<T>().blend(y, a, alpha, b, beta, n); }
+void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n) {
+  rows<T>().blend(y, a, alpha, b, beta, n);
+}
 template <class T>
-void row_mul(T* y, const T* a, const T* b, int64_t n) { rows<T>().mul(y, a, b, n); }
+void row_mul(T* y, const T* a, const T* b, int64_t n) {
+  rows<T>().mul(y, a, b, n);
+}
 template <class T>
-void row_exp(T* y, const T* x, int64_t n) { rows<T>().exp(y, x, n); }
+void row_exp(T* y, const T* x, int64_t n) {
+  rows<T>().exp(y, x, n);
+}
 template <class T>
-T row_exp_sum(T* y, const T* x, T shift, int64_t n) { return rows<T>().exp_sum(y, x, shift, n); }
+T row_exp_sum(T* y, const T* x, T shift, int64_t n) {
+  return rows<T>().exp_sum(y, x, shift, n);
+}
 template <class T>
-void row_silu(T* y, const T* x, int64_t n) { rows<T>().silu(y, x, n); }
+void row_silu(T* y, const T* x, int64_t n) {
+  rows<T>().silu(y, x, n);
+}
 template <class T>
-void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n) { rows<T>().silu_backward(dx, dy, x, n); }
+void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
+  rows<T>().silu_backward(dx, dy, x, n);
+}
 template <class T>
-void row_sigmoid(T* y, const T* x, int64_t n) { rows<T>().sigmoid(y, x, n); }
+void row_sigmoid(T* y, const T* x, int64_t n) {
+  rows<T>().sigmoid(y, x, n);
+}
 template <class T>
-void row_swiglu(T* y, const T* gate, const T* up, int64_t n) { rows<T>().swiglu(y, gate, up, n); }
+void row_swiglu(T* y, const T* gate, const T* up, int64_t n) {
+  rows<T>().swiglu(y, gate, up, n);
+}
 template <class T>
 void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
   rows<T>().swiglu_backward(dgate, dup, dy, gate, up, n);
@@ -79,7 +109,8 @@ template void row_silu(float* y, const float* x, int64_t n);
 template void row_silu_backward(float* dx, const float* dy, const float* x, int64_t n);
 template void row_sigmoid(float* y, const float* x, int64_t n);
 template void row_swiglu(float* y, const float* gate, const float* up, int64_t n);
-template void row_swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
+template void row_swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
+                                  int64_t n);
 template double row_sum(const double* x, int64_t n);
 template double row_max(const double* x, int64_t n);
 template double row_dot(const double* x, const double* y, int64_t n);
@@ -95,6 +126,7 @@ template void row_silu(double* y, const double* x, int64_t n);
 template void row_silu_backward(double* dx, const double* dy, const double* x, int64_t n);
 template void row_sigmoid(double* y, const double* x, int64_t n);
 template void row_swiglu(double* y, const double* gate, const double* up, int64_t n);
-template void row_swiglu_backward(double* dgate, double* dup, const double* dy, const double* gate, const double* up, int64_t n);
+template void row_swiglu_backward(double* dgate, double* dup, const double* dy, const double* gate, const double* up,
+                                  int64_t n);
 
 }  // namespace fulgur::cpu

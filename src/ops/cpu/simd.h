@@ -7,21 +7,37 @@
 
 namespace fulgur::cpu {
 
-template <class T> T row_sum(const T* x, int64_t n);
-template <class T> T row_max(const T* x, int64_t n);                       // -infinity for n = 0
-template <class T> T row_dot(const T* x, const T* y, int64_t n);           // sum of x * y
-template <class T> T row_dot3(const T* x, const T* y, const T* z, int64_t n);  // sum of (x * y) * z
-template <class T> void row_scale(T* y, const T* x, T a, int64_t n);       // y = a * x
-template <class T> void row_add(T* y, const T* x, int64_t n);              // y += x
-template <class T> void row_add_scaled(T* y, const T* x, T a, int64_t n);  // y += a * x (product rounded first)
-template <class T> void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);  // alpha * a + beta * b
-template <class T> void row_mul(T* y, const T* a, const T* b, int64_t n);  // y = a * b
-template <class T> void row_exp(T* y, const T* x, int64_t n);              // y = exp(x)
-template <class T> T row_exp_sum(T* y, const T* x, T shift, int64_t n);    // y = exp(x - shift), returns its row_sum
-template <class T> void row_silu(T* y, const T* x, int64_t n);             // y = x / (1 + exp(-x))
-template <class T> void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n);  // dx = dy * silu'(x)
-template <class T> void row_sigmoid(T* y, const T* x, int64_t n);          // y = 1 / (1 + exp(-x))
-template <class T> void row_swiglu(T* y, const T* gate, const T* up, int64_t n);  // y = silu(gate) * up
-template <class T> void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
+template <class T>
+T row_sum(const T* x, int64_t n);
+template <class T>
+T row_max(const T* x, int64_t n);  // -infinity for n = 0
+template <class T>
+T row_dot(const T* x, const T* y, int64_t n);  // sum of x * y
+template <class T>
+T row_dot3(const T* x, const T* y, const T* z, int64_t n);  // sum of (x * y) * z
+template <class T>
+void row_scale(T* y, const T* x, T a, int64_t n);  // y = a * x
+template <class T>
+void row_add(T* y, const T* x, int64_t n);  // y += x
+template <class T>
+void row_add_scaled(T* y, const T* x, T a, int64_t n);  // y += a * x (product rounded first)
+template <class T>
+void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);  // alpha * a + beta * b
+template <class T>
+void row_mul(T* y, const T* a, const T* b, int64_t n);  // y = a * b
+template <class T>
+void row_exp(T* y, const T* x, int64_t n);  // y = exp(x)
+template <class T>
+T row_exp_sum(T* y, const T* x, T shift, int64_t n);  // y = exp(x - shift), returns its row_sum
+template <class T>
+void row_silu(T* y, const T* x, int64_t n);  // y = x / (1 + exp(-x))
+template <class T>
+void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n);  // dx = dy * silu'(x)
+template <class T>
+void row_sigmoid(T* y, const T* x, int64_t n);  // y = 1 / (1 + exp(-x))
+template <class T>
+void row_swiglu(T* y, const T* gate, const T* up, int64_t n);  // y = silu(gate) * up
+template <class T>
+void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
 
 }  // namespace fulgur::cpu

@@ -1,4 +1,5 @@
-// The row primitives of simd.h, compiled once per instruction set for vectors of Bytes, in sixteen lanes on all of them.
+// The row primitives of simd.h, compiled once per instruction set for vectors of Bytes, in sixteen lanes on all of
+// them.
 //
 // exp(x): x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n as a product of two powers, so that results
 // below the smallest normal number are rounded as they should be. Products and sums stay separate instructions.
@@ -17,9 +18,9 @@ struct Exponential;
 template <>
 struct Exponential<float> {
   using Bits = uint32_t;
-  static constexpr float kLowest = -104, kHighest = 89;    // beyond: 0 and infinity
-  static constexpr float kRound = 0x1.8p23f;               // adding it leaves an integer in the low bits
-  static constexpr float kInverse = 0x1.715476p0f;         // 1 / ln 2
+  static constexpr float kLowest = -104, kHighest = 89;                  // beyond: 0 and infinity
+  static constexpr float kRound = 0x1.8p23f;                             // adding it leaves an integer in the low bits
+  static constexpr float kInverse = 0x1.715476p0f;                       // 1 / ln 2
   static constexpr float kHigh = 0.693359375f, kLow = -0x1.bd0106p-13f;  // ln 2, the first times n is exact
   static constexpr uint32_t kRoundBits = 0x4b400000;
   static constexpr int kMantissa = 23, kBias = 127, kOffset = 300;
@@ -80,8 +81,7 @@ struct Rows {
     for (; i + kLanes <= n; i += kLanes)
       step([i](const T* x) { return load(x + i); }, [i](T* y, V v) { store(y + i, v); });
     if (const int64_t left = n - i; left > 0)
-      step([=](const T* x) { return load_some(x + i, left, padding); },
-           [=](T* y, V v) { store_some(y + i, left, v); });
+      step([=](const T* x) { return load_some(x + i, left, padding); }, [=](T* y, V v) { store_some(y + i, left, v); });
   }
 
   template <class Join>
@@ -194,8 +194,8 @@ struct Rows {
     });
   }
 
-  static constexpr RowTable<T> kTable = {sum,  max, dot,     dot3, scale,         add,     add_scaled, blend,
-                                         mul,  exp, exp_sum, silu, silu_backward, sigmoid, swiglu,     swiglu_backward};
+  static constexpr RowTable<T> kTable = {sum, max, dot,     dot3, scale,         add,     add_scaled, blend,
+                                         mul, exp, exp_sum, silu, silu_backward, sigmoid, swiglu,     swiglu_backward};
 };
 
 template <int Bytes>

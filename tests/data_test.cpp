@@ -1,0 +1,102 @@
+// Text to packed rows: documents and their borders, every token predicted once, an order that is a function of the seed.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "data/corpus.h"
+#include "data/documents.h"
+#include "tests/scratch.h"
+
+namespace fulgur::tests {
+namespace {
+
+TEST(Documents, are_split_at_their_lines) {
+  const std::vector<std::string> want{"one\ntwo\n", " three <|endoftext|> not a line\n", "four"};
+  EXPECT_EQ(split_documents("one\ntwo\n<|endoftext|>\n three <|endoftext|> not a line\n<|endoftext|>\r\n<|endoftext|>\nfour"), want);
+  EXPECT_TRUE(split_documents("<|endoftext|>\n").empty());
+}
+
+TEST(Documents, files) {
+  const Scratch scratch;
+  spill(scratch / "a.jsonl", "{\"text\": \"x\\ny\"}\n\n{\"text\": \"\", \"id\": 3}\n{\"text\": \"z\"}");
+  EXPECT_EQ(read_documents(scratch / "a.jsonl"), (std::vector<std::string>{"x\ny", "z"}));
+  spill(scratch / "b.jsonl", "{\"text\": \"x\"}\n[1]\n");
+  expect_error(ErrorKind::corrupt_file, {"b.jsonl:2", "object"}, [&] { read_documents(scratch / "b.jsonl"); });
+  spill(scratch / "c.jsonl", "{\"text\": 3}\n");
+  expect_error(ErrorKind::corrupt_file, {"c.jsonl:1", "text"}, [&] { read_documents(scratch / "c.jsonl"); });
+  spill(scratch / "d.jsonl", "{\"messages\": []}\n");
+  expect_error(ErrorKind::unsupported, {"d.jsonl:1", "messages"}, [&] { read_documents(scratch / "d.jsonl"); });
+  spill(scratch / "e.csv", "x");
+  expect_error(ErrorKind::unsupported, {"e.csv", ".jsonl"}, [&] { read_documents(scratch / "e.csv"); });
+  expect_error(ErrorKind::not_found, {"nowhere.txt"}, [&] { read_documents(scratch / "nowhere.txt"); });
+}
+
+TokenizedDocuments numbered(const std::vector<int64_t>& lengths) {
+  TokenizedDocuments all;
+  int32_t next = 0;
+  for (const int64_t n : lengths) {
+    std::vector<int32_t> tokens(static_cast<size_t>(n));
+    for (int32_t& t : tokens) t = next++;
+    all.add(tokens);
+  }
+  return all;
+}
+
+// Tokens are numbered through all documents, so what follows what is known.
+TEST(PackedRows, every_token_of_an_epoch_is_seen_once_and_predicted_in_its_document) {
+  const std::vector<int64_t> lengths{5, 1, 30, 2, 12, 7, 64, 3};  // 124 tokens
+  const TokenizedDocuments documents = numbered(lengths);
+  PackedRows rows(documents, 31, 7);
+  std::multiset<int32_t> seen;
+  int64_t predicted = 0;
+  for (int64_t i = 0; i < 4; ++i) {
+    const PackedRow row = rows.row(i);
+    ASSERT_EQ(row.tokens.size(), 31u);
+    EXPECT_EQ(row.begin.front(), 0);
+    for (size_t t = 0, piece = 0; t < 31; ++t) {
+      if (piece + 1 < row.begin.size() && int32_t(t) == row.begin[piece + 1]) ++piece;
+      EXPECT_EQ(row.positions[t], int64_t(t) - row.begin[piece]);
+      seen.insert(row.tokens[t]);
+      predicted += row.targets[t] >= 0;
+      const bool ends = std::find(documents.begin.begin(), documents.begin.end(), row.tokens[t] + 1) != documents.begin.end();
+      EXPECT_EQ(row.targets[t], ends ? -1 : row.tokens[t] + 1);
+      if (t > 0 && row.positions[t] > 0) {
+        EXPECT_EQ(row.tokens[t], row.tokens[t - 1] + 1);
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), 124u);
+  EXPECT_EQ(std::set<int32_t>(seen.begin(), seen.end()).size(), 124u);
+  EXPECT_EQ(predicted, 124 - 8);
+}
+
+TEST(PackedRows, a_row_is_a_function_of_seed_and_index) {
+  const TokenizedDocuments documents = numbered({5, 1, 30, 2, 12, 7, 64, 3});
+  PackedRows forth(documents, 20, 1), back(documents, 20, 1), other(documents, 20, 2);
+  std::vector<std::vector<int32_t>> order;
+  for (int64_t i = 0; i < 30; ++i) order.push_back(forth.row(i).tokens);
+  for (int64_t i = 30; i-- > 0;) EXPECT_EQ(back.row(i).tokens, order[size_t(i)]);
+  EXPECT_NE(other.row(0).tokens, order[0]);
+  PackedRows whole(documents, 124, 1);
+  EXPECT_NE(whole.row(0).tokens, whole.row(1).tokens) << "epochs have orders of their own";
+}
+
+TEST(Corpus, frames_counts_and_repeats) {
+  const std::string folder = std::string(FULGUR_SOURCE) + "/data/tiny";
+  const Scratch scratch;
+  spill(scratch / "t.txt", "Hello\n<|endoftext|>\n<end_of_document>");
+  const RunCorpus corpus = read_run_corpus(folder + "/tokenizer", {{(scratch / "t.txt").string(), 2}}, {{(scratch / "t.txt").string(), 1}});
+  EXPECT_EQ(corpus.vocab_size, 512);
+  EXPECT_EQ(corpus.validation.bytes, 6 + 17);
+  EXPECT_EQ(corpus.training.bytes, 2 * (6 + 17));
+  EXPECT_EQ(corpus.training.documents.count(), 4);
+  for (int64_t d = 0; d < 4; ++d) {
+    const auto tokens = corpus.training.documents.document(d);
+    EXPECT_EQ(tokens.front(), corpus.begin_of_sentence);
+    EXPECT_EQ(tokens.back(), corpus.end_of_document);
+    for (size_t i = 1; i + 1 < tokens.size(); ++i) EXPECT_LT(tokens[i], corpus.begin_of_sentence) << "text does not become a special token";
+  }
+}
+
+}  // namespace
+}  // namespace fulgur::tests

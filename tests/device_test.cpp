@@ -1,0 +1,107 @@
+// Streams, buffers and arenas; with a GPU also the way to it and back. Without one the GPU's part says so.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "device/arena.h"
+#include "device/buffer.h"
+#include "device/transfer.h"
+#include "ops/blend.h"
+
+namespace fulgur {
+namespace {
+
+TEST(Arena, scopes_rewind_and_the_limit_holds) {
+  const Buffer memory(4096, Purpose::workspace);
+  Arena arena(memory.data(), 4096, {});
+  const Tensor first = arena.alloc(DType::f32, {10});
+  {
+    const Arena::Scope scope(arena);
+    const Tensor second = arena.alloc(DType::f32, {100});
+    EXPECT_EQ((second.data - first.data) % 256, 0);
+    second.elements<float>()[5] = 1;
+    EXPECT_THROW(arena.alloc(DType::f64, {1000}), Error);
+  }
+  const Tensor again = arena.alloc(DType::f32, {100});
+#ifdef FULGUR_POISON
+  EXPECT_TRUE(std::isnan(again.elements<float>()[5])) << "what a scope leaves is poisoned";
+#else
+  EXPECT_EQ(again.elements<float>()[5], 1);
+#endif
+  EXPECT_EQ(arena.peak_bytes(), 256u + 400u);
+}
+
+TEST(Arena, measures_without_memory) {
+  Arena arena = Arena::measuring({});
+  const Tensor t = arena.alloc(DType::bf16, {4'000'000, 6144});
+  EXPECT_EQ(t.data, nullptr);
+  EXPECT_GT(arena.peak_bytes(), size_t(45) << 30);
+  Stream stream = Stream::measuring({});
+  blend(stream, {.y = t, .a = t, .alpha = 1});
+  EXPECT_EQ(stream.counted_bytes(), 2 * t.bytes());
+}
+
+TEST(Buffer, more_than_the_machine_has) {
+  try {
+    const Buffer memory(size_t(1) << 46, Purpose::weights);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::out_of_memory);
+    EXPECT_NE(std::string(error.what()).find("70368744177664 bytes asked"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Transfer, up_and_down) {
+  const Buffer memory(1 << 16, Purpose::workspace);
+  Arena arena(memory.data(), 1 << 16, {});
+  Stream stream({}, 2);
+  const std::vector<int32_t> values{1, 2, 3, 4, 5, 6};
+  const Tensor t = upload(stream, arena, values, {2, 3});
+  EXPECT_EQ(download<int32_t>(stream, t), values);
+  clear(stream, t);
+  EXPECT_EQ(download<int32_t>(stream, t), std::vector<int32_t>(6));
+}
+
+constexpr DeviceId kGpu{DeviceKind::cuda, 0};
+
+TEST(Cuda, refused_without_it) {
+  if (kCudaBuilt) return;  // to_the_device_and_back tests that build
+  EXPECT_THROW(Stream(kGpu, 1), Error);
+  EXPECT_THROW(Buffer(16, Purpose::weights, kGpu), Error);
+}
+
+TEST(Cuda, to_the_device_and_back) {
+  if (!kCudaBuilt) return;  // refused_without_it tests this build
+  std::unique_ptr<Stream> stream;
+  try {
+    stream = std::make_unique<Stream>(kGpu, 1);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::device);
+    GTEST_SKIP() << "no GPU: " << error.what();
+  }
+  const Buffer memory(1 << 20, Purpose::workspace, kGpu);
+  Arena arena(memory.data(), 1 << 20, kGpu);
+  std::vector<float> values(1000);
+  std::iota(values.begin(), values.end(), 0.5f);
+  const Tensor t = upload(*stream, arena, values), other = arena.alloc(DType::f32, {1000});
+  copy(*stream, other, t);
+  clear(*stream, t);
+  EXPECT_EQ(download<float>(*stream, other), values);
+  EXPECT_EQ(download<float>(*stream, t), std::vector<float>(1000));
+  try {
+    const Buffer too_much(size_t(1) << 44, Purpose::weights, kGpu);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::out_of_memory) << error.what();
+  }
+  try {
+    blend(*stream, {.y = t, .a = t, .alpha = 1});
+    FAIL() << "an operator listed in ops/cuda_missing.txt says so";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::unsupported);
+  }
+}
+
+}  // namespace
+}  // namespace fulgur

@@ -1,0 +1,174 @@
+// The training step around the model: schedules, configuration, validation in bits per byte, lanes, divergence.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "base/random.h"
+#include "tests/plain_model.h"
+#include "tests/scratch.h"
+#include "tests/tiny_model.h"
+#include "train/metrics.h"
+#include "train/train_rows.h"
+#include "train/training_memory.h"
+#include "train/validate.h"
+
+namespace fulgur::tests {
+namespace {
+
+TEST(LearningRate, schedules) {
+  RunConfig run;
+  run.steps = 100, run.lr = 1, run.warmup = 10, run.decay = 90, run.schedule = Schedule::cosine;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 1), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 10), 1);
+  EXPECT_NEAR(learning_rate(run, 55), 0.55, 1e-12);
+  EXPECT_NEAR(learning_rate(run, 100), 0.1, 1e-12);
+  run.schedule = Schedule::wsd, run.decay = 9;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 91), 1);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 92), 0.9);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 100), 0.1);
+  run.schedule = Schedule::constant;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 100), 1);
+}
+
+TEST(RunConfig, reads_overrides_and_writes_what_it_resolved) {
+  const Scratch scratch;
+  const std::string tiny = std::string(FULGUR_SOURCE) + "/configs/tiny.toml";
+  const RunConfig run = read_run_config(tiny, {"run.dir=x/y", "train.steps=7", "train.lr=0.5", "data.train=[{path = \"a.txt\", weight = 3}, \"b.txt\"]", "model.vocab_size=600"});
+  EXPECT_EQ(run.run_dir, "x/y");
+  EXPECT_EQ(run.steps, 7);
+  EXPECT_EQ(run.lr, 0.5);
+  ASSERT_EQ(run.train_files.size(), 2u);
+  EXPECT_EQ(run.train_files[0].times, 3);
+  EXPECT_EQ(run.train_files[1].path, "b.txt");
+  EXPECT_NE(run.model_json.find("\"vocab_size\": 600"), std::string::npos);
+  spill(scratch / "again.toml", run.resolved);
+  const RunConfig again = read_run_config(scratch / "again.toml", {});
+  EXPECT_EQ(again.resolved, run.resolved);
+  EXPECT_EQ(again.model_json, run.model_json);
+  for (const char* name : {"demo", "bench-1b", "minimax-text-01"}) read_run_config(std::string(FULGUR_SOURCE) + "/configs/" + name + ".toml", {});
+}
+
+TEST(RunConfig, refusals_name_the_key) {
+  const std::string tiny = std::string(FULGUR_SOURCE) + "/configs/tiny.toml";
+  const auto refused = [&](ErrorKind kind, const std::string& setting, const std::vector<std::string>& words) {
+    expect_error(kind, words, [&] { read_run_config(tiny, {setting}); });
+  };
+  refused(ErrorKind::invalid_input, "train.warm_up=3", {"train.warm_up", "train.warmup"});
+  refused(ErrorKind::invalid_input, "trian.lr=3", {"trian", "train"});
+  refused(ErrorKind::invalid_input, "train.lr=0", {"train.lr"});
+  refused(ErrorKind::invalid_input, "train.lr=nan", {"train.lr"});
+  refused(ErrorKind::invalid_input, "train.steps=0", {"train.steps", "1"});
+  refused(ErrorKind::invalid_input, "train.steps=1.5", {"train.steps", "integer"});
+  refused(ErrorKind::invalid_input, "train.schedule=sine", {"train.schedule", "cosine"});
+  refused(ErrorKind::invalid_input, "train.tokens_per_step=1000", {"train.tokens_per_step", "256"});
+  refused(ErrorKind::invalid_input, "parallel.lanes=3", {"parallel.lanes", "power of two"});
+  refused(ErrorKind::invalid_input, "moe.window=100", {"moe.window", "512"});
+  refused(ErrorKind::invalid_input, "data.train=[3]", {"data.train"});
+  refused(ErrorKind::invalid_input, "steps", {"steps"});
+  refused(ErrorKind::unsupported, "moe.capacity=1", {"moe.capacity"});
+  refused(ErrorKind::unsupported, "train.recompute=true", {"train.recompute"});
+  const Scratch scratch;
+  spill(scratch / "bad.toml", "[model]\nvocab_size = \n");
+  expect_error(ErrorKind::invalid_input, {"bad.toml:2"}, [&] { read_run_config(scratch / "bad.toml", {}); });
+}
+
+std::vector<int32_t> draw(uint64_t seed, int64_t n) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < n; ++i) tokens.push_back(int32_t(philox(seed, uint64_t(i), 4)[0] % 97));
+  return tokens;
+}
+
+TEST(Validation, is_every_documents_own_nats_over_all_bytes) {
+  const TinyModel m(tiny_config(), DType::f32, 2);
+  Corpus corpus;
+  double nats = 0;
+  for (const int64_t n : {2, 40, 131, 5}) {
+    const std::vector<int32_t> tokens = draw(uint64_t(n), n);
+    corpus.documents.add(tokens);
+    nats += PlainModel(m.config, m.weights).loss(tokens) * double(n - 1);
+  }
+  corpus.bytes = 321;
+  const Buffer memory(size_t(64) << 20, Purpose::activations);
+  Arena scratch(memory.data(), memory.bytes(), {}), tape(nullptr, 0, {});
+  Stream stream({}, 2);
+  Exec exec{stream, scratch, tape, m.config};
+  EXPECT_NEAR(bits_per_byte(exec, m.weights, corpus), nats / std::numbers::ln2 / 321, 1e-6);
+}
+
+// A run in memory of its own.
+struct Training {
+  ModelConfig config = tiny_config();
+  RunConfig run;
+  std::unique_ptr<TrainingMemory> memory;
+  Stream stream{{}, 2};
+
+  explicit Training(int64_t lanes, int64_t micro_rows, double lr = 1e-3) {
+    run.steps = 3, run.sequence = 32, run.tokens_per_step = 8 * 32, run.micro_rows = micro_rows, run.lanes = lanes, run.lr = lr;
+    run.schedule = Schedule::constant;
+    memory = std::make_unique<TrainingMemory>(config, run, 0);
+    initialise(config, memory->state.weights, 1, stream.threads());
+  }
+  StepReport step(PackedRows& rows) {
+    Arena scratch(memory->activations.data(), memory->scratch_bytes, {});
+    Arena tape(memory->activations.data() + (memory->scratch_bytes + 255) / 256 * 256, memory->tape_bytes, {});
+    Exec exec{stream, scratch, tape, config};
+    return train_rows(exec, memory->state, run, rows);
+  }
+  std::vector<float> weights() const {
+    const Tensor flat = memory->state.weights.flat;
+    return {flat.elements<float>(), flat.elements<float>() + flat.count()};
+  }
+};
+
+PackedRows documents() {
+  TokenizedDocuments all;
+  for (uint64_t d = 0; d < 9; ++d) all.add(draw(d, 10 + 11 * int64_t(d)));
+  return {all, 32, 3};
+}
+
+TEST(TrainStep, lanes_are_summed_pairwise_and_alike_for_any_micro_batch) {
+  std::vector<std::vector<float>> weights;
+  for (const auto& [lanes, micro] : {std::pair{1, 8}, {1, 1}, {4, 2}, {4, 1}, {8, 1}}) {
+    Training t(lanes, micro);
+    PackedRows rows = documents();
+    for (int i = 0; i < 3; ++i) t.step(rows);
+    weights.push_back(t.weights());
+  }
+  EXPECT_EQ(weights[0], weights[1]);
+  EXPECT_EQ(weights[2], weights[3]);
+  EXPECT_NE(weights[0], weights[2]);
+  double gap = 0;
+  for (size_t i = 0; i < weights[0].size(); ++i) gap = std::max(gap, std::abs(double(weights[0][i]) - double(weights[4][i])));
+  EXPECT_LT(gap, 1e-3) << "another order of the same sum";
+}
+
+TEST(TrainStep, losses_fall_and_are_the_batchs_own) {
+  Training t(1, 4, 3e-3);
+  PackedRows rows = documents();
+  const StepReport first = t.step(rows);
+  EXPECT_NEAR(first.loss, std::log(97.0), 0.5);
+  EXPECT_GT(first.balance_loss, 0);
+  EXPECT_GT(first.gradient_norm, 0);
+  StepReport last{};
+  for (int i = 0; i < 40; ++i) t.memory->state.step = 0, last = t.step(rows);
+  EXPECT_LT(last.loss, first.loss - 1);
+}
+
+TEST(TrainStep, a_loss_that_is_not_finite_changes_nothing) {
+  Training t(1, 4);
+  PackedRows rows = documents();
+  t.memory->state.weights.final_norm.elements<float>()[0] = INFINITY;
+  const std::vector<float> before = t.weights();
+  expect_error(ErrorKind::invalid_input, {"step 1", "diverged"}, [&] { t.step(rows); });
+  EXPECT_EQ(t.weights(), before);
+  EXPECT_EQ(t.memory->state.step, 0);
+}
+
+TEST(Metrics, curve) {
+  EXPECT_EQ(loss_curve({1}, 10, 3), "");
+  EXPECT_EQ(loss_curve({3, 2, 1}, 10, 3), "   3.000 |*\n   2.000 | *\n   1.000 |  *\n         +--- step 3\n");
+}
+
+}  // namespace
+}  // namespace fulgur::tests
