@@ -65,7 +65,8 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
 
 void run_convert(const ConvertOptions& options) {
   const fs::path model = options.model;
-  if (!fs::is_directory(model)) fail(ErrorKind::not_found, options.model + ": no such folder");
+  std::error_code ignored;
+  if (!fs::is_directory(model, ignored)) fail(ErrorKind::not_found, options.model + ": no such folder");
   const std::string text = config_text(options, model / "config.json");
   const ModelConfig config = parse_config(text, (model / "config.json").string(), int64_t(0));
   judge_format(options, config);

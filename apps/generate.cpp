@@ -88,8 +88,12 @@ void run_generate(const GenerateOptions& o) {
   const LoadedModel model = load_model(o.run);
   const std::vector<int32_t> prompt = prompt_tokens(tokenizer, o.run.model, text);
   for (const int32_t id : prompt)
-    if (id >= model.config.vocab_size) fail(ErrorKind::invalid_input, "the tokenizer's id " + std::to_string(id) + " lies outside the model's vocabulary of " + std::to_string(model.config.vocab_size));
-  Engine engine(model.config, model.weights(), {.sequences = 1, .tokens = int64_t(prompt.size()) + o.max_tokens, .threads = o.run.thread_count()});
+    if (id >= model.config.vocab_size)
+      fail(ErrorKind::invalid_input, "the tokenizer's id " + std::to_string(id) +
+                                         " lies outside the model's vocabulary of " +
+                                         std::to_string(model.config.vocab_size));
+  Engine engine(model.config, model.weights(),
+                {.sequences = 1, .tokens = int64_t(prompt.size()) + o.max_tokens, .threads = o.run.thread_count()});
   Sequence sequence = engine.begin(prompt);
   sequence.new_tokens = o.max_tokens, sequence.sampling = o.sampling;
   if (!o.json) std::fputs(text.c_str(), stdout);
@@ -98,10 +102,17 @@ void run_generate(const GenerateOptions& o) {
     std::fputc('\n', stdout);
     return;
   }
-  const nlohmann::ordered_json report{
-      {"text", a.text}, {"ids", a.ids}, {"finish_reason", a.finish_reason},
-      {"timings", {{"prompt_tokens", prompt.size()}, {"prompt_seconds", a.prompt_seconds}, {"tokens", a.ids.size()}, {"seconds", a.answer_seconds}}},
-      {"threads", o.run.thread_count()}, {"isa", cpu::name_of(cpu::isa())}, {"peak_activation_bytes", engine.peak_activation_bytes()}};
+  const nlohmann::ordered_json report{{"text", a.text},
+                                      {"ids", a.ids},
+                                      {"finish_reason", a.finish_reason},
+                                      {"timings",
+                                       {{"prompt_tokens", prompt.size()},
+                                        {"prompt_seconds", a.prompt_seconds},
+                                        {"tokens", a.ids.size()},
+                                        {"seconds", a.answer_seconds}}},
+                                      {"threads", o.run.thread_count()},
+                                      {"isa", cpu::name_of(cpu::isa())},
+                                      {"peak_activation_bytes", engine.peak_activation_bytes()}};
   std::printf("%s\n", report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
@@ -114,11 +125,21 @@ void add_generate(CLI::App& app) {
   CLI::Option* prompt = command->add_option("--prompt", o->prompt, "text to continue");
   CLI::Option* file = command->add_option("--prompt-file", o->prompt_file, "file with the text; -: standard input");
   prompt->excludes(file);
-  command->add_option("--max-tokens", o->max_tokens, "tokens to generate at most")->check(CLI::Range(int64_t(1), int64_t(1) << 40))->capture_default_str();
-  command->add_option("--temperature", o->sampling.temperature, "0: the most likely token")->check(CLI::Range(0.0f, 100.0f))->capture_default_str();
-  command->add_option("--top-k", o->sampling.top_k, "draw from the k most likely tokens; 0: all")->check(CLI::Range(0, 1 << 30))->capture_default_str();
-  command->add_option("--top-p", o->sampling.top_p, "draw from the fewest tokens that reach probability p")->check(CLI::Range(1e-6f, 1.0f))->capture_default_str();
-  command->add_option("--min-p", o->sampling.min_p, "leave out tokens below this share of the most likely one")->check(CLI::Range(0.0f, 1.0f))->capture_default_str();
+  command->add_option("--max-tokens", o->max_tokens, "tokens to generate at most")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40))
+      ->capture_default_str();
+  command->add_option("--temperature", o->sampling.temperature, "0: the most likely token")
+      ->check(CLI::Range(0.0f, 100.0f))
+      ->capture_default_str();
+  command->add_option("--top-k", o->sampling.top_k, "draw from the k most likely tokens; 0: all")
+      ->check(CLI::Range(0, 1 << 30))
+      ->capture_default_str();
+  command->add_option("--top-p", o->sampling.top_p, "draw from the fewest tokens that reach probability p")
+      ->check(CLI::Range(1e-6f, 1.0f))
+      ->capture_default_str();
+  command->add_option("--min-p", o->sampling.min_p, "leave out tokens below this share of the most likely one")
+      ->check(CLI::Range(0.0f, 1.0f))
+      ->capture_default_str();
   command->add_option("--seed", o->sampling.seed, "seed of the random numbers")->capture_default_str();
   command->add_flag("--json", o->json, "one JSON document instead of streamed text");
   command->callback([o, prompt, file] {

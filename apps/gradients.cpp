@@ -14,24 +14,14 @@ struct GradientsOptions {
   std::string ids, out;
 };
 
-PackedRow packed(const std::vector<std::vector<int32_t>>& documents) {
-  PackedRow row;
-  for (const auto& d : documents) {
-    row.begin.push_back(int32_t(row.tokens.size()));
-    for (size_t i = 0; i < d.size(); ++i) {
-      row.tokens.push_back(d[i]), row.positions.push_back(int64_t(i));
-      row.targets.push_back(i + 1 < d.size() ? d[i + 1] : -1);
-    }
-  }
-  return row;
-}
-
 void run_gradients(const GradientsOptions& o) {
   const LoadedModel model = load_model(o.run);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
-  const PackedRow row = packed(documents);
+  PackedRow row;
+  for (const auto& d : documents) append_document(row, d);
   const int64_t rows = int64_t(row.tokens.size()), counted = rows - int64_t(documents.size());
-  if (counted < 1) fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
+  if (counted < 1)
+    fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
 
   const ArenaBytes bytes = measured_micro_step(model.config, rows, 1, rows);
   const Buffer scratch_memory(bytes.scratch, Purpose::activations), tape_memory(bytes.tape, Purpose::activations);
@@ -43,7 +33,8 @@ void run_gradients(const GradientsOptions& o) {
   double loss = 0;
   const Tensor loss_tensor = contiguous(reinterpret_cast<std::byte*>(&loss), DType::f64, {}, {1});
   const std::vector<PackedRow> micro_rows{row};
-  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted), {.loss = loss_tensor, .window = rows, .scale = 0}, loss_tensor);
+  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted),
+             {.loss = loss_tensor, .window = rows, .scale = 0}, loss_tensor);
 
   std::vector<TensorToWrite> list{{"loss", DType::f32, {1}, [loss](std::byte* out) {
                                      const float value = float(loss);
@@ -52,7 +43,8 @@ void run_gradients(const GradientsOptions& o) {
   for (const Parameter& p : grads.parameters) {
     std::vector<int64_t> shape;
     for (int axis = 0; axis < p.view.rank; ++axis) shape.push_back(p.view.dim(axis));
-    list.push_back({p.checkpoint_name, DType::f32, shape, [view = p.view](std::byte* out) { std::memcpy(out, view.data, size_t(view.bytes())); }});
+    list.push_back({p.checkpoint_name, DType::f32, shape,
+                    [view = p.view](std::byte* out) { std::memcpy(out, view.data, size_t(view.bytes())); }});
   }
   write_safetensors(o.out, list);
   std::printf("loss %.6f over %lld predictions\n", loss, static_cast<long long>(counted));
@@ -62,9 +54,11 @@ void run_gradients(const GradientsOptions& o) {
 
 void add_gradients(CLI::App& app) {
   auto options = std::make_shared<GradientsOptions>();
-  CLI::App* command = app.add_subcommand("gradients", "Writes the loss of some ids and every parameter's gradient to a safetensors file");
+  CLI::App* command = app.add_subcommand(
+      "gradients", "Writes the loss of some ids and every parameter's gradient to a safetensors file");
   options->run.add_to(*command);
-  command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")->required();
+  command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")
+      ->required();
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->callback([options] { run_gradients(*options); });
 }

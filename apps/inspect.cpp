@@ -19,6 +19,11 @@ struct InspectOptions {
   bool json = false;
 };
 
+bool lies_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
 // What the files beside the configuration hold. Shards that are missing hold nothing; where all are, the index speaks.
 struct Stored {
   std::vector<std::string> names, misshapen;
@@ -38,13 +43,13 @@ void add_shard(Stored& stored, const ModelConfig& config, const fs::path& file) 
 
 Stored stored_in(const fs::path& folder, const ModelConfig& config) {
   Stored stored;
-  if (!fs::exists(folder / kIndexFile)) {
-    if (fs::exists(folder / kModelFile)) add_shard(stored, config, folder / kModelFile);
+  if (!lies_there(folder / kIndexFile)) {
+    if (lies_there(folder / kModelFile)) add_shard(stored, config, folder / kModelFile);
     return stored;
   }
   const ShardIndex index = read_index(folder / kIndexFile);
   for (const std::string& file : index.files())
-    if (fs::exists(folder / file)) add_shard(stored, config, folder / file);
+    if (lies_there(folder / file)) add_shard(stored, config, folder / file);
   if (!stored.weights)
     for (const auto& [name, file] : index.weight_map) stored.names.push_back(name);
   return stored;
@@ -101,8 +106,8 @@ Json shape_of(const ModelConfig& c) {
 }
 
 Json tokenizer_of(const fs::path& folder) {
-  if (fs::exists(folder / "tokenizer.json")) return "tokenizer.json";
-  if (fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt")) return "vocab.json, merges.txt";
+  if (lies_there(folder / "tokenizer.json")) return "tokenizer.json";
+  if (lies_there(folder / "vocab.json") && lies_there(folder / "merges.txt")) return "vocab.json, merges.txt";
   return nullptr;
 }
 

@@ -32,7 +32,11 @@ class Recording {
 
   // The rows of one document.
   Trace trace(int64_t begin, int64_t end, bool imposes) const {
-    Trace t{.hidden = hidden_.rows(begin, end), .logits = logits_.rows(begin, end), .experts = {}, .weights = {}, .imposes_routing = imposes};
+    Trace t{.hidden = hidden_.rows(begin, end),
+            .logits = logits_.rows(begin, end),
+            .experts = {},
+            .weights = {},
+            .imposes_routing = imposes};
     for (size_t layer = 0; layer < experts_.size(); ++layer)
       t.experts.push_back(experts_[layer].rows(begin, end)), t.weights.push_back(weights_[layer].rows(begin, end));
     return t;
@@ -46,8 +50,9 @@ class Recording {
         const std::string name = (t->dtype == DType::i32 ? "experts_" : "weights_") + std::to_string(layer);
         const StoredTensor& stored = file.at(name);
         if (stored.dtype != t->dtype || stored.shape != std::vector<int64_t>{tokens_, c.experts_per_token})
-          fail(ErrorKind::corrupt_file, path + ": " + name + ": found " + stored.describe() + ", expected " + file_name_of(t->dtype) + " [" +
-                                            std::to_string(tokens_) + ", " + std::to_string(c.experts_per_token) + "]");
+          fail(ErrorKind::corrupt_file, path + ": " + name + ": found " + stored.describe() + ", expected " +
+                                            file_name_of(t->dtype) + " [" + std::to_string(tokens_) + ", " +
+                                            std::to_string(c.experts_per_token) + "]");
         std::memcpy(t->data, stored.bytes.data(), stored.bytes.size());
       }
       judge_choices(path, c, layer);
@@ -76,7 +81,8 @@ class Recording {
     for (int64_t i = 0; i < tokens_ * c.experts_per_token; ++i) {
       const int32_t* row = ids + i / c.experts_per_token * c.experts_per_token;
       if (ids[i] < 0 || ids[i] >= c.experts || std::count(row, row + c.experts_per_token, ids[i]) != 1)
-        fail(ErrorKind::corrupt_file, path + ": experts_" + std::to_string(layer) + ": row " + std::to_string(i / c.experts_per_token) +
+        fail(ErrorKind::corrupt_file, path + ": experts_" + std::to_string(layer) + ": row " +
+                                          std::to_string(i / c.experts_per_token) +
                                           ": expected distinct experts from 0 to " + std::to_string(c.experts - 1));
     }
   }
@@ -89,13 +95,15 @@ class Recording {
 };
 
 // state_l of every lightning layer: [heads, head_dim, head_dim] of one document, [documents, ...] of several.
-void add_states(std::vector<TensorToWrite>& list, const LoadedModel& model, const Engine& engine, const std::vector<Sequence>& sequences) {
+void add_states(std::vector<TensorToWrite>& list, const LoadedModel& model, const Engine& engine,
+                const std::vector<Sequence>& sequences) {
   const ModelConfig& c = model.config;
   for (int64_t layer = 0; layer < c.layers; ++layer) {
     if (c.attention[size_t(layer)] != AttentionKind::lightning) continue;
     std::vector<float> values;
     for (const Sequence& s : sequences)
-      for (const double v : current_state(c, model.weights(), engine.pool(), s.state, layer)) values.push_back(float(v));
+      for (const double v : current_state(c, model.weights(), engine.pool(), s.state, layer))
+        values.push_back(float(v));
     std::vector<int64_t> shape{c.heads, c.head_dim, c.head_dim};
     if (sequences.size() > 1) shape.insert(shape.begin(), int64_t(sequences.size()));
     list.push_back({"state_" + std::to_string(layer), DType::f32, shape,
@@ -114,7 +122,11 @@ void run_logits(const LogitsOptions& o) {
   Recording recording(model.config, tokens, o.states || !o.routing.empty());
   if (!o.routing.empty()) recording.impose(o.routing, model.config);
   Engine engine(model.config, model.weights(),
-                {.sequences = int64_t(documents.size()), .tokens = tokens, .traces = true, .threads = o.run.thread_count(), .limits = {.rows = step_rows, .chunk = chunk}});
+                {.sequences = int64_t(documents.size()),
+                 .tokens = tokens,
+                 .traces = true,
+                 .threads = o.run.thread_count(),
+                 .limits = {.rows = step_rows, .chunk = chunk}});
   std::vector<Sequence> sequences;
   std::vector<Trace> traces;
   int64_t begin = 0;
@@ -137,8 +149,12 @@ void run_logits(const LogitsOptions& o) {
   if (o.states) add_states(list, model, engine, sequences);
   write_safetensors(o.out, list);
   if (o.json) {
-    const nlohmann::ordered_json report{{"tokens", tokens}, {"out", o.out}, {"positions", positions}, {"threads", o.run.thread_count()},
-                                        {"isa", cpu::name_of(cpu::isa())}, {"peak_activation_bytes", engine.peak_activation_bytes()}};
+    const nlohmann::ordered_json report{{"tokens", tokens},
+                                        {"out", o.out},
+                                        {"positions", positions},
+                                        {"threads", o.run.thread_count()},
+                                        {"isa", cpu::name_of(cpu::isa())},
+                                        {"peak_activation_bytes", engine.peak_activation_bytes()}};
     std::printf("%s\n", report.dump().c_str());
   } else {
     std::printf("%s: logits of %lld tokens\n", o.out.c_str(), static_cast<long long>(tokens));
@@ -149,9 +165,11 @@ void run_logits(const LogitsOptions& o) {
 
 void add_logits(CLI::App& app) {
   auto options = std::make_shared<LogitsOptions>();
-  CLI::App* command = app.add_subcommand("logits", "Writes every row's logits, f32 [tokens, vocab], to a safetensors file");
+  CLI::App* command =
+      app.add_subcommand("logits", "Writes every row's logits, f32 [tokens, vocab], to a safetensors file");
   options->run.add_to(*command);
-  command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")->required();
+  command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")
+      ->required();
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->add_option("--chunk", options->chunk, "tokens fed at a time; default: all")->check(CLI::PositiveNumber);
   command->add_flag("--states", options->states, "also hidden, state_l, experts_l and weights_l");

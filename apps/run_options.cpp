@@ -13,7 +13,8 @@ std::vector<int32_t> ids_of(const nlohmann::json& list, int64_t vocab_size) {
   std::vector<int32_t> ids;
   for (const nlohmann::json& id : list) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size)
-      fail(ErrorKind::invalid_input, "--ids: " + id.dump().substr(0, 40) + ": expected token ids from 0 to " + std::to_string(vocab_size - 1));
+      fail(ErrorKind::invalid_input,
+           "--ids: " + id.dump().substr(0, 40) + ": expected token ids from 0 to " + std::to_string(vocab_size - 1));
     ids.push_back(id.get<int32_t>());
   }
   if (ids.empty()) fail(ErrorKind::invalid_input, "--ids: a document without tokens: expected at least one id");
@@ -33,11 +34,13 @@ void RunOptions::add_to(CLI::App& command) {
 int RunOptions::thread_count() const { return threads > 0 ? threads : available_cores(); }
 
 LoadedModel load_model(const RunOptions& options) {
-  if (options.dtype == "bf16") fail(ErrorKind::unsupported, "--dtype bf16: bf16 runs are not supported yet; expected f32");
+  if (options.dtype == "bf16")
+    fail(ErrorKind::unsupported, "--dtype bf16: bf16 runs are not supported yet; expected f32");
   if (options.dtype != "f32") fail(ErrorKind::invalid_input, "--dtype " + options.dtype + ": expected f32");
   if (options.device.starts_with("cuda"))
     fail(ErrorKind::unsupported, "--device " + options.device + ": the operators have no CUDA twins yet; expected cpu");
-  if (options.device != "cpu") fail(ErrorKind::invalid_input, "--device " + options.device + ": expected cpu or cuda[:N]");
+  if (options.device != "cpu")
+    fail(ErrorKind::invalid_input, "--device " + options.device + ": expected cpu or cuda[:N]");
   LoadedModel model;
   model.config = read_config(options.model, options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt);
   model.loaded = load_weights(model.config, options.model, DType::f32);

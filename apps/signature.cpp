@@ -1,5 +1,5 @@
-// fulgur signature: a fixed tiny model with seeded weights takes training steps and generates tokens; one hash of losses,
-// tokens and weights says whether any number changed. Equal on every instruction set.
+// fulgur signature: a fixed tiny model with seeded weights takes training steps and generates tokens; one hash of
+// losses, tokens and weights says whether any number changed. Equal on every instruction set.
 #include <cstdio>
 #include <cstring>
 
@@ -53,8 +53,7 @@ void add_bytes(std::string& to, const void* from, size_t size) { to.append(stati
 
 std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& stream) {
   const RunConfig run = signature_run();
-  Arena scratch(memory.activations.data(), memory.scratch_bytes, {});
-  Arena tape(memory.activations.data() + (memory.scratch_bytes + 255) / 256 * 256, memory.tape_bytes, {});
+  Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
   PackedRows rows(documents(config.vocab_size), run.sequence, 5);
   std::string numbers;
@@ -68,11 +67,14 @@ std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& s
 }
 
 std::string generated(const ModelConfig& config, const ModelWeights& weights, int threads) {
-  Engine engine(config, weights, {.sequences = 1, .tokens = kPrompt + kGenerated, .threads = threads, .limits = {.rows = 64, .chunk = 50}});
+  Engine engine(
+      config, weights,
+      {.sequences = 1, .tokens = kPrompt + kGenerated, .threads = threads, .limits = {.rows = 64, .chunk = 50}});
   std::vector<int32_t> prompt;
   for (int64_t i = 0; i < kPrompt; ++i) prompt.push_back(int32_t(i * 7 % config.vocab_size));
   Sequence sequence = engine.begin(prompt);
-  sequence.new_tokens = kGenerated, sequence.sampling = {.temperature = 0.8f, .top_k = 0, .top_p = 0.95f, .min_p = 0, .seed = 3};
+  sequence.new_tokens = kGenerated,
+  sequence.sampling = {.temperature = 0.8f, .top_k = 0, .top_p = 0.95f, .min_p = 0, .seed = 3};
   Sequence* const running[] = {&sequence};
   while (sequence.new_tokens > 0) engine.step(running);
   std::string numbers;

@@ -95,6 +95,7 @@ struct TrainOptions {
 std::string tokenizer_config() {
   return nlohmann::ordered_json{{"tokenizer_class", "PreTrainedTokenizerFast"},
                                 {"add_prefix_space", false},
+                                {"add_bos_token", true},
                                 {"bos_token", kOurSpecialTokens[0]},
                                 {"eos_token", kOurSpecialTokens[1]},
                                 {"pad_token", kOurSpecialTokens[3]},

@@ -18,7 +18,8 @@ struct TrainOptions {
 };
 
 void run_train(const TrainOptions& o) {
-  if (o.resume) fail(ErrorKind::unsupported, "--resume: going on from a checkpoint is not supported yet; expected a new run.dir");
+  if (o.resume)
+    fail(ErrorKind::unsupported, "--resume: going on from a checkpoint is not supported yet; expected a new run.dir");
   const RunConfig run = read_run_config(o.config, o.settings);
   const TrainReport report = train(run);
   std::printf("%s", loss_curve(report.losses, 60, 12).c_str());
@@ -33,7 +34,8 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "Trains a model as a TOML file says (docs/formats.md)");
   command->add_option("CONFIG", options->config, "TOML file")->required();
-  command->add_option("--set", options->settings, "section.key=value, overrides the file; may be given several times")->allow_extra_args(false);
+  command->add_option("--set", options->settings, "section.key=value, overrides the file; may be given several times")
+      ->allow_extra_args(false);
   command->add_flag("--resume", options->resume, "go on from the newest checkpoint (comes later)");
   command->callback([options] { run_train(*options); });
 }

@@ -1,4 +1,5 @@
-// Tensors as windows, random numbers by their published vectors, threads that run every item once, errors and their codes.
+// Tensors as windows, random numbers by their published vectors, threads that run every item once, errors and their
+// codes.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -51,14 +52,16 @@ TEST(Tensor, bf16_rounds_to_nearest_even_and_keeps_nan) {
   EXPECT_EQ(bf16(__builtin_bit_cast(float, 0x3f808000u)).bits, 0x3f80);  // half way: to even
   EXPECT_EQ(bf16(__builtin_bit_cast(float, 0x3f818000u)).bits, 0x3f82);
   EXPECT_EQ(bf16(__builtin_bit_cast(float, 0x3f808001u)).bits, 0x3f81);
-  EXPECT_TRUE(float(bf16(__builtin_bit_cast(float, 0x7f800001u))) != float(bf16(__builtin_bit_cast(float, 0x7f800001u))));
+  EXPECT_TRUE(float(bf16(__builtin_bit_cast(float, 0x7f800001u))) !=
+              float(bf16(__builtin_bit_cast(float, 0x7f800001u))));
 }
 
 // Known answers of Random123's philox4x32-10.
 TEST(Random, philox_known_answers) {
   EXPECT_EQ(philox(0, 0, 0), (PhiloxBlock{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   EXPECT_EQ(philox(~0ull, ~0ull, ~0ull), (PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(philox(0x299f31d0a4093822, 0x85a308d3243f6a88, 0x0370734413198a2e), (PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  EXPECT_EQ(philox(0x299f31d0a4093822, 0x85a308d3243f6a88, 0x0370734413198a2e),
+            (PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
   EXPECT_EQ(fnv1a64(""), 0xcbf29ce484222325u);
   EXPECT_EQ(fnv1a64("a"), 0xaf63dc4c8601ec8cu);
 }

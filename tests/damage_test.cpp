@@ -113,6 +113,9 @@ TEST_F(Damage, ByHandInTheFiles) {
   expect_exits(3, 3, "lm_head.weight");
   spill(model_ / "model.safetensors.index.json", R"({"weight_map": {"lm_head.weight": "elsewhere.safetensors"}})");
   expect_exits(0, 3, "elsewhere.safetensors");
+  spill(model_ / "model.safetensors.index.json",
+        "{\"weight_map\": {\"lm_head.weight\": \"" + std::string(300, 'x') + "\"}}");
+  expect_exits(0, 3, "xxx");
   restore();
   fs::remove(config_);
   expect_exits(3, 3, "config.json");
@@ -122,6 +125,7 @@ TEST_F(Damage, ByHandInTheFiles) {
 
 TEST_F(Damage, ByHandInTheConfiguration) {
   with_config("{", "[", 3, 3, "JSON");
+  with_config("61", std::string(300000, '[') + std::string(300000, ']'), 3, 3, "nested");
   with_config("minimax_text_01", "minimax_text_02", 2, 2, "minimax_text_02");
   with_config("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", 2, 2, "num_attention_heads is 0");
   with_config("\"num_attention_heads\": 4", "\"num_attention_heads\": 8", 0, 3, "expected F32 [64]");

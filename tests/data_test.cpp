@@ -1,4 +1,5 @@
-// Text to packed rows: documents and their borders, every token predicted once, an order that is a function of the seed.
+// Text to packed rows: documents and their borders, every token predicted once, an order that is a function of the
+// seed.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -12,7 +13,9 @@ namespace {
 
 TEST(Documents, are_split_at_their_lines) {
   const std::vector<std::string> want{"one\ntwo\n", " three <|endoftext|> not a line\n", "four"};
-  EXPECT_EQ(split_documents("one\ntwo\n<|endoftext|>\n three <|endoftext|> not a line\n<|endoftext|>\r\n<|endoftext|>\nfour"), want);
+  EXPECT_EQ(
+      split_documents("one\ntwo\n<|endoftext|>\n three <|endoftext|> not a line\n<|endoftext|>\r\n<|endoftext|>\nfour"),
+      want);
   EXPECT_TRUE(split_documents("<|endoftext|>\n").empty());
 }
 
@@ -58,7 +61,8 @@ TEST(PackedRows, every_token_of_an_epoch_is_seen_once_and_predicted_in_its_docum
       EXPECT_EQ(row.positions[t], int64_t(t) - row.begin[piece]);
       seen.insert(row.tokens[t]);
       predicted += row.targets[t] >= 0;
-      const bool ends = std::find(documents.begin.begin(), documents.begin.end(), row.tokens[t] + 1) != documents.begin.end();
+      const bool ends =
+          std::find(documents.begin.begin(), documents.begin.end(), row.tokens[t] + 1) != documents.begin.end();
       EXPECT_EQ(row.targets[t], ends ? -1 : row.tokens[t] + 1);
       if (t > 0 && row.positions[t] > 0) {
         EXPECT_EQ(row.tokens[t], row.tokens[t - 1] + 1);
@@ -85,7 +89,8 @@ TEST(Corpus, frames_counts_and_repeats) {
   const std::string folder = std::string(FULGUR_SOURCE) + "/data/tiny";
   const Scratch scratch;
   spill(scratch / "t.txt", "Hello\n<|endoftext|>\n<end_of_document>");
-  const RunCorpus corpus = read_run_corpus(folder + "/tokenizer", {{(scratch / "t.txt").string(), 2}}, {{(scratch / "t.txt").string(), 1}});
+  const RunCorpus corpus =
+      read_run_corpus(folder + "/tokenizer", {{(scratch / "t.txt").string(), 2}}, {{(scratch / "t.txt").string(), 1}});
   EXPECT_EQ(corpus.vocab_size, 512);
   EXPECT_EQ(corpus.validation.bytes, 6 + 17);
   EXPECT_EQ(corpus.training.bytes, 2 * (6 + 17));
@@ -94,7 +99,8 @@ TEST(Corpus, frames_counts_and_repeats) {
     const auto tokens = corpus.training.documents.document(d);
     EXPECT_EQ(tokens.front(), corpus.begin_of_sentence);
     EXPECT_EQ(tokens.back(), corpus.end_of_document);
-    for (size_t i = 1; i + 1 < tokens.size(); ++i) EXPECT_LT(tokens[i], corpus.begin_of_sentence) << "text does not become a special token";
+    for (size_t i = 1; i + 1 < tokens.size(); ++i)
+      EXPECT_LT(tokens[i], corpus.begin_of_sentence) << "text does not become a special token";
   }
 }
 

@@ -1,9 +1,10 @@
 // label: slow
 // Chunks, threads and neighbours leave every byte of a sequence's hidden rows and logits as they are.
+#include "generate/engine.h"
+
 #include <gtest/gtest.h>
 
 #include "base/random.h"
-#include "generate/engine.h"
 #include "tests/tiny_model.h"
 
 namespace fulgur::tests {
@@ -19,7 +20,8 @@ std::vector<int32_t> random_tokens(uint64_t seed, int64_t count, int64_t vocab) 
 struct Rows {
   Buffer memory;
   Trace trace;
-  Rows(const ModelConfig& c, int64_t tokens) : memory(size_t(tokens * (c.width + c.vocab_size) * 4), Purpose::workspace) {
+  Rows(const ModelConfig& c, int64_t tokens)
+      : memory(size_t(tokens * (c.width + c.vocab_size) * 4), Purpose::workspace) {
     trace.hidden = memory.tensor(DType::f32, {tokens, c.width});
     trace.logits = contiguous(memory.data() + trace.hidden.bytes(), DType::f32, {}, {tokens, c.vocab_size});
   }
@@ -29,7 +31,12 @@ struct Rows {
 constexpr int64_t kTokens = 150;
 
 std::vector<std::byte> run(const TinyModel& m, const std::vector<int32_t>& tokens, int64_t chunk, int threads) {
-  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = kTokens, .traces = true, .threads = threads, .limits = {.rows = kTokens, .chunk = chunk}});
+  Engine engine(m.config, m.weights,
+                {.sequences = 1,
+                 .tokens = kTokens,
+                 .traces = true,
+                 .threads = threads,
+                 .limits = {.rows = kTokens, .chunk = chunk}});
   Rows rows(m.config, kTokens);
   Sequence sequence = engine.begin(tokens);
   sequence.trace = &rows.trace;
@@ -43,22 +50,31 @@ TEST(Engine, chunks_and_threads_change_no_byte) {
   const std::vector<int32_t> tokens = random_tokens(1, kTokens, m.config.vocab_size);
   const std::vector<std::byte> whole = run(m, tokens, kTokens, 1);
   for (const int64_t chunk : {1, 17, 63, 64, 65, 128, 150})
-    for (const int threads : {1, 2}) EXPECT_EQ(run(m, tokens, chunk, threads), whole) << "chunk " << chunk << ", threads " << threads;
+    for (const int threads : {1, 2})
+      EXPECT_EQ(run(m, tokens, chunk, threads), whole) << "chunk " << chunk << ", threads " << threads;
 }
 
 // The sequence among up to three others of random lengths and chunks, which start and end while it runs.
 TEST(Engine, neighbours_change_no_byte) {
   const TinyModel m(tiny_config(), DType::f32, 8);
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    const auto draw = [&](uint64_t i, int64_t from, int64_t to) { return from + int64_t(philox(seed, i, 9)[0] % uint64_t(to - from + 1)); };
+    const auto draw = [&](uint64_t i, int64_t from, int64_t to) {
+      return from + int64_t(philox(seed, i, 9)[0] % uint64_t(to - from + 1));
+    };
     const std::vector<int32_t> tokens = random_tokens(seed, kTokens, m.config.vocab_size);
     const std::vector<std::byte> alone = run(m, tokens, kTokens, 1);
 
-    Engine engine(m.config, m.weights, {.sequences = 4, .tokens = 1000, .traces = true, .threads = 2, .limits = {.rows = 90, .chunk = draw(0, 1, 70)}});
+    Engine engine(m.config, m.weights,
+                  {.sequences = 4,
+                   .tokens = 1000,
+                   .traces = true,
+                   .threads = 2,
+                   .limits = {.rows = 90, .chunk = draw(0, 1, 70)}});
     Rows rows(m.config, kTokens);
     std::vector<Sequence> others;
     for (uint64_t i = 0; i < 3; ++i) {
-      others.push_back(engine.begin(random_tokens(100 + seed * 3 + i, draw(10 + i, 1, 140), m.config.vocab_size), i + 1));
+      others.push_back(
+          engine.begin(random_tokens(100 + seed * 3 + i, draw(10 + i, 1, 140), m.config.vocab_size), i + 1));
       others.back().new_tokens = draw(20 + i, 0, 60);
     }
     Sequence sequence = engine.begin(tokens);
@@ -85,9 +101,12 @@ TEST(Engine, neighbours_change_no_byte) {
 TEST(Engine, sampled_tokens_do_not_depend_on_neighbours) {
   const TinyModel m(tiny_config(), DType::f32, 9);
   const auto generate = [&](bool with_neighbour) {
-    Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 400, .threads = 1, .limits = {.rows = 64, .chunk = 20}});
-    Sequence one = engine.begin(random_tokens(3, 70, m.config.vocab_size), 5), two = engine.begin(random_tokens(4, 33, m.config.vocab_size), 6);
-    for (Sequence* s : {&one, &two}) s->new_tokens = 40, s->sampling = {.temperature = 0.9f, .top_k = 30, .top_p = 0.95f, .seed = 11};
+    Engine engine(m.config, m.weights,
+                  {.sequences = 2, .tokens = 400, .threads = 1, .limits = {.rows = 64, .chunk = 20}});
+    Sequence one = engine.begin(random_tokens(3, 70, m.config.vocab_size), 5),
+             two = engine.begin(random_tokens(4, 33, m.config.vocab_size), 6);
+    for (Sequence* s : {&one, &two})
+      s->new_tokens = 40, s->sampling = {.temperature = 0.9f, .top_k = 30, .top_p = 0.95f, .seed = 11};
     std::vector<Sequence*> running{&one};
     if (with_neighbour) running.insert(running.begin(), &two);
     while (one.new_tokens > 0) engine.step(running);

@@ -83,6 +83,7 @@ std::vector<Damage> damages() {
       {"a zero byte", std::string("{}\0{", 4), "", {"JSON", "byte 2"}},
       {"bad utf-8", "{\"w\xff\":" + good + "}", eight, {"JSON"}},
       {"no object", "[1]", eight, {"{"}},
+      {"nested deeply", "{\"w\":" + std::string(200000, '['), "", {"nested"}},
       {"spaces before", " {\"w\":" + good + "}", eight, {"{"}},
       {"same name twice", "{\"w\":" + good + ",\"w\":" + good + "}", eight, {"\"w\"", "twice"}},
       {"same key twice",

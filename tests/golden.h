@@ -21,7 +21,9 @@ struct Golden {
         loaded(load_weights(config, folder(name), DType::f32)),
         expected(Safetensors::open(folder(name) / "golden.safetensors")) {}
 
-  static std::filesystem::path folder(const std::string& name) { return std::filesystem::path(FULGUR_SOURCE) / "tests/golden" / name; }
+  static std::filesystem::path folder(const std::string& name) {
+    return std::filesystem::path(FULGUR_SOURCE) / "tests/golden" / name;
+  }
   std::vector<float> floats(const std::string& name) const {
     const StoredTensor& t = expected.at(name);
     std::vector<float> values(size_t(t.count()));

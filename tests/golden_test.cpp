@@ -1,11 +1,12 @@
 // The published model's numbers: logits, hidden rows, routing and states of the goldens, and our plain f64 forward
 // against both (bounds of docs/numerics.md).
+#include "tests/golden.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "generate/current_state.h"
-#include "tests/golden.h"
 #include "tests/plain_model.h"
 
 namespace fulgur::tests {
@@ -15,7 +16,8 @@ constexpr double kLogitBound = 2e-5, kStateBound = 2e-6;
 
 double largest_gap(const float* have, const float* want, int64_t n) {
   double gap = 0;
-  for (int64_t i = 0; i < n; ++i) gap = std::max(gap, std::isfinite(have[i]) ? std::abs(double(have[i]) - double(want[i])) : INFINITY);
+  for (int64_t i = 0; i < n; ++i)
+    gap = std::max(gap, std::isfinite(have[i]) ? std::abs(double(have[i]) - double(want[i])) : INFINITY);
   return gap;
 }
 
@@ -25,7 +27,11 @@ class Documents {
   Documents(const Golden& golden, const std::vector<std::vector<int32_t>>& documents)
       : golden_(golden),
         engine_(golden.config, golden.loaded.weights,
-                {.sequences = int64_t(documents.size()), .tokens = 2000, .traces = true, .threads = 2, .limits = {.rows = 128, .chunk = 64}}) {
+                {.sequences = int64_t(documents.size()),
+                 .tokens = 2000,
+                 .traces = true,
+                 .threads = 2,
+                 .limits = {.rows = 128, .chunk = 64}}) {
     for (const auto& d : documents) {
       rows_.push_back(std::make_unique<EngineRows>(golden.config, int64_t(d.size())));
       sequences_.push_back(engine_.begin(d));
@@ -49,7 +55,8 @@ class Documents {
 
 double state_gap(const std::vector<double>& have, const std::vector<float>& want) {
   double gap = 0, size = 0;
-  for (size_t i = 0; i < want.size(); ++i) gap += std::pow(have[i] - double(want[i]), 2), size += std::pow(double(want[i]), 2);
+  for (size_t i = 0; i < want.size(); ++i)
+    gap += std::pow(have[i] - double(want[i]), 2), size += std::pow(double(want[i]), 2);
   return std::sqrt(gap / size);
 }
 
@@ -70,21 +77,24 @@ TEST(Golden, tiny) {
   const std::vector<float> logits = golden.floats("logits_remote"), hidden = golden.floats("hidden_remote_4");
   EXPECT_LE(largest_gap(run.rows().logits(0), logits.data(), int64_t(logits.size())), kLogitBound);
   EXPECT_LE(largest_gap(run.rows().hidden(0), hidden.data(), int64_t(hidden.size())), kLogitBound);
-  for (const int64_t layer : {0, 1, 3}) EXPECT_LE(state_gap(run.state(layer), golden.floats("state_remote_" + std::to_string(layer))), kStateBound);
+  for (const int64_t layer : {0, 1, 3})
+    EXPECT_LE(state_gap(run.state(layer), golden.floats("state_remote_" + std::to_string(layer))), kStateBound);
 }
 
 TEST(Golden, small) {
   const Golden golden("text01_small");
   const ModelConfig& c = golden.config;
   const Documents run(golden, {golden.ints("input_ids")});
-  const std::vector<float> logits = golden.floats("logits"), hidden = golden.floats("hidden"), weights = golden.floats("weights");
+  const std::vector<float> logits = golden.floats("logits"), hidden = golden.floats("hidden"),
+                           weights = golden.floats("weights");
   const std::vector<int32_t> rows = golden.ints("rows"), experts = golden.ints("experts");
   EXPECT_LE(largest_gap(run.rows().logits(0), logits.data(), int64_t(logits.size())), kLogitBound);
   for (size_t i = 0; i < rows.size(); ++i) {
     EXPECT_LE(largest_gap(run.rows().hidden(rows[i]), &hidden[i * size_t(c.width)], c.width), kLogitBound);
     for (size_t layer = 0; layer < size_t(c.layers); ++layer) {
       const size_t at = (layer * rows.size() + i) * size_t(c.experts_per_token);
-      const Tensor chosen = run.rows().trace.experts[layer].rows(rows[i], rows[i] + 1), weight = run.rows().trace.weights[layer].rows(rows[i], rows[i] + 1);
+      const Tensor chosen = run.rows().trace.experts[layer].rows(rows[i], rows[i] + 1),
+                   weight = run.rows().trace.weights[layer].rows(rows[i], rows[i] + 1);
       for (size_t slot = 0; slot < size_t(c.experts_per_token); ++slot) {
         EXPECT_EQ(chosen.elements<int32_t>()[slot], experts[at + slot]);
         EXPECT_LE(std::abs(double(weight.elements<float>()[slot]) - double(weights[at + slot])), kLogitBound);
@@ -117,7 +127,8 @@ TEST(Golden, plain_model_agrees) {
     const Rows logits = PlainModel(golden.config, golden.loaded.weights).forward(ids).logits;
     double gap = 0;
     for (size_t t = 0; t < ids.size(); ++t)
-      for (size_t i = 0; i < logits[t].size(); ++i) gap = std::max(gap, std::abs(logits[t][i] - double(want[t * logits[t].size() + i])));
+      for (size_t i = 0; i < logits[t].size(); ++i)
+        gap = std::max(gap, std::abs(logits[t][i] - double(want[t * logits[t].size() + i])));
     EXPECT_LE(gap, 1e-6) << name;  // the goldens are rounded to f32
   }
 }

@@ -18,7 +18,8 @@ namespace {
 // One micro-batch of one row in memory of its own.
 template <class T>
 struct Step {
-  Buffer scratch_memory{size_t(64) << 20, Purpose::activations}, tape_memory{size_t(64) << 20, Purpose::activations}, grads_memory;
+  Buffer scratch_memory{size_t(64) << 20, Purpose::activations}, tape_memory{size_t(64) << 20, Purpose::activations},
+      grads_memory;
   Arena scratch{scratch_memory.data(), scratch_memory.bytes(), {}}, tape{tape_memory.data(), tape_memory.bytes(), {}};
   Stream stream{{}, 2};
   ModelWeights grads;
@@ -32,21 +33,18 @@ struct Step {
     const MicroBatch micro = micro_batch_of(exec, rows);
     int64_t counted = 0;
     for (const int32_t t : row.targets) counted += t >= 0;
-    const auto number = [](double& value) { return contiguous(reinterpret_cast<std::byte*>(&value), DType::f64, {}, {1}); };
+    const auto number = [](double& value) {
+      return contiguous(reinterpret_cast<std::byte*>(&value), DType::f64, {}, {1});
+    };
     const int64_t window = int64_t(row.tokens.size()) / 2;
-    micro_step(exec, w, grads, micro, 1.0 / double(counted), {.loss = number(balance_loss), .window = window, .scale = alpha / 2}, number(loss));
+    micro_step(exec, w, grads, micro, 1.0 / double(counted),
+               {.loss = number(balance_loss), .window = window, .scale = alpha / 2}, number(loss));
   }
 };
 
 PackedRow row_of(const std::vector<std::vector<int32_t>>& documents) {
   PackedRow row;
-  for (const auto& d : documents) {
-    row.begin.push_back(int32_t(row.tokens.size()));
-    for (size_t i = 0; i < d.size(); ++i) {
-      row.tokens.push_back(d[i]), row.positions.push_back(int64_t(i));
-      row.targets.push_back(i + 1 < d.size() ? d[i + 1] : -1);
-    }
-  }
+  for (const auto& d : documents) append_document(row, d);
   return row;
 }
 
@@ -64,7 +62,8 @@ TEST(Gradient, golden) {
     read_as(DType::f32, reinterpret_cast<std::byte*>(values.data()), t);
     const float* have = p.view.elements<float>();
     double gap = 0, size = 0;
-    for (size_t i = 0; i < values.size(); ++i) gap += std::pow(double(have[i]) - double(values[i]), 2), size += std::pow(double(values[i]), 2);
+    for (size_t i = 0; i < values.size(); ++i)
+      gap += std::pow(double(have[i]) - double(values[i]), 2), size += std::pow(double(values[i]), 2);
     EXPECT_LE(std::sqrt(gap / size), 1e-5) << p.checkpoint_name;
     worst = std::max(worst, std::sqrt(gap / size));
   }
@@ -80,7 +79,8 @@ void expect_central_differences(bool post_norm) {
   std::vector<std::vector<int32_t>> documents;
   for (const int64_t length : {1, 70, 29}) {
     documents.emplace_back();
-    for (int64_t i = 0; i < length; ++i) documents.back().push_back(int32_t(philox(uint64_t(length), uint64_t(i), 0)[0] % 97));
+    for (int64_t i = 0; i < length; ++i)
+      documents.back().push_back(int32_t(philox(uint64_t(length), uint64_t(i), 0)[0] % 97));
   }
   const PackedRow row = row_of(documents);
   const double alpha = 0.05, h = 1e-5;

@@ -83,7 +83,8 @@ Vector PlainModel::rotated(const Vector& x, int64_t heads, int64_t position) con
   const int64_t half = config_.rotary_dim / 2;
   for (int64_t h = 0; h < heads; ++h)
     for (int64_t i = 0; i < half; ++i) {
-      const double angle = double(position) * std::pow(config_.rope_theta, -2.0 * double(i) / double(config_.rotary_dim));
+      const double angle =
+          double(position) * std::pow(config_.rope_theta, -2.0 * double(i) / double(config_.rotary_dim));
       const size_t low = size_t(h * config_.head_dim + i), high = low + size_t(half);
       y[low] = x[low] * std::cos(angle) - x[high] * std::sin(angle);
       y[high] = x[high] * std::cos(angle) + x[low] * std::sin(angle);
@@ -122,7 +123,8 @@ Vector PlainModel::experts(int layer, const std::string& name, const Vector& b, 
   order.resize(size_t(config_.experts_per_token));
   Vector weights;
   double sum = 0;
-  for (const int e : order) weights.push_back(std::exp(logits[size_t(e)] - logits[size_t(order[0])])), sum += weights.back();
+  for (const int e : order)
+    weights.push_back(std::exp(logits[size_t(e)] - logits[size_t(order[0])])), sum += weights.back();
   Vector y(b.size());
   for (size_t s = 0; s < order.size(); ++s) {
     weights[s] /= sum;
@@ -151,14 +153,16 @@ PlainResult PlainModel::forward(const std::vector<int32_t>& ids) const {
     for (const Vector& row : x) a.push_back(norm(norm_name, row, config_.norm_eps));
     const Rows y = branch(a);
     for (size_t t = 0; t < x.size(); ++t)
-      for (size_t i = 0; i < x[t].size(); ++i) x[t][i] = r.alpha * (config_.post_norm ? a[t][i] : x[t][i]) + r.beta * y[t][i];
+      for (size_t i = 0; i < x[t].size(); ++i)
+        x[t][i] = r.alpha * (config_.post_norm ? a[t][i] : x[t][i]) + r.beta * y[t][i];
   };
   for (int l = 0; l < int(config_.layers); ++l) {
     const std::string name = "model.layers." + std::to_string(l) + ".";
     const bool is_lightning = config_.attention[size_t(l)] == AttentionKind::lightning;
-    half(name + "input_layernorm.weight", is_lightning ? config_.lightning_residual : config_.softmax_residual, [&](const Rows& a) {
-      return is_lightning ? lightning(l, name + "self_attn.", a, result) : softmax(name + "self_attn.", a);
-    });
+    half(name + "input_layernorm.weight", is_lightning ? config_.lightning_residual : config_.softmax_residual,
+         [&](const Rows& a) {
+           return is_lightning ? lightning(l, name + "self_attn.", a, result) : softmax(name + "self_attn.", a);
+         });
     half(name + "post_attention_layernorm.weight", config_.moe_residual, [&](const Rows& b) {
       Rows y;
       for (const Vector& row : b) y.push_back(experts(l, name + "block_sparse_moe.", row, result));

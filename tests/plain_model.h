@@ -15,10 +15,10 @@ using Vector = std::vector<double>;
 using Rows = std::vector<Vector>;
 
 struct PlainResult {
-  Rows hidden, logits;                        // [tokens][width], [tokens][vocab]
-  std::map<int, std::vector<Rows>> states;    // of lightning layers: [heads][head_dim][head_dim]
+  Rows hidden, logits;                                 // [tokens][width], [tokens][vocab]
+  std::map<int, std::vector<Rows>> states;             // of lightning layers: [heads][head_dim][head_dim]
   std::vector<std::vector<std::vector<int>>> experts;  // [layers][tokens][k]
-  std::vector<Rows> weights;                  // [layers][tokens][k]
+  std::vector<Rows> weights;                           // [layers][tokens][k]
 };
 
 class PlainModel {

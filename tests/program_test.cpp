@@ -35,7 +35,8 @@ std::string ids_of_small(int64_t count) {
 TEST(Program, logits_keep_their_bytes) {
   if (program().empty()) GTEST_SKIP() << "the program is not built";
   const Scratch scratch;
-  const std::string model = golden_folder("text01_small").string(), ids = ids_of_small(300), out = (scratch / "out").string();
+  const std::string model = golden_folder("text01_small").string(), ids = ids_of_small(300),
+                    out = (scratch / "out").string();
   const auto logits = [&](const std::vector<std::string>& more) {
     std::vector<std::string> arguments{"logits", model, "--ids", ids, "--out", out, "--states"};
     arguments.insert(arguments.end(), more.begin(), more.end());
@@ -48,7 +49,8 @@ TEST(Program, logits_keep_their_bytes) {
     choose(isa);
     for (const std::string chunk : {"1", "17", "63", "64", "65", "256", "300"})
       for (const std::string threads : {"1", "2"})
-        EXPECT_TRUE(logits({"--chunk", chunk, "--threads", threads}) == whole) << "chunk " << chunk << ", threads " << threads << ", ISA " << isa;
+        EXPECT_TRUE(logits({"--chunk", chunk, "--threads", threads}) == whole)
+            << "chunk " << chunk << ", threads " << threads << ", ISA " << isa;
   }
   choose("");
 }
@@ -59,9 +61,12 @@ TEST(Program, imposed_routing_of_the_own_run_changes_nothing) {
   const std::string model = golden_folder("text01_small").string(), ids = ids_of_small(100);
   const std::string own = (scratch / "own").string(), imposed = (scratch / "imposed").string();
   expect_exit(run_program({"logits", model, "--ids", ids, "--out", own, "--states"}, scratch / "run"), 0);
-  expect_exit(run_program({"logits", model, "--ids", ids, "--out", imposed, "--states", "--routing", own}, scratch / "run"), 0);
+  expect_exit(
+      run_program({"logits", model, "--ids", ids, "--out", imposed, "--states", "--routing", own}, scratch / "run"), 0);
   EXPECT_TRUE(slurp(own) == slurp(imposed));
-  expect_exit(run_program({"logits", model, "--ids", ids_of_small(99), "--out", imposed, "--routing", own}, scratch / "run"), 3);
+  expect_exit(
+      run_program({"logits", model, "--ids", ids_of_small(99), "--out", imposed, "--routing", own}, scratch / "run"),
+      3);
 }
 
 // configs/tiny.toml from the source folder, where its data lies.
@@ -111,8 +116,11 @@ TEST(Program, a_trained_model_is_read_back_and_continues_text) {
   EXPECT_EQ(generate({"--temperature", "0"}), generate({"--top-k", "1", "--seed", "9"}));
   // Going on from it starts from its weights.
   const std::string again = (scratch / "again").string();
-  spill(scratch / "more.toml", "[model]\npath = \"" + model + "\"\n[data]\ntrain = [\"data/tiny/train.txt\"]\ntokenizer = \"data/tiny/tokenizer\"\n"
-                               "[train]\nsteps = 1\nsequence = 64\ntokens_per_step = 128\nlr = 1e-9\n[run]\ndir = \"" + again + "\"\n");
+  spill(scratch / "more.toml",
+        "[model]\npath = \"" + model +
+            "\"\n[data]\ntrain = [\"data/tiny/train.txt\"]\ntokenizer = \"data/tiny/tokenizer\"\n"
+            "[train]\nsteps = 1\nsequence = 64\ntokens_per_step = 128\nlr = 1e-9\n[run]\ndir = \"" +
+            again + "\"\n");
   expect_exit(run_program({"train", (scratch / "more.toml").string()}, scratch / "o"), 0);
 }
 
@@ -123,7 +131,8 @@ TEST(Program, one_signature) {
   EXPECT_EQ(natural.size(), std::string("f32 0123456789abcdef\n").size());
   for (const std::string& isa : instruction_sets(scratch)) {
     choose(isa);
-    for (const std::string threads : {"1", "2"}) EXPECT_EQ(run_program({"signature", "--threads", threads}, scratch / "s").out, natural) << isa;
+    for (const std::string threads : {"1", "2"})
+      EXPECT_EQ(run_program({"signature", "--threads", threads}, scratch / "s").out, natural) << isa;
   }
   choose("");
 }
@@ -138,7 +147,8 @@ TEST(Program, refusals_are_one_line_with_the_code_of_the_contract) {
   if (program().empty()) GTEST_SKIP() << "the program is not built";
   std::filesystem::current_path(FULGUR_SOURCE);
   const Scratch scratch;
-  const std::string model = golden_folder("text01_tiny").string(), out = (scratch / "x").string(), dir = "run.dir=" + (scratch / "run").string();
+  const std::string model = golden_folder("text01_tiny").string(), out = (scratch / "x").string(),
+                    dir = "run.dir=" + (scratch / "run").string();
   const std::vector<Refusal> refusals{
       {2, {}, "subcommand"},
       {2, {"fly"}, "fly"},
@@ -163,7 +173,10 @@ TEST(Program, refusals_are_one_line_with_the_code_of_the_contract) {
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "model.vocab_size=100"}, "vocab_size"},
       {2, {"train", "configs/tiny.toml", "--set", "run.dir=tests"}, "exists"},
       {3, {"train", "configs/tiny.toml", "--set", dir, "--set", "data.train=[\"nowhere.txt\"]"}, "nowhere.txt"},
-      {4, {"train", "configs/tiny.toml", "--set", dir, "--set", "model.num_local_experts=60000", "--set", "model.intermediate_size=1000000"}, "bytes"},
+      {4,
+       {"train", "configs/tiny.toml", "--set", dir, "--set", "model.num_local_experts=60000", "--set",
+        "model.intermediate_size=1000000"},
+       "bytes"},
   };
   for (const Refusal& r : refusals) {
     const Finished finished = run_program(r.arguments, scratch / "run_output");

@@ -265,7 +265,9 @@ TEST(Isa, IsAmongWhatTheCpuHas) {
 TEST(Isa, IsPickedByTheEnvironment) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fresh process, since isa() keeps its first answer
   for (const Isa wish : {Isa::avx2, Isa::avx512}) {
-    if (has(wish)) EXPECT_EXIT(pick_and_exit(name_of(wish)), testing::ExitedWithCode(0), name_of(wish));
+    if (has(wish)) {
+      EXPECT_EXIT(pick_and_exit(name_of(wish)), testing::ExitedWithCode(0), name_of(wish));
+    }
   }
   for (const char* wrong : {"amx", "sse2", "generic"})
     EXPECT_EXIT(pick_and_exit(wrong), testing::ExitedWithCode(2), "allowed here: .*or unset");

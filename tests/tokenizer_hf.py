@@ -1,4 +1,4 @@
-"""Trains a tokenizer with fulgur and checks that Hugging Face's tokenizers gives equal ids and texts with the same file.
+"""Trains a tokenizer with fulgur; Hugging Face's tokenizers must give equal ids and texts with the same file.
 
 usage: tokenizer_hf.py FULGUR TEXT...   exit 77 (skipped) where the tokenizers package is missing.
 """
@@ -20,8 +20,8 @@ BLOCKS = [(0x20, 0x7E), (0x20, 0x7E), (0x09, 0x0D), (0x1C, 0x20), (0x80, 0x24F),
           (0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x20CF),
           (0x2150, 0x218F), (0x3000, 0x30FF), (0x4E00, 0x4FFF), (0xAC00, 0xACFF), (0xF900, 0xFB4F), (0x1D400, 0x1D7FF),
           (0x1F300, 0x1F64F)]
-SNIPPETS = ["'s", "'S", "'ll", "'LL", "'re", "'Ve", "'d", "'\u017f", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "/",
-            "/\n", "a", "A", "\u01c5", "\u02b0", "\u0301", "\u4e2d", "1", "12", "123", "\u00bd", "_", "<", "<pad>"]
+SNIPPETS = ["'s", "'S", "'ll", "'LL", "'re", "'Ve", "'d", "'\u017f", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000",
+            "/", "/\n", "a", "A", "\u01c5", "\u02b0", "\u0301", "\u4e2d", "1", "12", "123", "\u00bd", "_", "<", "<pad>"]
 
 
 def random_text(rng):
@@ -40,7 +40,7 @@ def run(*arguments):
 
 
 def check(program, model, texts, reference, special):
-    """Each text by itself would start the program each time, so they go in one JSON-free file with a rare separator."""
+    """All texts in one file, since each by itself would start the program anew."""
     reference.encode_special_tokens = not special
     separator = "\n\x00\n"
     joined = separator.join(texts)

@@ -1,14 +1,11 @@
 // Tokenizer: ids as published for four vocabularies, every rule by itself, and files that must be refused.
 #include "text/tokenizer.h"
 
-#include <unicode/normalizer2.h>
-
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "tests/scratch.h"
-#include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
@@ -294,83 +291,6 @@ TEST(BytePairs, a_very_long_word_ends) {
   vocabulary.tokens.push_back("aa");
   const Ids ids = Tokenizer(vocabulary).encode(std::string(2'000'001, 'a'), SpecialTokens::as_text);
   EXPECT_EQ(ids.size(), 1'000'001u);
-}
-
-std::vector<std::string> pieces(const PreTokenizer& rules, const std::string& text) {
-  std::vector<std::string> found;
-  Splitter splitter(rules, text);
-  for (auto piece = splitter.next(); !piece.empty(); piece = splitter.next()) found.emplace_back(piece);
-  return found;
-}
-
-using Pieces = std::vector<std::string>;
-
-TEST(PreTokenizer, o200k) {
-  const PreTokenizer rules{SplitRule::o200k};
-  EXPECT_EQ(pieces(rules, "camelCaseHTTPServer"), (Pieces{"camel", "Case", "HTTPServer"}));
-  EXPECT_EQ(pieces(rules, "don't DON'T we'll'll he'\u017fx"),
-            (Pieces{"don't", " DON'T", " we'll", "'ll", " he'\u017f", "x"}));
-  EXPECT_EQ(pieces(rules, "12345 a1"), (Pieces{"123", "45", " a", "1"}));
-  EXPECT_EQ(pieces(rules, "a  b \n\n c\t\n"), (Pieces{"a", " ", " b", " \n\n", " c", "\t\n"}));
-  EXPECT_EQ(pieces(rules, "a   "), (Pieces{"a", "   "}));
-  EXPECT_EQ(pieces(rules, "x //\r\n/y ;;"), (Pieces{"x", " //\r\n/", "y", " ;;"}));
-  EXPECT_EQ(pieces(rules,
-                   "\x1f\x1f"
-                   "a\u00a0b"),
-            (Pieces{"\x1f\x1f", "a", "\u00a0b"}));
-  // a letter without case may be the lower part of a word, but upper case after it begins another
-  EXPECT_EQ(pieces(rules, "\u4e2dAB\u4e2dc"), (Pieces{"\u4e2dAB\u4e2dc"}));
-  EXPECT_EQ(pieces(rules, "\u4e2dAB"), (Pieces{"\u4e2d", "AB"}));
-  // a mark is a word by itself before upper case, and leads lower case
-  EXPECT_EQ(pieces(rules, "\u0301AB \u0301's \u0301a"), (Pieces{"\u0301", "AB", " \u0301's", " \u0301a"}));
-}
-
-TEST(PreTokenizer, gpt2) {
-  const PreTokenizer rules{SplitRule::gpt2};
-  EXPECT_EQ(pieces(rules, "don't DON'T 12345"), (Pieces{"don", "'t", " DON", "'", "T", " 12345"}));
-  EXPECT_EQ(pieces(rules, "a \n\n b  "), (Pieces{"a", " \n\n", " b", "  "}));
-}
-
-TEST(PreTokenizer, cl100k_and_qwen) {
-  EXPECT_EQ(pieces({SplitRule::cl100k}, "DON'T (x) 1234"), (Pieces{"DON", "'T", " (", "x", ")", " ", "123", "4"}));
-  EXPECT_EQ(pieces({SplitRule::qwen}, "a12\n .\r\n\n b"), (Pieces{"a", "1", "2", "\n", " .\r\n\n", " b"}));
-}
-
-TEST(PreTokenizer, deepseek) {
-  const PreTokenizer rules{SplitRule::deepseek_digits, SplitRule::deepseek_east_asian, SplitRule::deepseek_words};
-  EXPECT_EQ(pieces(rules, "ab1234\u4f60\u597dx (y)"), (Pieces{"ab", "123", "4", "\u4f60\u597d", "x", " (", "y", ")"}));
-  // what no alternative matches is a piece, up to the next match
-  EXPECT_EQ(pieces(rules,
-                   "\x01\x02"
-                   "a\x01"),
-            (Pieces{"\x01",
-                    "\x02"
-                    "a",
-                    "\x01"}));
-}
-
-TEST(Unicode, only_what_must_change_is_copied) {
-  std::string storage;
-  const std::string plain = "na\u00efve \u4f60\u597d\n";
-  EXPECT_EQ(cleaned(plain, Normalisation::nfc, storage).data(), plain.data());
-  const std::string decomposed = "plain\ne\u0301\u0323\n\u1100\u1161\u11a8";
-  EXPECT_EQ(cleaned(decomposed, Normalisation::nfc, storage), "plain\n\u1eb9\u0301\n\uac01");
-  EXPECT_EQ(cleaned(decomposed, Normalisation::none, storage).data(), decomposed.data());
-}
-
-TEST(Unicode, every_character_is_normalised_as_icu_does) {
-  UErrorCode status = U_ZERO_ERROR;
-  const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
-  ASSERT_TRUE(U_SUCCESS(status));
-  for (UChar32 c = 1; c < 0x110000; ++c) {
-    if (c >= 0xD800 && c < 0xE000) continue;
-    icu::UnicodeString before(u"a"), after;
-    before.append(c);
-    std::string text, wanted, storage;
-    before.toUTF8String(text);
-    nfc->normalize(before, status).toUTF8String(wanted);
-    ASSERT_EQ(cleaned(text, Normalisation::nfc, storage), wanted) << c;
-  }
 }
 
 }  // namespace

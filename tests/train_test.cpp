@@ -34,7 +34,9 @@ TEST(LearningRate, schedules) {
 TEST(RunConfig, reads_overrides_and_writes_what_it_resolved) {
   const Scratch scratch;
   const std::string tiny = std::string(FULGUR_SOURCE) + "/configs/tiny.toml";
-  const RunConfig run = read_run_config(tiny, {"run.dir=x/y", "train.steps=7", "train.lr=0.5", "data.train=[{path = \"a.txt\", weight = 3}, \"b.txt\"]", "model.vocab_size=600"});
+  const RunConfig run =
+      read_run_config(tiny, {"run.dir=x/y", "train.steps=7", "train.lr=0.5",
+                             "data.train=[{path = \"a.txt\", weight = 3}, \"b.txt\"]", "model.vocab_size=600"});
   EXPECT_EQ(run.run_dir, "x/y");
   EXPECT_EQ(run.steps, 7);
   EXPECT_EQ(run.lr, 0.5);
@@ -46,7 +48,8 @@ TEST(RunConfig, reads_overrides_and_writes_what_it_resolved) {
   const RunConfig again = read_run_config(scratch / "again.toml", {});
   EXPECT_EQ(again.resolved, run.resolved);
   EXPECT_EQ(again.model_json, run.model_json);
-  for (const char* name : {"demo", "bench-1b", "minimax-text-01"}) read_run_config(std::string(FULGUR_SOURCE) + "/configs/" + name + ".toml", {});
+  for (const char* name : {"demo", "bench-1b", "minimax-text-01"})
+    read_run_config(std::string(FULGUR_SOURCE) + "/configs/" + name + ".toml", {});
 }
 
 TEST(RunConfig, refusals_name_the_key) {
@@ -104,14 +107,14 @@ struct Training {
   Stream stream{{}, 2};
 
   explicit Training(int64_t lanes, int64_t micro_rows, double lr = 1e-3) {
-    run.steps = 3, run.sequence = 32, run.tokens_per_step = 8 * 32, run.micro_rows = micro_rows, run.lanes = lanes, run.lr = lr;
+    run.steps = 3, run.sequence = 32, run.tokens_per_step = 8 * 32, run.micro_rows = micro_rows, run.lanes = lanes,
+    run.lr = lr;
     run.schedule = Schedule::constant;
     memory = std::make_unique<TrainingMemory>(config, run, 0);
     initialise(config, memory->state.weights, 1, stream.threads());
   }
   StepReport step(PackedRows& rows) {
-    Arena scratch(memory->activations.data(), memory->scratch_bytes, {});
-    Arena tape(memory->activations.data() + (memory->scratch_bytes + 255) / 256 * 256, memory->tape_bytes, {});
+    Arena scratch = memory->scratch(), tape = memory->tape();
     Exec exec{stream, scratch, tape, config};
     return train_rows(exec, memory->state, run, rows);
   }
@@ -139,7 +142,8 @@ TEST(TrainStep, lanes_are_summed_pairwise_and_alike_for_any_micro_batch) {
   EXPECT_EQ(weights[2], weights[3]);
   EXPECT_NE(weights[0], weights[2]);
   double gap = 0;
-  for (size_t i = 0; i < weights[0].size(); ++i) gap = std::max(gap, std::abs(double(weights[0][i]) - double(weights[4][i])));
+  for (size_t i = 0; i < weights[0].size(); ++i)
+    gap = std::max(gap, std::abs(double(weights[0][i]) - double(weights[4][i])));
   EXPECT_LT(gap, 1e-3) << "another order of the same sum";
 }
 

@@ -49,7 +49,8 @@ struct Where {
 // A promise that the code makes to itself; ends the process with exit code 70. Stays on in release builds: it guards
 // tensors, not inner loops.
 inline void expect(bool holds, const char* promise, Where where = Where::caller()) {
-  if (!holds) [[unlikely]] broken(promise, where);
+  if (!holds) [[unlikely]]
+    broken(promise, where);
 }
 
 }  // namespace fulgur

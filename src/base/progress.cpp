@@ -26,7 +26,11 @@ std::string short_number(double value) {
   constexpr const char* kPrefix[] = {"", " k", " M", " G", " T"};
   int i = 0;
   for (; i < 4 && value >= 1000; ++i) value /= 1000;
-  return printed(value >= 100 || (i == 0 && value == double(int64_t(value))) ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value) + kPrefix[i];
+  return printed(value >= 100 || (i == 0 && value == double(int64_t(value))) ? "%.0f"
+                 : value >= 10                                               ? "%.1f"
+                                                                             : "%.2f",
+                 value) +
+         kPrefix[i];
 }
 
 std::string short_time(double seconds) {
@@ -39,7 +43,11 @@ std::string short_time(double seconds) {
 }
 
 Progress::Progress(std::string label, int64_t total, std::string unit)
-    : label_(std::move(label)), unit_(std::move(unit)), total_(total), terminal_(isatty(STDERR_FILENO) == 1), start_(monotonic_seconds()) {}
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      total_(total),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      start_(monotonic_seconds()) {}
 
 Progress::~Progress() {
   if (open_) std::fputc('\n', stderr);

@@ -10,7 +10,8 @@ using PhiloxBlock = std::array<uint32_t, 4>;
 
 // The block of four words at `counter` (low word first) of the stream `key` (low word first).
 constexpr PhiloxBlock philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
-  PhiloxBlock c{uint32_t(counter_low), uint32_t(counter_low >> 32), uint32_t(counter_high), uint32_t(counter_high >> 32)};
+  PhiloxBlock c{uint32_t(counter_low), uint32_t(counter_low >> 32), uint32_t(counter_high),
+                uint32_t(counter_high >> 32)};
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t(0xD2511F53) * c[0], b = uint64_t(0xCD9E8D57) * c[2];

@@ -3,15 +3,17 @@
 #include "base/error.h"
 #include "data/documents.h"
 #include "files/digest.h"
-#include "text/bpe.h"
 #include "text/tokenizer.h"
+#include "text/word_cache.h"
 
 namespace fulgur {
 namespace {
 
 int32_t required(const Tokenizer& tokenizer, const std::string& token, const std::filesystem::path& path) {
   const std::optional<int32_t> id = tokenizer.id_of(token);
-  if (!id) fail(ErrorKind::invalid_input, path.string() + ": the tokenizer has no token " + token + ", which frames documents");
+  if (!id)
+    fail(ErrorKind::invalid_input,
+         path.string() + ": the tokenizer has no token " + token + ", which frames documents");
   return *id;
 }
 

@@ -32,8 +32,10 @@ std::vector<std::string> split_lines_of_json(const std::filesystem::path& file, 
     if (!object.is_object()) fail(ErrorKind::corrupt_file, where() + "expected a JSON object");
     const auto found = object.find("text");
     if (found == object.end() && object.contains("messages"))
-      fail(ErrorKind::unsupported, where() + "`messages` need a chat template, which training does not apply yet; expected `text`");
-    if (found == object.end() || !found->is_string()) fail(ErrorKind::corrupt_file, where() + "expected a string `text`");
+      fail(ErrorKind::unsupported,
+           where() + "`messages` need a chat template, which training does not apply yet; expected `text`");
+    if (found == object.end() || !found->is_string())
+      fail(ErrorKind::corrupt_file, where() + "expected a string `text`");
     if (!found->get_ref<const std::string&>().empty()) documents.push_back(found->get<std::string>());
   }
   return documents;

@@ -13,6 +13,15 @@ void TokenizedDocuments::add(std::span<const int32_t> document) {
   begin.push_back(int64_t(tokens.size()));
 }
 
+void append_document(PackedRow& row, std::span<const int32_t> document) {
+  row.begin.push_back(int32_t(row.tokens.size()));
+  for (size_t i = 0; i < document.size(); ++i) {
+    row.tokens.push_back(document[i]);
+    row.targets.push_back(i + 1 < document.size() ? document[i + 1] : -1);
+    row.positions.push_back(int64_t(i));
+  }
+}
+
 PackedRows::PackedRows(TokenizedDocuments documents, int64_t sequence, uint64_t seed)
     : documents_(std::move(documents)), sequence_(sequence), seed_(seed) {
   if (documents_.tokens.empty()) fail(ErrorKind::invalid_input, "data.train: the files hold no text");

@@ -25,6 +25,9 @@ struct PackedRow {
   std::vector<int32_t> begin;            // where the pieces of documents start, ascending; begin[0] == 0
 };
 
+// Appends a whole document.
+void append_document(PackedRow& row, std::span<const int32_t> document);
+
 class PackedRows {
  public:
   // sequence: tokens of a row. Throws invalid_input when the documents hold no token to predict.

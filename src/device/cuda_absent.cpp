@@ -4,7 +4,9 @@
 namespace fulgur::cuda {
 namespace {
 
-[[noreturn]] void absent() { fail(ErrorKind::unsupported, "this build has no CUDA: use --device cpu, or build the cuda preset"); }
+[[noreturn]] void absent() {
+  fail(ErrorKind::unsupported, "this build has no CUDA: use --device cpu, or build the cuda preset");
+}
 
 }  // namespace
 

@@ -59,7 +59,10 @@ Json parse_object(std::string_view text, const std::string& origin) {
   if (text.find('\0') != text.npos)
     refuse(origin, "no valid JSON at byte " + std::to_string(text.find('\0')) + ": a zero byte");
   std::vector<std::set<std::string>> keys;
-  const auto judge = [&](int, Json::parse_event_t event, Json& parsed) {
+  constexpr int kDeepest = 100;  // what prints and compares a value calls itself at every level
+  const auto judge = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kDeepest)
+      refuse(origin, "lists and objects are nested more than " + std::to_string(kDeepest) + " deep");
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)

@@ -17,7 +17,8 @@ std::vector<double> current_state(const ModelConfig& config, const ModelWeights&
       for (int64_t j = 0; j < d; ++j) {
         double sum = decayed(rows) * double(stored(state.slot(), h, i, j));
         for (int64_t r = 0; r < rows; ++r)
-          sum += decayed(rows - 1 - r) * double(tail(state.slot(), h, 0, r, i)) * double(tail(state.slot(), h, 1, r, j));
+          sum +=
+              decayed(rows - 1 - r) * double(tail(state.slot(), h, 0, r, i)) * double(tail(state.slot(), h, 1, r, j));
         whole.push_back(sum);
       }
   }

@@ -1,5 +1,5 @@
-// The lightning state at a sequence's own position: what is stored at the last multiple of 64, decayed, plus the rows of
-// the tail (spec/model.md 8.9). For inspection; no step reads it.
+// The lightning state at a sequence's own position: what is stored at the last multiple of 64, decayed, plus the rows
+// of the tail (spec/model.md 8.9). For inspection; no step reads it.
 #pragma once
 #include <vector>
 

@@ -57,7 +57,8 @@ Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const Eng
       tape_(nullptr, 0, weights.flat.device),
       suppressed_ids_(zero_head_rows(weights)) {
   if (suppressed_ids_.empty()) return;
-  suppressed_ = contiguous(reinterpret_cast<std::byte*>(suppressed_ids_.data()), DType::i32, {}, {int64_t(suppressed_ids_.size())});
+  suppressed_ = contiguous(reinterpret_cast<std::byte*>(suppressed_ids_.data()), DType::i32, {},
+                           {int64_t(suppressed_ids_.size())});
 }
 
 Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {

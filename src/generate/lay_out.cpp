@@ -36,8 +36,10 @@ void lay_out_routing(Exec& exec, const std::vector<Share>& shares, Layout& layou
     int64_t row = 0;
     for (const Share& s : shares) {
       const int64_t at = s.sequence->state.position();
-      copy(exec.stream, layout.experts.back().rows(row, row + s.rows), s.sequence->trace->experts[layer].rows(at, at + s.rows));
-      copy(exec.stream, layout.weights.back().rows(row, row + s.rows), s.sequence->trace->weights[layer].rows(at, at + s.rows));
+      copy(exec.stream, layout.experts.back().rows(row, row + s.rows),
+           s.sequence->trace->experts[layer].rows(at, at + s.rows));
+      copy(exec.stream, layout.weights.back().rows(row, row + s.rows),
+           s.sequence->trace->weights[layer].rows(at, at + s.rows));
       row += s.rows;
     }
   }
@@ -76,8 +78,10 @@ void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool
     page_table.resize(slots.size() * pages, 0);
     batch.longest = std::max(batch.longest, s.rows);
   }
-  batch.tokens = upload(exec.stream, exec.scratch, tokens), batch.positions = upload(exec.stream, exec.scratch, positions);
-  batch.row_begin = upload(exec.stream, exec.scratch, row_begin), batch.head_rows = upload(exec.stream, exec.scratch, head_rows);
+  batch.tokens = upload(exec.stream, exec.scratch, tokens),
+  batch.positions = upload(exec.stream, exec.scratch, positions);
+  batch.row_begin = upload(exec.stream, exec.scratch, row_begin),
+  batch.head_rows = upload(exec.stream, exec.scratch, head_rows);
   batch.slots = upload(exec.stream, exec.scratch, slots);
   batch.page_table = upload(exec.stream, exec.scratch, page_table, {int64_t(slots.size()), int64_t(pages)});
   batch.state = pool.state(), batch.tail = pool.tail(), batch.kv_pages = pool.kv_pages();
@@ -96,7 +100,8 @@ void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& lay
       keep(trace->hidden, hidden, output), keep(trace->logits, logits, output);
       if (layout.batch.routing == Batch::Routing::recorded)
         for (size_t layer = 0; layer < trace->experts.size(); ++layer)
-          keep(trace->experts[layer], layout.experts[layer], row), keep(trace->weights[layer], layout.weights[layer], row);
+          keep(trace->experts[layer], layout.experts[layer], row),
+              keep(trace->weights[layer], layout.weights[layer], row);
     }
     row += s.rows, output += layout.outputs[i];
   }
@@ -126,8 +131,13 @@ std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, c
     take_rows(exec.stream, {.y = wanted, .x = logits, .rows = upload(exec.stream, exec.scratch, rows)});
   }
   const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
-  sample(exec.stream, {.tokens = drawn, .logits = wanted, .temperature = upload(exec.stream, exec.scratch, temperature), .top_k = upload(exec.stream, exec.scratch, top_k),
-                       .top_p = upload(exec.stream, exec.scratch, top_p), .min_p = upload(exec.stream, exec.scratch, min_p), .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
+  sample(exec.stream, {.tokens = drawn,
+                       .logits = wanted,
+                       .temperature = upload(exec.stream, exec.scratch, temperature),
+                       .top_k = upload(exec.stream, exec.scratch, top_k),
+                       .top_p = upload(exec.stream, exec.scratch, top_p),
+                       .min_p = upload(exec.stream, exec.scratch, min_p),
+                       .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
                        .suppressed = suppressed});
   return download<int32_t>(exec.stream, drawn);
 }

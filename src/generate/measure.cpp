@@ -23,7 +23,8 @@ struct LargestBatch {
       const bool lightning = kind == AttentionKind::lightning;
       state.push_back(lightning ? pool.alloc(wide(type), {sequences, c.heads, c.head_dim, c.head_dim}) : Tensor{});
       tail.push_back(lightning ? pool.alloc(type, {sequences, c.heads, 2, kGrid, c.head_dim}) : Tensor{});
-      kv_pages.push_back(lightning ? Tensor{} : pool.alloc(type, {sequences * pages, 2, c.kv_heads, kGrid, c.head_dim}));
+      kv_pages.push_back(lightning ? Tensor{}
+                                   : pool.alloc(type, {sequences * pages, 2, c.kv_heads, kGrid, c.head_dim}));
       if (!o.traces) continue;
       experts.push_back(scratch.alloc(DType::i32, {rows, k}));
       weights.push_back(scratch.alloc(wide(type), {rows, k}));

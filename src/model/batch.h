@@ -15,10 +15,10 @@ struct Batch {
   int64_t longest = 0;    // rows of the longest sequence; the host's only knowledge of row_begin
 
   // What is remembered of earlier rows. All absent when every sequence begins with this batch, as in training.
-  Tensor slots = {};                      // i32 [sequences], into state and tail
-  Tensor page_table = {};                 // i32 [sequences, pages], into kv_pages; a page ends where the grid does
-  std::span<const Tensor> state = {};     // per layer, wide [slots, heads, head_dim, head_dim]; empty for softmax layers
-  std::span<const Tensor> tail = {};      // per layer, [slots, heads, 2, 64, head_dim]; empty for softmax layers
+  Tensor slots = {};                   // i32 [sequences], into state and tail
+  Tensor page_table = {};              // i32 [sequences, pages], into kv_pages; a page ends where the grid does
+  std::span<const Tensor> state = {};  // per layer, wide [slots, heads, head_dim, head_dim]; empty for softmax layers
+  std::span<const Tensor> tail = {};   // per layer, [slots, heads, 2, 64, head_dim]; empty for softmax layers
   std::span<const Tensor> kv_pages = {};  // per layer, [pages, 2, kv_heads, 64, head_dim]; empty for lightning layers
 
   // Who was routed where, when somebody wants to know, or has decided it already. Absent otherwise.

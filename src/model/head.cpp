@@ -21,9 +21,11 @@ Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor 
     const Arena::Scope rows(exec.scratch);
     const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
     const Tensor x = hidden.rows(begin, end), logits = head_logits(exec, w, x);
-    cross_entropy(exec.stream, {.loss = loss, .logits = logits, .targets = targets.tokens.rows(begin, end), .scale = targets.scale});
+    cross_entropy(exec.stream,
+                  {.loss = loss, .logits = logits, .targets = targets.tokens.rows(begin, end), .scale = targets.scale});
     const Tensor d_logits = logits;  // cross_entropy left the gradient there
-    linear_backward(exec.stream, {.dx = d_hidden.rows(begin, end), .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
+    linear_backward(exec.stream,
+                    {.dx = d_hidden.rows(begin, end), .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
   }
   return d_hidden;
 }

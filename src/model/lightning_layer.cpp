@@ -22,12 +22,24 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
 
   linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w.qkv});
   linear(exec.stream, {.y = gate, .x = x, .w = w.gate});
-  lightning_attention(exec.stream, {.o = attended, .qkv = qkv, .decay = w.decay, .row_begin = batch.row_begin,
-                                    .positions = batch.positions, .longest = batch.longest, .slots = batch.slots,
+  lightning_attention(exec.stream, {.o = attended,
+                                    .qkv = qkv,
+                                    .decay = w.decay,
+                                    .row_begin = batch.row_begin,
+                                    .positions = batch.positions,
+                                    .longest = batch.longest,
+                                    .slots = batch.slots,
                                     .state = remembers ? batch.state[size_t(layer)] : Tensor{},
-                                    .tail = remembers ? batch.tail[size_t(layer)] : Tensor{}, .squares = squares});
-  gated_rms_norm(exec.stream, {.y = gated, .x = attended.merged(1), .gate = gate, .weight = w.norm, .squares = squares,
-                               .whole_width = inner, .eps = c.lightning_norm_eps, .inverse_rms = inverse_rms});
+                                    .tail = remembers ? batch.tail[size_t(layer)] : Tensor{},
+                                    .squares = squares});
+  gated_rms_norm(exec.stream, {.y = gated,
+                               .x = attended.merged(1),
+                               .gate = gate,
+                               .weight = w.norm,
+                               .squares = squares,
+                               .whole_width = inner,
+                               .eps = c.lightning_norm_eps,
+                               .inverse_rms = inverse_rms});
   linear(exec.stream, {.y = y, .x = gated, .w = w.out});
 
   if (saved) *saved = {x, qkv, attended, gate, squares, inverse_rms};
@@ -45,17 +57,36 @@ void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights&
   const Tensor products = exec.scratch.alloc(wide(type), {c.heads, rows});
   const Tensor d_qkv = exec.scratch.alloc(type, {rows, c.heads, 3, c.head_dim});
 
-  gated_rms_norm(exec.stream, {.y = gated, .x = attended, .gate = saved.gate, .weight = w.norm, .squares = saved.squares,
-                               .whole_width = inner, .eps = c.lightning_norm_eps});
+  gated_rms_norm(exec.stream, {.y = gated,
+                               .x = attended,
+                               .gate = saved.gate,
+                               .weight = w.norm,
+                               .squares = saved.squares,
+                               .whole_width = inner,
+                               .eps = c.lightning_norm_eps});
   linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = gated, .w = w.out});
-  gated_rms_norm_products(exec.stream, {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
-  gated_rms_norm_backward(exec.stream, {.dx = d_attended.merged(1), .dgate = d_gate, .dweight = grads.norm, .dy = d_gated,
-                                        .x = attended, .gate = saved.gate, .weight = w.norm,
-                                        .inverse_rms = saved.inverse_rms, .products = products, .whole_width = inner});
-  lightning_attention_backward(exec.stream, {.dqkv = d_qkv, .d_o = d_attended, .qkv = saved.qkv, .decay = w.decay,
-                                             .row_begin = batch.row_begin, .positions = batch.positions, .longest = batch.longest});
+  gated_rms_norm_products(exec.stream,
+                          {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
+  gated_rms_norm_backward(exec.stream, {.dx = d_attended.merged(1),
+                                        .dgate = d_gate,
+                                        .dweight = grads.norm,
+                                        .dy = d_gated,
+                                        .x = attended,
+                                        .gate = saved.gate,
+                                        .weight = w.norm,
+                                        .inverse_rms = saved.inverse_rms,
+                                        .products = products,
+                                        .whole_width = inner});
+  lightning_attention_backward(exec.stream, {.dqkv = d_qkv,
+                                             .d_o = d_attended,
+                                             .qkv = saved.qkv,
+                                             .decay = w.decay,
+                                             .row_begin = batch.row_begin,
+                                             .positions = batch.positions,
+                                             .longest = batch.longest});
   linear_backward(exec.stream, {.dx = dx, .dw = grads.qkv.values, .dy = d_qkv.merged(1), .x = saved.x, .w = w.qkv});
-  linear_backward(exec.stream, {.dx = dx, .dw = grads.gate.values, .dy = d_gate, .x = saved.x, .w = w.gate, .dx_store = Store::add});
+  linear_backward(exec.stream,
+                  {.dx = dx, .dw = grads.gate.values, .dy = d_gate, .x = saved.x, .w = w.gate, .dx_store = Store::add});
 }
 
 }  // namespace fulgur

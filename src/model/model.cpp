@@ -17,7 +17,10 @@ Tensor normalised(Exec& exec, Tensor x, Tensor weight, Tensor* inverse_rms) {
   Arena& keep = inverse_rms ? exec.tape : exec.scratch;
   const Tensor y = like(keep, x);
   if (inverse_rms) *inverse_rms = keep.alloc(wide(x.dtype), {x.dim(0)});
-  rms_norm(exec.stream, {.y = y, .x = x, .weight = weight, .eps = exec.config.norm_eps,
+  rms_norm(exec.stream, {.y = y,
+                         .x = x,
+                         .weight = weight,
+                         .eps = exec.config.norm_eps,
                          .inverse_rms = inverse_rms ? *inverse_rms : Tensor{}});
   return y;
 }
@@ -63,27 +66,37 @@ void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
                    softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, x,
                                    saved ? &saved->attention.emplace<SoftmaxSaved>() : nullptr);
                });
-  half_forward(exec, exec.config.moe_residual, out, middle, w.moe_norm, saved ? &saved->moe_inverse_rms : nullptr,
-               [&](Tensor y, Tensor x) { moe_forward(exec, w.moe, layer, batch, y, x, saved ? &saved->moe : nullptr); });
+  half_forward(
+      exec, exec.config.moe_residual, out, middle, w.moe_norm, saved ? &saved->moe_inverse_rms : nullptr,
+      [&](Tensor y, Tensor x) { moe_forward(exec, w.moe, layer, batch, y, x, saved ? &saved->moe : nullptr); });
   if (saved) saved->middle = middle;
 }
 
 void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, const Batch& batch, const LayerSaved& saved,
                     const Balance& balance, Tensor gradient) {
   half_backward(exec, exec.config.moe_residual, gradient,
-                {.dx = {}, .dweight = grads.moe_norm, .dy = {}, .x = saved.middle, .weight = w.moe_norm,
+                {.dx = {},
+                 .dweight = grads.moe_norm,
+                 .dy = {},
+                 .x = saved.middle,
+                 .weight = w.moe_norm,
                  .inverse_rms = saved.moe_inverse_rms},
                 [&](Tensor dx, Tensor dy) { moe_backward(exec, w.moe, grads.moe, saved.moe, balance, dx, dy); });
   half_backward(exec, attention_residual(exec.config, w), gradient,
-                {.dx = {}, .dweight = grads.attention_norm, .dy = {}, .x = saved.input, .weight = w.attention_norm,
+                {.dx = {},
+                 .dweight = grads.attention_norm,
+                 .dy = {},
+                 .x = saved.input,
+                 .weight = w.attention_norm,
                  .inverse_rms = saved.attention_inverse_rms},
                 [&](Tensor dx, Tensor dy) {
                   if (const auto* a = std::get_if<LightningWeights>(&w.attention))
                     lightning_backward(exec, *a, std::get<LightningWeights>(grads.attention), batch,
                                        std::get<LightningSaved>(saved.attention), dx, dy);
                   else
-                    softmax_backward(exec, std::get<SoftmaxWeights>(w.attention), std::get<SoftmaxWeights>(grads.attention),
-                                     batch, std::get<SoftmaxSaved>(saved.attention), dx, dy);
+                    softmax_backward(exec, std::get<SoftmaxWeights>(w.attention),
+                                     std::get<SoftmaxWeights>(grads.attention), batch,
+                                     std::get<SoftmaxSaved>(saved.attention), dx, dy);
                 });
 }
 
@@ -115,8 +128,12 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
               const Balance& balance, Tensor d_hidden) {
   const Arena::Scope all(exec.scratch);
   Tensor gradient = like(exec.scratch, d_hidden);
-  rms_norm_backward(exec.stream, {.dx = gradient, .dweight = grads.final_norm, .dy = d_hidden, .x = saved.last,
-                                  .weight = w.final_norm, .inverse_rms = saved.final_inverse_rms});
+  rms_norm_backward(exec.stream, {.dx = gradient,
+                                  .dweight = grads.final_norm,
+                                  .dy = d_hidden,
+                                  .x = saved.last,
+                                  .weight = w.final_norm,
+                                  .inverse_rms = saved.final_inverse_rms});
   if (batch.head_rows) {
     const Tensor d_last = gradient;
     gradient = exec.scratch.alloc(d_hidden.dtype, {batch.rows(), exec.config.width});

@@ -15,7 +15,8 @@ namespace fulgur {
 namespace {
 
 // Fills expert_ids, weights and, when training, probabilities; or takes what the batch imposes.
-void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep, bool training) {
+void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep,
+           bool training) {
   const int64_t rows = x.dim(0), experts = exec.config.experts, k = exec.config.experts_per_token;
   const DType type = wide(x.dtype);
   const bool given = batch.routing != Batch::Routing::own;
@@ -25,7 +26,8 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tenso
   if (training) s.probabilities = keep.alloc(type, {rows, experts});
   const Tensor logits = exec.scratch.alloc(type, {rows, experts});
   linear(exec.stream, {.y = logits, .x = x, .w = {.values = w.router}});
-  route_experts(exec.stream, {.expert_ids = s.expert_ids, .weights = s.weights, .logits = logits, .probabilities = s.probabilities});
+  route_experts(exec.stream,
+                {.expert_ids = s.expert_ids, .weights = s.weights, .logits = logits, .probabilities = s.probabilities});
 }
 
 }  // namespace
@@ -34,7 +36,10 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
   const ModelConfig& c = exec.config;
   const int64_t rows = x.dim(0), choices = rows * c.experts_per_token;
   Arena& keep = saved ? exec.tape : exec.scratch;
-  MoeSaved s{.x = x, .expert_ids = {}, .weights = {}, .probabilities = {},
+  MoeSaved s{.x = x,
+             .expert_ids = {},
+             .weights = {},
+             .probabilities = {},
              .sorted_rows = keep.alloc(DType::i32, {choices}),
              .place = keep.alloc(DType::i32, {rows, c.experts_per_token}),
              .expert_begin = keep.alloc(DType::i32, {c.experts + 1}),
@@ -45,7 +50,9 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
   const Tensor middle = exec.scratch.alloc(x.dtype, {choices, c.expert_width});
 
   route(exec, w, layer, batch, x, s, keep, saved != nullptr);
-  group_rows(exec.stream, {.sorted_rows = s.sorted_rows, .place = s.place, .expert_begin = s.expert_begin, .expert_ids = s.expert_ids});
+  group_rows(
+      exec.stream,
+      {.sorted_rows = s.sorted_rows, .place = s.place, .expert_begin = s.expert_begin, .expert_ids = s.expert_ids});
   take_rows(exec.stream, {.y = grouped, .x = x, .rows = s.sorted_rows});
   expert_linear(exec.stream, {.y = s.gate, .x = grouped, .w = w.gate, .expert_begin = s.expert_begin});
   expert_linear(exec.stream, {.y = s.up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
@@ -56,33 +63,58 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
   if (saved) *saved = s;
 }
 
-void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeSaved& s, const Balance& balance, Tensor dx,
-                  Tensor dy) {
+void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeSaved& s, const Balance& balance,
+                  Tensor dx, Tensor dy) {
   const ModelConfig& c = exec.config;
   const int64_t rows = dy.dim(0), choices = rows * c.experts_per_token;
   const DType type = dy.dtype;
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
-  const Tensor d_down = exec.scratch.alloc(type, {choices, c.width}), grouped = exec.scratch.alloc(type, {choices, c.width});
-  const Tensor middle = exec.scratch.alloc(type, {choices, c.expert_width}), d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
-  const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}), d_up = exec.scratch.alloc(type, {choices, c.expert_width});
-  const Tensor d_grouped = exec.scratch.alloc(type, {choices, c.width}), d_from_up = d_down;  // free once d_middle is known
+  const Tensor d_down = exec.scratch.alloc(type, {choices, c.width}),
+               grouped = exec.scratch.alloc(type, {choices, c.width});
+  const Tensor middle = exec.scratch.alloc(type, {choices, c.expert_width}),
+               d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
+  const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}),
+               d_up = exec.scratch.alloc(type, {choices, c.expert_width});
+  const Tensor d_grouped = exec.scratch.alloc(type, {choices, c.width}),
+               d_from_up = d_down;  // free once d_middle is known
 
-  combine_experts_backward(exec.stream, {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
+  combine_experts_backward(
+      exec.stream,
+      {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
   swiglu(exec.stream, {.y = middle, .gate = s.gate, .up = s.up});
-  expert_linear_backward(exec.stream, {.dx = d_middle, .dw = grads.down.values, .dy = d_down, .x = middle, .w = w.down, .expert_begin = s.expert_begin});
+  expert_linear_backward(exec.stream, {.dx = d_middle,
+                                       .dw = grads.down.values,
+                                       .dy = d_down,
+                                       .x = middle,
+                                       .w = w.down,
+                                       .expert_begin = s.expert_begin});
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
   take_rows(exec.stream, {.y = grouped, .x = s.x, .rows = s.sorted_rows});
-  expert_linear_backward(exec.stream, {.dx = d_grouped, .dw = grads.gate.values, .dy = d_gate, .x = grouped, .w = w.gate, .expert_begin = s.expert_begin});
-  expert_linear_backward(exec.stream, {.dx = d_from_up, .dw = grads.up.values, .dy = d_up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
+  expert_linear_backward(exec.stream, {.dx = d_grouped,
+                                       .dw = grads.gate.values,
+                                       .dy = d_gate,
+                                       .x = grouped,
+                                       .w = w.gate,
+                                       .expert_begin = s.expert_begin});
+  expert_linear_backward(
+      exec.stream,
+      {.dx = d_from_up, .dw = grads.up.values, .dy = d_up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
   blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
-  route_experts_backward(exec.stream, {.dlogits = d_logits, .dweights = d_weights, .expert_ids = s.expert_ids, .weights = s.weights});
+  route_experts_backward(
+      exec.stream, {.dlogits = d_logits, .dweights = d_weights, .expert_ids = s.expert_ids, .weights = s.weights});
   if (balance.scale != 0)
-    load_balance(exec.stream, {.loss = balance.loss, .dlogits = d_logits, .expert_ids = s.expert_ids,
-                               .probabilities = s.probabilities, .window = balance.window, .scale = balance.scale});
-  linear_backward(exec.stream, {.dx = dx, .dw = grads.router, .dy = d_logits, .x = s.x, .w = {.values = w.router}, .dx_store = Store::add});
+    load_balance(exec.stream, {.loss = balance.loss,
+                               .dlogits = d_logits,
+                               .expert_ids = s.expert_ids,
+                               .probabilities = s.probabilities,
+                               .window = balance.window,
+                               .scale = balance.scale});
+  linear_backward(
+      exec.stream,
+      {.dx = dx, .dw = grads.router, .dy = d_logits, .x = s.x, .w = {.values = w.router}, .dx_store = Store::add});
 }
 
 }  // namespace fulgur

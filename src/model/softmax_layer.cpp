@@ -16,7 +16,8 @@ struct Parts {
 
 Parts parts_of(const ModelConfig& c, Tensor qkv) {
   const int64_t keys = c.heads + c.kv_heads;
-  return {qkv.slice(1, 0, c.heads), qkv.slice(1, c.heads, keys), qkv.slice(1, keys, keys + c.kv_heads), qkv.slice(1, 0, keys)};
+  return {qkv.slice(1, 0, c.heads), qkv.slice(1, c.heads, keys), qkv.slice(1, keys, keys + c.kv_heads),
+          qkv.slice(1, 0, keys)};
 }
 
 }  // namespace
@@ -33,11 +34,21 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
 
   linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w.qkv});
   rotary(exec.stream, {.x = turned, .positions = batch.positions, .rotary_dim = c.rotary_dim, .theta = c.rope_theta});
-  SoftmaxAttention attention{.o = attended, .q = q, .k = k, .v = v, .row_begin = batch.row_begin, .positions = batch.positions,
-                             .longest = batch.longest, .log_sum_exp = log_sum_exp};
+  SoftmaxAttention attention{.o = attended,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .row_begin = batch.row_begin,
+                             .positions = batch.positions,
+                             .longest = batch.longest,
+                             .log_sum_exp = log_sum_exp};
   if (batch.page_table) {
     const Tensor pages = batch.kv_pages[size_t(layer)];
-    store_kv(exec.stream, {.kv_pages = pages, .k = k, .v = v, .row_begin = batch.row_begin, .positions = batch.positions,
+    store_kv(exec.stream, {.kv_pages = pages,
+                           .k = k,
+                           .v = v,
+                           .row_begin = batch.row_begin,
+                           .positions = batch.positions,
                            .page_table = batch.page_table});
     attention.k = attention.v = {};
     attention.page_table = batch.page_table, attention.kv_pages = pages;
@@ -57,11 +68,26 @@ void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads
   const auto [q, k, v, turned] = parts_of(c, saved.qkv);
   const auto [dq, dk, dv, d_turned] = parts_of(c, d_qkv);
 
-  linear_backward(exec.stream, {.dx = d_attended.merged(1), .dw = grads.out.values, .dy = dy, .x = saved.attended.merged(1), .w = w.out});
-  softmax_attention_backward(exec.stream, {.dq = dq, .dk = dk, .dv = dv, .d_o = d_attended, .q = q, .k = k, .v = v,
-                                           .o = saved.attended, .log_sum_exp = saved.log_sum_exp,
-                                           .row_begin = batch.row_begin, .positions = batch.positions, .longest = batch.longest});
-  rotary(exec.stream, {.x = d_turned, .positions = batch.positions, .rotary_dim = c.rotary_dim, .theta = c.rope_theta, .turn = Turn::back});
+  linear_backward(
+      exec.stream,
+      {.dx = d_attended.merged(1), .dw = grads.out.values, .dy = dy, .x = saved.attended.merged(1), .w = w.out});
+  softmax_attention_backward(exec.stream, {.dq = dq,
+                                           .dk = dk,
+                                           .dv = dv,
+                                           .d_o = d_attended,
+                                           .q = q,
+                                           .k = k,
+                                           .v = v,
+                                           .o = saved.attended,
+                                           .log_sum_exp = saved.log_sum_exp,
+                                           .row_begin = batch.row_begin,
+                                           .positions = batch.positions,
+                                           .longest = batch.longest});
+  rotary(exec.stream, {.x = d_turned,
+                       .positions = batch.positions,
+                       .rotary_dim = c.rotary_dim,
+                       .theta = c.rope_theta,
+                       .turn = Turn::back});
   linear_backward(exec.stream, {.dx = dx, .dw = grads.qkv.values, .dy = d_qkv.merged(1), .x = saved.x, .w = w.qkv});
 }
 

@@ -14,16 +14,18 @@ struct AdamW {
   Tensor not_decayed;    // i64 [ranges, 2], ascending: [begin, end) of elements that weight decay leaves alone
   int64_t step;          // counted from 1
   double learning_rate, beta1, beta2, eps, weight_decay;
-  double max_norm;       // 0: the gradient is not clipped
+  double max_norm;  // 0: the gradient is not clipped
 
   auto operands() const {
-    return std::tuple{out(weights), inout(master), inout(first), inout(second), in(gradient), in(gradient_norm), in(not_decayed)};
+    return std::tuple{out(weights), inout(master),     inout(first),   inout(second),
+                      in(gradient), in(gradient_norm), in(not_decayed)};
   }
   void check() const {
     const int64_t n = master.dim(0);
     const DType type = master.dtype;
     expect(master.rank == 1 && type == wide(type), "the master weights are flat and wide");
-    expect(first.is(type, {n}) && second.is(type, {n}) && gradient.is(type, {n}), "moments and gradient match the master");
+    expect(first.is(type, {n}) && second.is(type, {n}) && gradient.is(type, {n}),
+           "moments and gradient match the master");
     expect(!weights || (weights.rank == 1 && weights.dim(0) == n), "weights match the master");
     expect(gradient_norm.is(DType::f64, {1}), "the norm is f64");
     expect(not_decayed.is(DType::i64, {not_decayed.dim(0), 2}), "ranges have a begin and an end");

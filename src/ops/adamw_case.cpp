@@ -1,7 +1,8 @@
 // adamw against an f64 oracle over several steps: clipping, ranges without decay, rounded weights.
+#include "ops/adamw.h"
+
 #include <utility>
 
-#include "ops/adamw.h"
 #include "ops/case.h"
 
 namespace fulgur {

@@ -1,9 +1,10 @@
 // With g = clip * gradient: m = b1 m + (1 - b1) g, v = b2 v + ((1 - b2) g) g, and
 // w -= rate * ((m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + decay * w), elementwise in one fixed order.
+#include "ops/adamw.h"
+
 #include <cmath>
 #include <vector>
 
-#include "ops/adamw.h"
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 

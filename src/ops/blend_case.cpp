@@ -1,5 +1,6 @@
 // blend against an f64 oracle. It is linear, so it is its own gradient.
 #include "ops/blend.h"
+
 #include "ops/case.h"
 
 namespace fulgur {

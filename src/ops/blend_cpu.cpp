@@ -1,5 +1,6 @@
 // Both products are rounded before they are added, so the bits do not depend on how the elements are divided.
 #include "ops/blend.h"
+
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 

@@ -76,7 +76,8 @@ inline void set(const Tensor& t, int64_t i, double value) {
   }
 }
 
-inline Tensor Bench::random(DType dtype, std::initializer_list<int64_t> shape, uint64_t seed, double spread, double centre) {
+inline Tensor Bench::random(DType dtype, std::initializer_list<int64_t> shape, uint64_t seed, double spread,
+                            double centre) {
   const Tensor t = empty(dtype, shape);
   for (int64_t i = 0; i < t.count(); ++i)
     set(t, i, double(float(centre + spread * (2 * unit_interval(philox(seed, uint64_t(i), 0)[0]) - 1))));
@@ -126,7 +127,8 @@ inline bool same_bits(const Tensor& a, const Tensor& b) {
   if (!a.same_shape(b) || a.dtype != b.dtype) return false;
   const size_t size = size_t(byte_size(a.dtype));
   for (int64_t i = 0; i < a.count(); ++i)
-    if (std::memcmp(a.data + offset_of(a, i) * int64_t(size), b.data + offset_of(b, i) * int64_t(size), size) != 0) return false;
+    if (std::memcmp(a.data + offset_of(a, i) * int64_t(size), b.data + offset_of(b, i) * int64_t(size), size) != 0)
+      return false;
   return true;
 }
 
@@ -159,4 +161,5 @@ inline double inner(const Tensor& a, const Tensor& b) {
 }  // namespace fulgur::cases
 
 // The statement breaks a promise whose text contains `promise`: the process ends with exit code 70.
-#define EXPECT_BROKEN(statement, promise) EXPECT_EXIT(statement, ::testing::ExitedWithCode(::fulgur::kExitBrokenPromise), promise)
+#define EXPECT_BROKEN(statement, promise) \
+  EXPECT_EXIT(statement, ::testing::ExitedWithCode(::fulgur::kExitBrokenPromise), promise)

@@ -28,7 +28,8 @@ struct CombineExpertsBackward {
 
   auto operands() const { return std::tuple{out(dx), out(dweights), in(dy), in(x), in(weights), in(place)}; }
   void check() const {
-    expect(dx.same_shape(x) && dx.dtype == x.dtype && dy.is(x.dtype, {place.dim(0), x.dim(1)}), "gradients match x and y");
+    expect(dx.same_shape(x) && dx.dtype == x.dtype && dy.is(x.dtype, {place.dim(0), x.dim(1)}),
+           "gradients match x and y");
     expect(x.dim(0) == place.count() && place.dtype == DType::i32, "k expert rows per row");
     expect(weights.is(wide(x.dtype), {place.dim(0), place.dim(1)}), "one weight per choice");
     expect(dweights.same_shape(weights) && dweights.dtype == weights.dtype, "one gradient per weight");

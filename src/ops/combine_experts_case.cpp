@@ -1,6 +1,7 @@
 // combine_experts against an f64 oracle, its gradient against central differences, and the order of the slots.
-#include "ops/case.h"
 #include "ops/combine_experts.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

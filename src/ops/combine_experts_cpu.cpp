@@ -1,5 +1,6 @@
 // y = w0 * x0, then + w1 * x1 and so on, each product rounded first; backward is one scaled row and one dot per choice.
 #include "ops/combine_experts.h"
+
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 

@@ -1,6 +1,7 @@
 // cross_entropy against an f64 oracle, its gradient against central differences, rows that do not count.
-#include "ops/case.h"
 #include "ops/cross_entropy.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

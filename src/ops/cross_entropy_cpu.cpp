@@ -1,9 +1,10 @@
 // Rows are finished in any order, their losses added in ascending order: log(sum of exp(logit - max)) + max - logit.
+#include "ops/cross_entropy.h"
+
 #include <cmath>
 #include <vector>
 
 #include "ops/cpu/rows.h"
-#include "ops/cross_entropy.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {

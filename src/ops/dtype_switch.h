@@ -10,7 +10,8 @@ namespace fulgur {
 template <class... Elements, class Body>
 void with_element_type(DType dtype, Body&& body) {
   const bool handled = ((dtype == dtype_of<Elements> && (body.template operator()<Elements>(), true)) || ...);
-  if (!handled) fail(ErrorKind::unsupported, std::string("an operator has no kernel for element type ") + name_of(dtype));
+  if (!handled)
+    fail(ErrorKind::unsupported, std::string("an operator has no kernel for element type ") + name_of(dtype));
 }
 
 }  // namespace fulgur

@@ -1,6 +1,7 @@
 // embedding: rows come back exactly, and gradients are added in row order.
-#include "ops/case.h"
 #include "ops/embedding.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,9 +1,10 @@
 // Gathers rows of the table; its gradient adds them back, every column in row order.
+#include "ops/embedding.h"
+
 #include <cstring>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/embedding.h"
 
 namespace fulgur::cpu {
 

@@ -1,11 +1,14 @@
 // A product per expert over its own rows, and its gradients, against plain f64 loops.
-#include "ops/case.h"
 #include "ops/expert_linear.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {
 
 using cases::Bench;
+
+constexpr size_t kBytes = size_t(4) << 20;
 
 // visit(expert, row) for every row of every expert.
 template <class Visit>
@@ -92,7 +95,7 @@ TEST(ExpertLinear, MatchesTheOracle) {
     Stream stream({}, threads);
     for (const DType dtype : {DType::f32, DType::f64}) {
       for (const Shape& s : shapes()) {
-        Bench bench;
+        Bench bench(kBytes);
         const ExpertLinear op = random_forward(bench, dtype, s);
         const ExpertLinear exact = exact_copy(bench, op);
         expert_linear(stream, op);
@@ -107,7 +110,7 @@ TEST(ExpertLinear, GradientsMatchTheOracle) {
   Stream stream({}, 2);
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (const Shape& s : shapes()) {
-      Bench bench;
+      Bench bench(kBytes);
       const ExpertLinearBackward op = random_backward(bench, random_forward(bench, dtype, s));
       const ExpertLinearBackward exact = exact_copy(bench, op);
       expert_linear_backward(stream, op);
@@ -120,7 +123,7 @@ TEST(ExpertLinear, GradientsMatchTheOracle) {
 
 TEST(ExpertLinear, GradientsMatchCentralDifferences) {
   Stream stream({}, 2);
-  Bench bench;
+  Bench bench(kBytes);
   const ExpertLinear op = random_forward(bench, DType::f64, {{0, 0, 5, 6, 11}, 7, 9});
   const ExpertLinearBackward back = random_backward(bench, op);
   clear(stream, back.dw);
@@ -136,7 +139,7 @@ TEST(ExpertLinear, GradientsMatchCentralDifferences) {
 // One expert's rows alone have the bits that they have in the batch.
 TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
   Stream stream({}, 2);
-  Bench bench;
+  Bench bench(kBytes);
   const ExpertLinear all = random_forward(bench, DType::f32, {{0, 31, 32, 90}, 33, 65});
   expert_linear(stream, all);
   ExpertLinear alone = all;
@@ -150,7 +153,7 @@ TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
 
 TEST(ExpertLinear, RefusesWrongShapesAndTypes) {
   Stream stream;
-  Bench bench;
+  Bench bench(kBytes);
   const ExpertLinear good = random_forward(bench, DType::f32, {{0, 2, 5}, 4, 3});
   ExpertLinear wrong = good;
   wrong.y = bench.empty(DType::f32, {5, 6});

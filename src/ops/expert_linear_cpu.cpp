@@ -1,9 +1,10 @@
+#include "ops/expert_linear.h"
+
 #include <type_traits>
 #include <vector>
 
 #include "ops/cpu/gemm.h"
 #include "ops/dtype_switch.h"
-#include "ops/expert_linear.h"
 
 namespace fulgur::cpu {
 namespace {

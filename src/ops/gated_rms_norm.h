@@ -9,9 +9,9 @@
 namespace fulgur {
 
 struct GatedRmsNorm {
-  Tensor y, x, gate;  // [rows, width of this rank]
-  Tensor weight;      // [width of this rank]
-  Tensor squares;     // wide [heads of all ranks, rows]: sum of x^2 of each head
+  Tensor y, x, gate;    // [rows, width of this rank]
+  Tensor weight;        // [width of this rank]
+  Tensor squares;       // wide [heads of all ranks, rows]: sum of x^2 of each head
   int64_t whole_width;  // of all ranks
   double eps;
   Tensor inverse_rms = {};  // wide [rows], given when training
@@ -44,16 +44,17 @@ struct GatedRmsNormProducts {
 };
 
 struct GatedRmsNormBackward {
-  Tensor dx, dgate;    // [rows, width of this rank], overwritten
-  Tensor dweight;      // wide [width of this rank], accumulated: rows ascending
-  Tensor dy, x, gate;  // [rows, width of this rank]
-  Tensor weight;       // [width of this rank]
-  Tensor inverse_rms;  // wide [rows], as forward left it
-  Tensor products;     // wide [heads of all ranks, rows], added in head order
+  Tensor dx, dgate;     // [rows, width of this rank], overwritten
+  Tensor dweight;       // wide [width of this rank], accumulated: rows ascending
+  Tensor dy, x, gate;   // [rows, width of this rank]
+  Tensor weight;        // [width of this rank]
+  Tensor inverse_rms;   // wide [rows], as forward left it
+  Tensor products;      // wide [heads of all ranks, rows], added in head order
   int64_t whole_width;  // of all ranks
 
   auto operands() const {
-    return std::tuple{out(dx), out(dgate), inout(dweight), in(dy), in(x), in(gate), in(weight), in(inverse_rms), in(products)};
+    return std::tuple{out(dx),  out(dgate), inout(dweight),  in(dy),      in(x),
+                      in(gate), in(weight), in(inverse_rms), in(products)};
   }
   void check() const {
     expect(x.rank == 2 && dx.is(x.dtype, {x.dim(0), x.dim(1)}) && dgate.is(x.dtype, {x.dim(0), x.dim(1)}) &&

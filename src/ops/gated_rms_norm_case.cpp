@@ -1,7 +1,8 @@
 // gated_rms_norm, its products and its gradient against an f64 oracle and central differences, whole and split in two
 // ranks of heads.
-#include "ops/case.h"
 #include "ops/gated_rms_norm.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,12 +1,13 @@
 // With s = sigmoid(gate), r = inverse rms and N = the whole width: y = ((x * r) * weight) * s, and backward
 //   dx = r * dy * s * weight - x * r^3 * sum(products) / N,   dgate = p - p * s with p = dy * s * (x * r) * weight,
 //   dweight += dy * s * x * r.
+#include "ops/gated_rms_norm.h"
+
 #include <cmath>
 #include <vector>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/gated_rms_norm.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -13,7 +13,8 @@ struct GradientNorm {
   auto operands() const { return std::tuple{out(norm), in(gradient)}; }
   void check() const {
     expect(norm.is(DType::f64, {1}), "the norm is f64");
-    expect(gradient.rank == 1 && gradient.dtype == wide(gradient.dtype) && gradient.dense(), "the gradient is flat and wide");
+    expect(gradient.rank == 1 && gradient.dtype == wide(gradient.dtype) && gradient.dense(),
+           "the gradient is flat and wide");
   }
 };
 

@@ -1,6 +1,7 @@
 // gradient_norm: the value, and the very order of its sums.
-#include "ops/case.h"
 #include "ops/gradient_norm.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

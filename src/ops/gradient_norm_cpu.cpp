@@ -1,10 +1,11 @@
 // Inside a piece lane j of 16 takes elements j, j + 16, ...; then lane j adds lane j + 8, + 4, + 2, + 1. All in f64.
+#include "ops/gradient_norm.h"
+
 #include <cmath>
 #include <vector>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/gradient_norm.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -1,6 +1,7 @@
 // group_rows against an oracle that walks the choices once per expert.
-#include "ops/case.h"
 #include "ops/group_rows.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,8 +1,9 @@
 // A counting sort on one thread: it reads a few integers per row, and its order is then stable without further care.
+#include "ops/group_rows.h"
+
 #include <vector>
 
 #include "ops/cpu/rows.h"
-#include "ops/group_rows.h"
 
 namespace fulgur::cpu {
 

@@ -11,12 +11,12 @@
 namespace fulgur {
 
 struct LightningAttention {
-  Tensor o;          // [rows, heads, head_dim]
-  Tensor qkv;        // [rows, heads, 3, head_dim], before SiLU
-  Tensor decay;      // wide [heads], positive
-  Tensor row_begin;  // i32 [sequences + 1]
-  Tensor positions;  // i64 [rows]; positions % 64 of a sequence's first row: how many rows its tail holds
-  int64_t longest;   // rows of the longest sequence; sizes grids, nothing else
+  Tensor o;             // [rows, heads, head_dim]
+  Tensor qkv;           // [rows, heads, 3, head_dim], before SiLU
+  Tensor decay;         // wide [heads], positive
+  Tensor row_begin;     // i32 [sequences + 1]
+  Tensor positions;     // i64 [rows]; positions % 64 of a sequence's first row: how many rows its tail holds
+  int64_t longest;      // rows of the longest sequence; sizes grids, nothing else
   Tensor slots = {};    // i32 [sequences]; absent: every sequence starts at position 0 and leaves nothing behind
   Tensor state = {};    // wide [slots, heads, head_dim, head_dim], rows k, columns v; replaced
   Tensor tail = {};     // [slots, heads, 2, 64, head_dim]: k, v after SiLU, not decayed; replaced
@@ -31,17 +31,19 @@ struct LightningAttention {
     expect(decay.is(wide(o.dtype), {o.dim(1)}), "one decay per head");
     expect(positions.is(DType::i64, {o.dim(0)}) && row_begin.dtype == DType::i32, "one position per row");
     expect(bool(slots) == bool(state) && bool(slots) == bool(tail), "slots, state and tail are given together");
-    expect(!state || state.is(wide(o.dtype), {state.dim(0), o.dim(1), o.dim(2), o.dim(2)}), "the state is wide and matches o");
-    expect(!tail || tail.is(o.dtype, {state.dim(0), o.dim(1), 2, kGrid, o.dim(2)}), "the tail holds one block of the grid");
+    expect(!state || state.is(wide(o.dtype), {state.dim(0), o.dim(1), o.dim(2), o.dim(2)}),
+           "the state is wide and matches o");
+    expect(!tail || tail.is(o.dtype, {state.dim(0), o.dim(1), 2, kGrid, o.dim(2)}),
+           "the tail holds one block of the grid");
     expect(!squares || squares.is(wide(o.dtype), {o.dim(1), o.dim(0)}), "one sum of squares per head and row");
   }
 };
 
 // Two sweeps: dq forward in time with the state, dk and dv backward in time with the state's gradient.
 struct LightningAttentionBackward {
-  Tensor dqkv;       // [rows, heads, 3, head_dim], overwritten
-  Tensor d_o;        // [rows, heads, head_dim]
-  Tensor qkv;        // [rows, heads, 3, head_dim], before SiLU
+  Tensor dqkv;                         // [rows, heads, 3, head_dim], overwritten
+  Tensor d_o;                          // [rows, heads, head_dim]
+  Tensor qkv;                          // [rows, heads, 3, head_dim], before SiLU
   Tensor decay, row_begin, positions;  // as in LightningAttention
   int64_t longest;
   Tensor slots = {}, state = {}, tail = {};  // what forward started from
@@ -49,7 +51,7 @@ struct LightningAttentionBackward {
   Tensor d_tail = {};   // wide, as tail; rows of the tail that do not count are left alone
 
   auto operands() const {
-    return std::tuple{out(dqkv), in(d_o),   in(qkv),   in(decay),      in(row_begin), in(positions),
+    return std::tuple{out(dqkv), in(d_o),   in(qkv),  in(decay),      in(row_begin), in(positions),
                       in(slots), in(state), in(tail), inout(d_state), inout(d_tail)};
   }
   void check() const {
@@ -57,10 +59,12 @@ struct LightningAttentionBackward {
     expect(qkv.rank == 4 && d_o.is(qkv.dtype, {qkv.dim(0), qkv.dim(1), qkv.dim(3)}), "qkv matches d_o");
     expect(decay.is(wide(qkv.dtype), {qkv.dim(1)}), "one decay per head");
     expect(positions.is(DType::i64, {qkv.dim(0)}) && row_begin.dtype == DType::i32, "one position per row");
-    expect(bool(slots) == bool(state) && bool(slots) == bool(tail) && bool(slots) == bool(d_state) && bool(slots) == bool(d_tail),
+    expect(bool(slots) == bool(state) && bool(slots) == bool(tail) && bool(slots) == bool(d_state) &&
+               bool(slots) == bool(d_tail),
            "slots, state, tail and their gradients are given together");
     expect(!d_state || d_state.same_shape(state), "the state's gradient matches it");
-    expect(!d_tail || (d_tail.same_shape(tail) && d_tail.dtype == wide(tail.dtype)), "the tail's gradient is wide and matches it");
+    expect(!d_tail || (d_tail.same_shape(tail) && d_tail.dtype == wide(tail.dtype)),
+           "the tail's gradient is wide and matches it");
   }
 };
 

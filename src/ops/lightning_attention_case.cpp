@@ -1,8 +1,9 @@
 // Lightning attention: against the plain recurrence, and the same bytes in any chunks and company.
+#include "ops/lightning_attention.h"
+
 #include <deque>
 
 #include "ops/attention_case.h"
-#include "ops/lightning_attention.h"
 
 namespace fulgur {
 namespace {

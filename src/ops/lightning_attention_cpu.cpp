@@ -1,8 +1,9 @@
 // Lightning attention on the grid of 64, forward: per head and block, o = lambda * q S + (lambda o q k^T) v, then
 // S = lambda_64 S + (lambda k)^T v once the block is full.
+#include "ops/lightning_attention.h"
+
 #include "ops/cpu/attention_block.h"
 #include "ops/dtype_switch.h"
-#include "ops/lightning_attention.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -1,11 +1,14 @@
 // y = x * w^T and its gradients against plain f64 loops.
-#include "ops/case.h"
 #include "ops/linear.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {
 
 using cases::Bench;
+
+constexpr size_t kBytes = size_t(4) << 20;
 
 void oracle(const Linear& op) {
   for (int64_t row = 0; row < op.x.dim(0); ++row) {
@@ -63,7 +66,7 @@ TEST(Linear, MatchesTheOracle) {
     Stream stream({}, threads);
     for (const DType dtype : {DType::f32, DType::f64}) {
       for (const Shape& s : kShapes) {
-        Bench bench;
+        Bench bench(kBytes);
         const Linear op{.y = bench.empty(dtype, {s.rows, s.out}),
                         .x = narrow(bench, dtype, s.rows, s.in, 1),
                         .w = {narrow(bench, dtype, s.out, s.in, 2)}};
@@ -79,7 +82,7 @@ TEST(Linear, MatchesTheOracle) {
 
 TEST(Linear, WritesIntoAWiderOutput) {
   Stream stream;
-  Bench bench;
+  Bench bench(kBytes);
   const Tensor wide = bench.zeros(DType::f32, {9, 40});
   const Linear op{.y = wide.slice(1, 3, 24),
                   .x = bench.random(DType::f32, {9, 33}, 1),
@@ -97,7 +100,7 @@ TEST(Linear, GradientsMatchTheOracle) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (const Store store : {Store::overwrite, Store::add}) {
       for (const Shape& s : kShapes) {
-        Bench bench;
+        Bench bench(kBytes);
         const LinearBackward op = random_backward(bench, dtype, s, store);
         const auto exact = with_tensors(op, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
         linear_backward(stream, op);
@@ -112,7 +115,7 @@ TEST(Linear, GradientsMatchTheOracle) {
 
 TEST(Linear, GradientsMatchCentralDifferences) {
   Stream stream({}, 2);
-  Bench bench;
+  Bench bench(kBytes);
   const Linear op{.y = bench.empty(DType::f64, {7, 17}),
                   .x = bench.random(DType::f64, {7, 9}, 1),
                   .w = {bench.random(DType::f64, {17, 9}, 2)}};
@@ -133,7 +136,7 @@ TEST(Linear, GradientsMatchCentralDifferences) {
 // Rows in two calls give the weight's gradient the bits of one call: micro-batches agree.
 TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
   Stream stream({}, 2);
-  Bench bench;
+  Bench bench(kBytes);
   const Shape s{65, 33, 47};
   const LinearBackward whole = random_backward(bench, DType::f32, s, Store::overwrite);
   LinearBackward half = whole;
@@ -149,7 +152,7 @@ TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
 
 TEST(Linear, RefusesWrongShapesAndTypes) {
   Stream stream;
-  Bench bench;
+  Bench bench(kBytes);
   const Tensor x = bench.random(DType::f32, {3, 8}, 1), w = bench.random(DType::f32, {5, 8}, 2);
   EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 6}), .x = x, .w = {w}}), "y has the weight's outputs");
   EXPECT_BROKEN(

@@ -1,6 +1,7 @@
+#include "ops/linear.h"
+
 #include "ops/cpu/gemm.h"
 #include "ops/dtype_switch.h"
-#include "ops/linear.h"
 
 namespace fulgur::cpu {
 namespace {

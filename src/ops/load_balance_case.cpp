@@ -1,6 +1,7 @@
 // load_balance against an f64 oracle, and its gradient against central differences through a softmax.
-#include "ops/case.h"
 #include "ops/load_balance.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,10 +1,11 @@
 // With p = probabilities and n = window: dlogits[t, e] += scale / (E n) * p[t, e] * (f[e] - sum over i of f[i] p[t,
 // i]).
+#include "ops/load_balance.h"
+
 #include <vector>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/load_balance.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -3,34 +3,33 @@
 #include "device/stream.h"
 #include "ops/operands.h"
 
-#define FULGUR_DECLARE_OPERATOR(name, Operands)                 \
-  void name(Stream& stream, const Operands& op);                \
-  namespace cpu {                                               \
-  void name(Stream& stream, const Operands& op);                \
-  }                                                             \
-  namespace cuda {                                              \
-  void name(Stream& stream, const Operands& op);                \
+#define FULGUR_DECLARE_OPERATOR(name, Operands)  \
+  void name(Stream& stream, const Operands& op); \
+  namespace cpu {                                \
+  void name(Stream& stream, const Operands& op); \
+  }                                              \
+  namespace cuda {                               \
+  void name(Stream& stream, const Operands& op); \
   }
 
 // The only backend switch in the engine: check the contract, then run the twin.
-#define FULGUR_DEFINE_OPERATOR(name, Operands)                                           \
-  void name(Stream& stream, const Operands& op) {                                        \
-    op.check();                                                                          \
-    for_each_operand(op, [&](Operand o) {                                                \
-      expect(o.tensor->device == stream.device(), #name " runs where its operands are"); \
-    });                                                                                  \
-    if (stream.measuring()) return stream.count(bytes_of(op));                           \
-    if constexpr (kCudaBuilt) {                                                          \
-      if (stream.device().is_cuda()) return cuda::name(stream, op);                      \
-    }                                                                                    \
-    cpu::name(stream, op);                                                               \
+#define FULGUR_DEFINE_OPERATOR(name, Operands)                                                                      \
+  void name(Stream& stream, const Operands& op) {                                                                   \
+    op.check();                                                                                                     \
+    for_each_operand(                                                                                               \
+        op, [&](Operand o) { expect(o.tensor->device == stream.device(), #name " runs where its operands are"); }); \
+    if (stream.measuring()) return stream.count(bytes_of(op));                                                      \
+    if constexpr (kCudaBuilt) {                                                                                     \
+      if (stream.device().is_cuda()) return cuda::name(stream, op);                                                 \
+    }                                                                                                               \
+    cpu::name(stream, op);                                                                                          \
   }
 
 // A line of ops/cuda_missing.txt: the twin that is still to be written. The linker refuses an operator whose twin
 // exists and is listed, and one with neither.
-#define FULGUR_CUDA_MISSING(name, Operands)                                                \
-  namespace cuda {                                                                         \
-  void name(Stream&, const Operands&) {                                                    \
-    fail(ErrorKind::unsupported, #name " has no CUDA twin yet: use --device cpu");         \
-  }                                                                                        \
+#define FULGUR_CUDA_MISSING(name, Operands)                                        \
+  namespace cuda {                                                                 \
+  void name(Stream&, const Operands&) {                                            \
+    fail(ErrorKind::unsupported, #name " has no CUDA twin yet: use --device cpu"); \
+  }                                                                                \
   }

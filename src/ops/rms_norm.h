@@ -20,15 +20,13 @@ struct RmsNorm {
 };
 
 struct RmsNormBackward {
-  Tensor dx;       // [rows, width], overwritten; may be dy
-  Tensor dweight;  // wide [width], accumulated: rows ascending
-  Tensor dy, x;    // [rows, width]
-  Tensor weight;   // [width]
+  Tensor dx;           // [rows, width], overwritten; may be dy
+  Tensor dweight;      // wide [width], accumulated: rows ascending
+  Tensor dy, x;        // [rows, width]
+  Tensor weight;       // [width]
   Tensor inverse_rms;  // wide [rows], as forward left it
 
-  auto operands() const {
-    return std::tuple{out(dx), inout(dweight), in(dy), in(x), in(weight), in(inverse_rms)};
-  }
+  auto operands() const { return std::tuple{out(dx), inout(dweight), in(dy), in(x), in(weight), in(inverse_rms)}; }
   void check() const {
     expect(x.rank == 2 && dx.is(x.dtype, {x.dim(0), x.dim(1)}) && dy.is(x.dtype, {x.dim(0), x.dim(1)}),
            "gradients match x");

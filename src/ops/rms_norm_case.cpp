@@ -1,6 +1,7 @@
 // rms_norm against an f64 oracle, its gradient against central differences, and what it promises about order.
-#include "ops/case.h"
 #include "ops/rms_norm.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

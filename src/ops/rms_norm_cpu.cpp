@@ -1,9 +1,10 @@
 // y = (x * inverse) * weight, and dx = inverse * (dy * weight - x * inverse^2 * mean(dy * weight * x)).
+#include "ops/rms_norm.h"
+
 #include <cmath>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/rms_norm.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -1,6 +1,7 @@
 // Rotary: the specification's numbers, angles far out, turning back, slices.
-#include "ops/case.h"
 #include "ops/rotary.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

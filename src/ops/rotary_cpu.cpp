@@ -1,10 +1,11 @@
 // Rotary position embedding: (a, b) -> (a cos - b sin, b cos + a sin), with a sine and cosine of our own in f64, so
 // that their bits are the same with any library.
+#include "ops/rotary.h"
+
 #include <cmath>
 #include <vector>
 
 #include "ops/dtype_switch.h"
-#include "ops/rotary.h"
 
 namespace fulgur::cpu {
 namespace {

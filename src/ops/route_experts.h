@@ -6,9 +6,9 @@
 namespace fulgur {
 
 struct RouteExperts {
-  Tensor expert_ids;  // i32 [rows, k]
-  Tensor weights;     // wide [rows, k]
-  Tensor logits;      // wide [rows, experts]
+  Tensor expert_ids;          // i32 [rows, k]
+  Tensor weights;             // wide [rows, k]
+  Tensor logits;              // wide [rows, experts]
   Tensor probabilities = {};  // wide [rows, experts], given when training
 
   auto operands() const { return std::tuple{out(expert_ids), out(weights), in(logits), out(probabilities)}; }
@@ -17,7 +17,8 @@ struct RouteExperts {
     expect(expert_ids.is(DType::i32, {logits.dim(0), expert_ids.dim(1)}) && expert_ids.dim(1) <= logits.dim(1),
            "k experts per row, at most all");
     expect(weights.is(logits.dtype, {logits.dim(0), expert_ids.dim(1)}), "one weight per choice");
-    expect(!probabilities || (probabilities.same_shape(logits) && probabilities.dtype == logits.dtype), "one probability per logit");
+    expect(!probabilities || (probabilities.same_shape(logits) && probabilities.dtype == logits.dtype),
+           "one probability per logit");
   }
 };
 

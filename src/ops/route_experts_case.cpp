@@ -1,9 +1,10 @@
 // route_experts against an f64 oracle that sorts, its gradient against central differences, ties and NaN.
+#include "ops/route_experts.h"
+
 #include <limits>
 #include <numeric>
 
 #include "ops/case.h"
-#include "ops/route_experts.h"
 
 namespace fulgur {
 namespace {

@@ -1,11 +1,12 @@
 // The choice reads logits, not probabilities, so that rounding makes no ties; NaN counts as -infinity there, so that
 // every row names k different experts. Weights: exp(logit - greatest chosen logit), divided by their sum.
+#include "ops/route_experts.h"
+
 #include <cmath>
 #include <limits>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/route_experts.h"
 
 namespace fulgur::cpu {
 namespace {

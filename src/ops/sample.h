@@ -6,17 +6,18 @@
 namespace fulgur {
 
 struct Sample {
-  Tensor tokens;       // i32 [rows]
-  Tensor logits;       // f32 [rows, vocab]
-  Tensor temperature;  // f32 [rows]; 0: the greatest logit, the lowest id among equals
-  Tensor top_k;        // i32 [rows]; 0: all
-  Tensor top_p;        // f32 [rows], in (0, 1]: the fewest tokens whose probability reaches it
-  Tensor min_p;        // f32 [rows], in [0, 1]: tokens below min_p * the greatest probability are left out
-  Tensor keys;         // i64 [rows, 3]: seed, sequence, position
+  Tensor tokens;           // i32 [rows]
+  Tensor logits;           // f32 [rows, vocab]
+  Tensor temperature;      // f32 [rows]; 0: the greatest logit, the lowest id among equals
+  Tensor top_k;            // i32 [rows]; 0: all
+  Tensor top_p;            // f32 [rows], in (0, 1]: the fewest tokens whose probability reaches it
+  Tensor min_p;            // f32 [rows], in [0, 1]: tokens below min_p * the greatest probability are left out
+  Tensor keys;             // i64 [rows, 3]: seed, sequence, position
   Tensor suppressed = {};  // i32 [tokens]: ids that are never drawn
 
   auto operands() const {
-    return std::tuple{out(tokens), in(logits), in(temperature), in(top_k), in(top_p), in(min_p), in(keys), in(suppressed)};
+    return std::tuple{out(tokens), in(logits), in(temperature), in(top_k),
+                      in(top_p),   in(min_p),  in(keys),        in(suppressed)};
   }
   void check() const {
     const int64_t rows = logits.dim(0);

@@ -1,10 +1,11 @@
 // sample against a plain oracle that sorts every row, frequencies against probabilities, and its edge cases.
+#include "ops/sample.h"
+
 #include <limits>
 #include <map>
 #include <numeric>
 
 #include "ops/case.h"
-#include "ops/sample.h"
 
 namespace fulgur {
 namespace {

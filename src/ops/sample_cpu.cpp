@@ -1,13 +1,14 @@
 // A row is ranked by logit, descending, the lower id first among equals; only as much of it as the draw needs. Sums are
 // f64: of what top_k leaves in sixteen lanes, of what is kept and drawn in rank order. NaN counts as -infinity, which
 // is never drawn unless nothing else is left: then the lowest id that is not suppressed.
+#include "ops/sample.h"
+
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "base/random.h"
 #include "ops/cpu/rows.h"
-#include "ops/sample.h"
 
 namespace fulgur::cpu {
 namespace {

@@ -11,26 +11,27 @@
 namespace fulgur {
 
 struct SoftmaxAttention {
-  Tensor o;              // [rows, heads, head_dim]
-  Tensor q;              // [rows, heads, head_dim], after rotary; may be a slice of qkv rows
-  Tensor k = {}, v = {};  // [rows, kv_heads, head_dim]; absent when pages are given
-  Tensor row_begin;      // i32 [sequences + 1]
-  Tensor positions;      // i64 [rows]; without pages every sequence begins at position 0
-  int64_t longest;       // rows of the longest sequence; sizes grids, nothing else
+  Tensor o;                 // [rows, heads, head_dim]
+  Tensor q;                 // [rows, heads, head_dim], after rotary; may be a slice of qkv rows
+  Tensor k = {}, v = {};    // [rows, kv_heads, head_dim]; absent when pages are given
+  Tensor row_begin;         // i32 [sequences + 1]
+  Tensor positions;         // i64 [rows]; without pages every sequence begins at position 0
+  int64_t longest;          // rows of the longest sequence; sizes grids, nothing else
   Tensor page_table = {};   // i32 [sequences, pages], into kv_pages, which already hold these rows (store_kv)
   Tensor kv_pages = {};     // [pages, 2, kv_heads, 64, head_dim]
   Tensor log_sum_exp = {};  // wide [heads, rows], given when training: log of the sum of exp of the scaled scores
 
   int64_t kv_heads() const { return kv_pages ? kv_pages.dim(2) : k.dim(1); }
   auto operands() const {
-    return std::tuple{out(o),         in(q),        in(k),        in(v),           in(row_begin),
+    return std::tuple{out(o),        in(q),          in(k),        in(v),           in(row_begin),
                       in(positions), in(page_table), in(kv_pages), out(log_sum_exp)};
   }
   void check() const {
     expect(o.rank == 3 && o.same_shape(q) && o.dtype == q.dtype, "o matches q");
     expect(bool(k) == bool(v) && bool(k) != bool(kv_pages), "keys come from this batch or from pages");
     expect(bool(page_table) == bool(kv_pages), "pages come with their table");
-    expect(!k || (k.is(q.dtype, {q.dim(0), k.dim(1), q.dim(2)}) && v.same_shape(k) && v.dtype == k.dtype), "k and v match q");
+    expect(!k || (k.is(q.dtype, {q.dim(0), k.dim(1), q.dim(2)}) && v.same_shape(k) && v.dtype == k.dtype),
+           "k and v match q");
     expect(!kv_pages || kv_pages.is(q.dtype, {kv_pages.dim(0), 2, kv_pages.dim(2), kGrid, q.dim(2)}), "pages match q");
     expect(q.dim(1) % kv_heads() == 0, "KV heads divide the heads");
     expect(positions.is(DType::i64, {q.dim(0)}) && row_begin.dtype == DType::i32, "one position per row");
@@ -48,7 +49,8 @@ struct SoftmaxAttentionBackward {
   int64_t longest;
 
   auto operands() const {
-    return std::tuple{out(dq), out(dk), out(dv), in(d_o), in(q), in(k), in(v), in(o), in(log_sum_exp), in(row_begin), in(positions)};
+    return std::tuple{out(dq), out(dk), out(dv),         in(d_o),       in(q),        in(k),
+                      in(v),   in(o),   in(log_sum_exp), in(row_begin), in(positions)};
   }
   void check() const {
     expect(dq.same_shape(q) && d_o.same_shape(q) && o.same_shape(q), "gradients match q");

@@ -1,6 +1,7 @@
 // Softmax attention: against the plain softmax, the same bytes in any chunks and company and from pages, gradients.
-#include "ops/attention_case.h"
 #include "ops/softmax_attention.h"
+
+#include "ops/attention_case.h"
 #include "ops/store_kv.h"
 
 namespace fulgur {

@@ -1,7 +1,8 @@
 // Causal softmax attention, forward: per tile of rows, key blocks of 64 positions with running maximum and sum.
+#include "ops/softmax_attention.h"
+
 #include "ops/cpu/attention_block.h"
 #include "ops/dtype_switch.h"
-#include "ops/softmax_attention.h"
 
 namespace fulgur::cpu {
 namespace {

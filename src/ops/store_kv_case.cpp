@@ -1,6 +1,7 @@
 // store_kv: every row at its place of its sequence's pages, nothing else touched.
-#include "ops/case.h"
 #include "ops/store_kv.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,8 +1,9 @@
 // Appends k and v rows to the pages of their sequences.
+#include "ops/store_kv.h"
+
 #include <algorithm>
 
 #include "ops/dtype_switch.h"
-#include "ops/store_kv.h"
 
 namespace fulgur::cpu {
 namespace {

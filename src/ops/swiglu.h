@@ -9,7 +9,8 @@ struct Swiglu {
 
   auto operands() const { return std::tuple{out(y), in(gate), in(up)}; }
   void check() const {
-    expect(y.same_shape(gate) && up.same_shape(gate) && y.dtype == gate.dtype && up.dtype == gate.dtype, "y and up match gate");
+    expect(y.same_shape(gate) && up.same_shape(gate) && y.dtype == gate.dtype && up.dtype == gate.dtype,
+           "y and up match gate");
     expect(y.dense() && gate.dense() && up.dense(), "the tensors are dense");
   }
 };
@@ -20,7 +21,8 @@ struct SwigluBackward {
 
   auto operands() const { return std::tuple{out(dgate), out(dup), in(dy), in(gate), in(up)}; }
   void check() const {
-    expect(dgate.same_shape(gate) && dup.same_shape(gate) && dy.same_shape(gate) && up.same_shape(gate), "gradients match gate");
+    expect(dgate.same_shape(gate) && dup.same_shape(gate) && dy.same_shape(gate) && up.same_shape(gate),
+           "gradients match gate");
     expect(dgate.dense() && dup.dense() && dy.dense() && gate.dense() && up.dense(), "the tensors are dense");
   }
 };

@@ -1,6 +1,7 @@
 // swiglu against an f64 oracle, and its gradient against central differences.
-#include "ops/case.h"
 #include "ops/swiglu.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,7 +1,8 @@
 // Elementwise, so the matrices are walked as one long row.
+#include "ops/swiglu.h"
+
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/swiglu.h"
 
 namespace fulgur::cpu {
 

@@ -1,6 +1,7 @@
 // take_rows: rows come back exactly; its gradient clears dx and sums the taken rows in order.
-#include "ops/case.h"
 #include "ops/take_rows.h"
+
+#include "ops/case.h"
 
 namespace fulgur {
 namespace {

@@ -1,9 +1,10 @@
 // Gathers rows; its gradient clears dx and adds the rows back, every column in the order of the indices.
+#include "ops/take_rows.h"
+
 #include <cstring>
 
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
-#include "ops/take_rows.h"
 
 namespace fulgur::cpu {
 

@@ -1,4 +1,5 @@
-// Weight: a matrix as it is stored. Quantisation ends at this struct: only linear, expert_linear and embedding read one.
+// Weight: a matrix as it is stored. Quantisation ends at this struct: only linear, expert_linear and embedding read
+// one.
 #pragma once
 #include "base/tensor.h"
 

@@ -1,5 +1,5 @@
-// SequenceState: everything the model remembers of one sequence. Both halves, lightning slots and KV pages, always stand
-// at the same position; only advance() moves it.
+// SequenceState: everything the model remembers of one sequence. Both halves, lightning slots and KV pages, always
+// stand at the same position; only advance() moves it.
 #pragma once
 #include <cstdint>
 #include <span>

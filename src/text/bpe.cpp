@@ -38,6 +38,7 @@ BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span
   mask_ = slots - 1;
   shift_ = 64 - std::countr_zero(slots);
   slots_.assign(slots, kEmpty);
+  may_merge_.resize(size_t(1) << (64 - kFilterShift));
   results_.reserve(merges.size());
   for (const Merge& merge : merges) {
     const uint64_t rank = results_.size(), key = uint64_t(merge.left) << kIdBits | uint64_t(merge.right);
@@ -45,6 +46,7 @@ BytePairMerger::BytePairMerger(std::span<const int32_t, 256> byte_ids, std::span
            "ids and ranks of a vocabulary fit 21 bits");
     results_.push_back(merge.result);
     mark_crossed(tokens[size_t(merge.result)]);
+    may_merge_[key * kHashFactor >> kFilterShift] = true;
     size_t slot = key * kHashFactor >> shift_;
     while (slots_[slot] != kEmpty && slots_[slot] >> kIdBits != key) slot = (slot + 1) & mask_;
     slots_[slot] = key << kIdBits | rank;  // of two merges of one pair the later counts
@@ -68,12 +70,12 @@ void BytePairMerger::mark_crossed(std::string_view token) {
       crossed_by_whole_[place_of_characters(before, code_point_at(token.data() + at, bytes))] = true;
       continue;
     }
-    // Bytes that the token does not show may be any.
+    // Bytes that the token does not show may be any; only their low six bits count.
     const bool knows_before = at >= 2, knows_second = at + 1 < token.size();
-    for (uint8_t before = 0; before < (knows_before ? 1 : 64); ++before) {
-      for (uint8_t second = 0; second < (knows_second ? 1 : 64); ++second) {
-        crossed_by_parts_[place_of_bytes(knows_before ? byte(at - 2) : before, byte(at - 1), byte(at),
-                                         knows_second ? byte(at + 1) : second)] = true;
+    for (int before = 0; before < (knows_before ? 1 : 64); ++before) {
+      for (int second = 0; second < (knows_second ? 1 : 64); ++second) {
+        crossed_by_parts_[place_of_bytes(knows_before ? byte(at - 2) : uint8_t(before), byte(at - 1), byte(at),
+                                         knows_second ? byte(at + 1) : uint8_t(second))] = true;
       }
     }
   }

@@ -29,7 +29,9 @@ class BytePairMerger {
  private:
   uint32_t rank_of(int32_t left, int32_t right) const {
     const uint64_t key = uint64_t(left) << kIdBits | uint64_t(right);
-    for (size_t slot = key * kHashFactor >> shift_;; slot = (slot + 1) & mask_) {
+    const uint64_t hash = key * kHashFactor;
+    if (!may_merge_[hash >> kFilterShift]) return kNoMerge;
+    for (size_t slot = hash >> shift_;; slot = (slot + 1) & mask_) {
       const uint64_t entry = slots_[slot];
       if (entry >> kIdBits == key) return uint32_t(entry & kIdMask);
       if (entry == kEmpty) return kNoMerge;
@@ -41,6 +43,7 @@ class BytePairMerger {
   void mark_crossed(std::string_view token);
 
   static constexpr int kIdBits = 21;
+  static constexpr int kFilterShift = 64 - 21;
   static constexpr uint64_t kIdMask = (uint64_t(1) << kIdBits) - 1;
   static constexpr uint64_t kEmpty = UINT64_MAX;
   static constexpr uint64_t kHashFactor = 0x9E3779B97F4A7C15;
@@ -48,6 +51,7 @@ class BytePairMerger {
   std::vector<int32_t> byte_ids_;
   std::vector<uint32_t> byte_ranks_;  // [256 * 256] rank of two bytes side by side
   std::vector<int32_t> results_;      // [rank] the merged token
+  std::vector<bool> may_merge_;       // [hash of a pair] false for most that do not: small enough to stay in cache
   std::vector<uint64_t> slots_;       // open addressing: left, right, rank in 21 bits each
   // Two sets of places between characters that a token reaches across, where some other places may seem to be too.
   std::vector<bool> crossed_by_whole_;  // [hash of both characters] the token shows both

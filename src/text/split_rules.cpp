@@ -98,7 +98,7 @@ const char* after_optional_space(Span text, const Run& run) {
 }
 
 struct CasedWord {
-  const char* end;  // nullptr if there is none
+  const char* end;  // where it would begin if there is none
   bool has_lower;   // the first alternative of o200k matched, otherwise the second
 };
 
@@ -115,7 +115,7 @@ CasedWord cased_word(Span text) {
     if (c.flags & kMaybeLower) after_both = at;
   }
   if (after_both) return {after_both, true};
-  return {at == text.at ? nullptr : at, false};
+  return {at, false};
 }
 
 }  // namespace
@@ -154,7 +154,7 @@ const char* match_o200k(Span text) {
     if (word.has_lower) return with_contraction(word.end);
     // A mark counts as lower case, so by itself it is a word of the first alternative, before the second is tried.
     if (first.flags & kMark) return with_contraction(rest);
-    if (word.end) return with_contraction(word.end);
+    if (word.end != rest) return with_contraction(word.end);
   }
   const auto others = [](Span left) { return run_without(kSpace | kLetter | kNumber, left); };
   if (const char* end = after_optional_space(text, others)) return run_of_newlines({text.flags, end, text.end}, '/');

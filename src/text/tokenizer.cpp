@@ -140,7 +140,7 @@ void Tokenizer::append_word(std::string_view word, const char* text_end, WordCac
   if (word.size() > WordCache::kLongestWord) return parts_->append_word(word, out);
   const WordCache::Key key = WordCache::key_of(word, text_end);
   if (const WordCache::Entry* known = cache.find(key)) {
-    out.insert(out.end(), known->tokens, known->tokens + known->count);
+    for (int32_t i = 0; i < known->count; ++i) out.push_back(known->tokens[i]);
     return;
   }
   const size_t before = out.size();
@@ -182,7 +182,10 @@ uint64_t Tokenizer::digest() const {
   const auto add = [&](std::string_view text) { all.append(std::to_string(text.size())).append(":").append(text); };
   add(vocabulary.normalisation == Normalisation::nfc ? "nfc" : "as it is");
   add(vocabulary.whole_words == WholeWords::looked_up ? "words looked up" : "words merged");
-  for (const SplitRule rule : vocabulary.pre_tokenizer) add(pattern_of_rule(rule));
+  for (const SplitStep& step : vocabulary.pre_tokenizer) {
+    add(step.gaps == Gaps::vanish ? "matches alone" : "all");
+    add(step.pattern());
+  }
   for (const std::string& token : vocabulary.tokens) add(token);
   for (const Merge& merge : vocabulary.merges) add({reinterpret_cast<const char*>(&merge), sizeof merge});
   for (const AddedToken& token : vocabulary.added) {

@@ -75,28 +75,30 @@ Normalisation read_normalizer(const Reader& reader, const Json& part) {
 }
 
 // GPT-2's own splitting is inside ByteLevel, where `use_regex` asks for it.
-std::optional<SplitRule> read_byte_level(const Reader& reader, const Json& part) {
+std::optional<SplitStep> read_byte_level(const Reader& reader, const Json& part) {
   if (reader.value(part, "add_prefix_space", true)) {
     fail(ErrorKind::unsupported, reader.file + ": pre_tokenizer ByteLevel with add_prefix_space, expected without");
   }
-  return reader.value(part, "use_regex", true) ? std::optional(SplitRule::gpt2) : std::nullopt;
+  return reader.value(part, "use_regex", true) ? std::optional<SplitStep>(SplitRule::gpt2) : std::nullopt;
 }
 
-SplitRule read_split(const Reader& reader, const Json& part) {
-  const Json& pattern = reader.object(part, "pattern");
-  const auto text = reader.value<std::string>(pattern, "Regex", "");
-  const std::optional<SplitRule> rule = rule_of_pattern(text);
-  if (!rule) {
-    fail(ErrorKind::unsupported, reader.file + ": pre_tokenizer Split with pattern '" + text +
-                                     "', expected that of GPT-2, cl100k, Qwen, o200k or DeepSeek-V3");
-  }
+SplitStep read_split(const Reader& reader, const Json& part) {
+  const auto pattern = reader.value<std::string>(reader.object(part, "pattern"), "Regex", "");
   const auto behavior = reader.value<std::string>(part, "behavior", "");
   const bool invert = reader.value(part, "invert", false);
-  const bool covers_all =
-      rule == SplitRule::gpt2 || rule == SplitRule::cl100k || rule == SplitRule::qwen || rule == SplitRule::o200k;
-  if ((behavior == "Isolated" && !invert) || (behavior == "Removed" && invert && covers_all)) return *rule;
-  fail(ErrorKind::unsupported,
-       reader.file + ": pre_tokenizer Split with behavior " + behavior + ", expected Isolated, or Removed and invert");
+  const auto refuse = [&](const std::string& why) {
+    fail(ErrorKind::unsupported, reader.file + ": pre_tokenizer Split with " + why);
+  };
+  if (pattern.empty()) refuse("a pattern that is no Regex");
+  if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert)) {
+    refuse("behavior " + behavior + (invert ? " and invert" : "") + ", expected Isolated, or Removed and invert");
+  }
+  try {
+    return SplitStep(pattern, invert ? Gaps::vanish : Gaps::are_pieces);
+  } catch (const Error& error) {
+    refuse("pattern " + Json(pattern).dump() + ": " + error.what());
+    throw;
+  }
 }
 
 PreTokenizer read_pre_tokenizer(const Reader& reader, const Json& part) {
@@ -273,11 +275,12 @@ OrderedJson added_token_json(const AddedToken& token) {
 
 OrderedJson pre_tokenizer_json(const PreTokenizer& rules) {
   OrderedJson steps = OrderedJson::array();
-  for (const SplitRule rule : rules) {
+  for (const SplitStep& rule : rules) {
+    const bool vanish = rule.gaps == Gaps::vanish;
     steps.push_back({{"type", "Split"},
-                     {"pattern", {{"Regex", pattern_of_rule(rule)}}},
-                     {"behavior", "Isolated"},
-                     {"invert", false}});
+                     {"pattern", {{"Regex", rule.pattern()}}},
+                     {"behavior", vanish ? "Removed" : "Isolated"},
+                     {"invert", vanish}});
   }
   steps.push_back(byte_level_json());
   return {{"type", "Sequence"}, {"pretokenizers", steps}};

@@ -1,6 +1,7 @@
 // WordCache: the tokens of words that came before, since most words of a text are repetitions. One caller at a time.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,20 @@ class WordCache {
     bool operator==(const Key&) const = default;
   };
   // `word` has 1..15 bytes and lies in a text that ends at `text_end`.
-  static Key key_of(std::string_view word, const char* text_end);
+  static Key key_of(std::string_view word, const char* text_end) {
+    Key key;
+    const size_t bytes = word.size();
+    if (text_end - word.data() >= 16) {
+      std::memcpy(&key, word.data(), 16);
+      const uint64_t kept = (uint64_t(1) << (8 * bytes & 63)) - 1;  // of the half that the word ends in
+      key.high = bytes < 8 ? 0 : key.high & kept;
+      key.low = bytes < 8 ? key.low & kept : key.low;
+    } else {
+      std::memcpy(&key, word.data(), bytes);
+    }
+    key.high |= uint64_t(bytes) << 56;
+    return key;
+  }
 
   struct Entry {
     Key key;  // no word has 0, 0

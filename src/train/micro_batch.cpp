@@ -16,17 +16,22 @@ MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
   }
   begin.push_back(int32_t(tokens.size()));
   MicroBatch micro;
-  for (size_t i = 0; i + 1 < begin.size(); ++i) micro.batch.longest = std::max<int64_t>(micro.batch.longest, begin[i + 1] - begin[i]);
-  micro.batch.tokens = upload(exec.stream, exec.scratch, tokens), micro.batch.positions = upload(exec.stream, exec.scratch, positions);
-  micro.batch.row_begin = upload(exec.stream, exec.scratch, begin), micro.targets = upload(exec.stream, exec.scratch, targets);
+  for (size_t i = 0; i + 1 < begin.size(); ++i)
+    micro.batch.longest = std::max<int64_t>(micro.batch.longest, begin[i + 1] - begin[i]);
+  micro.batch.tokens = upload(exec.stream, exec.scratch, tokens),
+  micro.batch.positions = upload(exec.stream, exec.scratch, positions);
+  micro.batch.row_begin = upload(exec.stream, exec.scratch, begin),
+  micro.targets = upload(exec.stream, exec.scratch, targets);
   return micro;
 }
 
 MicroBatch largest_micro_batch(Exec& exec, int64_t rows) {
   MicroBatch micro;
   micro.batch.longest = rows;
-  micro.batch.tokens = exec.scratch.alloc(DType::i32, {rows}), micro.batch.positions = exec.scratch.alloc(DType::i64, {rows});
-  micro.batch.row_begin = exec.scratch.alloc(DType::i32, {rows + 1}), micro.targets = exec.scratch.alloc(DType::i32, {rows});
+  micro.batch.tokens = exec.scratch.alloc(DType::i32, {rows}),
+  micro.batch.positions = exec.scratch.alloc(DType::i64, {rows});
+  micro.batch.row_begin = exec.scratch.alloc(DType::i32, {rows + 1}),
+  micro.targets = exec.scratch.alloc(DType::i32, {rows});
   return micro;
 }
 

@@ -14,7 +14,8 @@ namespace {
 ModelWeights on_flat(const ModelWeights& weights, Tensor flat) {
   ModelWeights other = weights;
   other.flat = flat;
-  for (Parameter& p : other.parameters) p.view.data = flat.data + p.offset * byte_size(flat.dtype), p.view.dtype = flat.dtype;
+  for (Parameter& p : other.parameters)
+    p.view.data = flat.data + p.offset * byte_size(flat.dtype), p.view.dtype = flat.dtype;
   return other;
 }
 
@@ -37,19 +38,21 @@ void save_run_checkpoint(const std::filesystem::path& run_dir, const RunConfig& 
   const std::filesystem::path all = run_dir / "checkpoints";
   std::filesystem::create_directories(all);
   AtomicFolder folder(all / ("step-" + std::to_string(state.step)), Replace::no);
-  const std::pair<const char*, Tensor> parts[] = {
-      {"model.safetensors", state.weights.flat}, {"first.safetensors", state.first}, {"second.safetensors", state.second}};
+  const std::pair<const char*, Tensor> parts[] = {{"model.safetensors", state.weights.flat},
+                                                  {"first.safetensors", state.first},
+                                                  {"second.safetensors", state.second}};
   nlohmann::ordered_json files;
   for (const auto& [name, flat] : parts) {
     save_parameters(folder.path() / name, on_flat(state.weights, flat), DType::f32);
     files[name] = digest_of_file(folder.path() / name);
   }
-  const nlohmann::ordered_json description{{"step", state.step},
-                                           {"next_sample", state.step * run.rows_per_step()},
-                                           {"seed", run.seed},
-                                           {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
-                                           {"digests", {{"configuration", digests.configuration}, {"tokenizer", digests.tokenizer}, {"data", digests.data}}},
-                                           {"xxh3", files}};
+  const nlohmann::ordered_json description{
+      {"step", state.step},
+      {"next_sample", state.step * run.rows_per_step()},
+      {"seed", run.seed},
+      {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
+      {"digests", {{"configuration", digests.configuration}, {"tokenizer", digests.tokenizer}, {"data", digests.data}}},
+      {"xxh3", files}};
   write_file(folder.path() / "state.json", description.dump(1) + "\n");
   folder.commit();
   prune(all, run.keep);

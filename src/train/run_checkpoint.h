@@ -1,5 +1,5 @@
-// A run's checkpoints, checkpoints/step-N/ (docs/formats.md): master weights, both moments, and state.json with what the
-// run has consumed and the digests of what it depends on. A checkpoint is complete when its folder has its name.
+// A run's checkpoints, checkpoints/step-N/ (docs/formats.md): master weights, both moments, and state.json with what
+// the run has consumed and the digests of what it depends on. A checkpoint is complete when its folder has its name.
 #pragma once
 #include <filesystem>
 #include <string>

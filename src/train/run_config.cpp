@@ -1,6 +1,8 @@
 #include "train/run_config.h"
 
 #define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,7 +11,6 @@
 #include <numbers>
 #include <set>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "base/error.h"
 
@@ -33,7 +34,8 @@ int64_t edit_distance(const std::string& a, const std::string& b) {
 nlohmann::ordered_json json_of(const toml::node& node, const std::string& key) {
   if (const auto* table = node.as_table()) {
     nlohmann::ordered_json object = nlohmann::ordered_json::object();
-    for (const auto& [name, value] : *table) object[std::string(name.str())] = json_of(value, key + "." + std::string(name.str()));
+    for (const auto& [name, value] : *table)
+      object[std::string(name.str())] = json_of(value, key + "." + std::string(name.str()));
     return object;
   }
   if (const auto* array = node.as_array()) {
@@ -53,13 +55,15 @@ class Reader {
  public:
   explicit Reader(toml::table& table) : table_(table) {}
 
-  int64_t integer(const std::string& key, int64_t fallback, int64_t least, int64_t most = std::numeric_limits<int64_t>::max()) {
+  int64_t integer(const std::string& key, int64_t fallback, int64_t least,
+                  int64_t most = std::numeric_limits<int64_t>::max()) {
     const toml::node_view<toml::node> node = take(key);
     if (!node) return put(key, fallback);
     const auto value = node.value_exact<int64_t>();
     if (!value || *value < least || *value > most)
-      fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected an integer from " + std::to_string(least) +
-                                         (most == std::numeric_limits<int64_t>::max() ? " on" : " to " + std::to_string(most)));
+      fail(ErrorKind::invalid_input,
+           key + " = " + text(node) + ": expected an integer from " + std::to_string(least) +
+               (most == std::numeric_limits<int64_t>::max() ? " on" : " to " + std::to_string(most)));
     return *value;
   }
   double number(const std::string& key, double fallback, double least, double most) {
@@ -92,7 +96,8 @@ class Reader {
     if (const toml::array* array = node.as_array())
       for (const toml::node& entry : *array) list.push_back(file(key, entry));
     else if (const auto path = node.value_exact<std::string>()) list.push_back({*path});
-    if (list.empty()) fail(ErrorKind::invalid_input, key + ": expected a list of files");
+    if (list.empty() && (required || !node.is_array()))
+      fail(ErrorKind::invalid_input, key + ": expected a list of files");
     return list;
   }
   // A key that only one value is supported of so far.
@@ -104,7 +109,8 @@ class Reader {
     if (!value) fail(ErrorKind::invalid_input, key + " = " + text(node) + ": has the wrong type");
     std::ostringstream want;
     want << std::boolalpha << supported;
-    if (*value != supported) fail(ErrorKind::unsupported, key + " = " + text(node) + ": only " + want.str() + " is supported so far");
+    if (*value != supported)
+      fail(ErrorKind::unsupported, key + " = " + text(node) + ": only " + want.str() + " is supported so far");
   }
   toml::table* section(const std::string& name) {
     known_sections_.insert(name);
@@ -128,7 +134,8 @@ class Reader {
       fail(ErrorKind::invalid_input, key + ": expected file names or tables { path, weight }");
     const auto weight = table->contains("weight") ? (*table)["weight"].value<double>() : 1.0;
     if (!weight || *weight != std::floor(*weight) || *weight < 1 || *weight > 1000)
-      fail(ErrorKind::invalid_input, key + ": " + *path + ": expected a whole weight from 1 to 1000, the passes over the file per epoch");
+      fail(ErrorKind::invalid_input,
+           key + ": " + *path + ": expected a whole weight from 1 to 1000, the passes over the file per epoch");
     return {*path, int64_t(*weight)};
   }
   toml::node_view<toml::node> take(const std::string& key) {
@@ -155,15 +162,16 @@ void Reader::refuse_unknown() const {
     if (!known_sections_.contains(name) || !table) {
       std::string list;
       for (const std::string& s : known_sections_) list += (list.empty() ? "" : ", ") + s;
-      fail(ErrorKind::invalid_input, "unknown section or top-level key `" + name + "`: expected one of the sections " + list);
+      fail(ErrorKind::invalid_input,
+           "unknown section or top-level key `" + name + "`: expected one of the sections " + list);
     }
     if (name == "model") continue;  // config.json's own names; its reader judges them
     for (const auto& [field, value] : *table) {
       const std::string key = name + "." + std::string(field.str());
       if (known_.contains(key)) continue;
-      const auto nearest = std::min_element(known_.begin(), known_.end(), [&](const std::string& a, const std::string& b) {
-        return edit_distance(key, a) < edit_distance(key, b);
-      });
+      const auto nearest = std::min_element(
+          known_.begin(), known_.end(),
+          [&](const std::string& a, const std::string& b) { return edit_distance(key, a) < edit_distance(key, b); });
       fail(ErrorKind::invalid_input, "unknown key `" + key + "`: the nearest known one is `" + *nearest + "`");
     }
   }
@@ -194,7 +202,8 @@ void override_with(toml::table& table, const toml::table& change) {
 }
 
 toml::table parse_file(const std::filesystem::path& file) {
-  if (!std::filesystem::is_regular_file(file)) fail(ErrorKind::not_found, file.string() + ": no such configuration file");
+  if (!std::filesystem::is_regular_file(file))
+    fail(ErrorKind::not_found, file.string() + ": no such configuration file");
   try {
     return toml::parse_file(file.string());
   } catch (const toml::parse_error& error) {
@@ -213,7 +222,8 @@ void read_train(Reader& r, RunConfig& run) {
   run.tokens_per_step = r.integer("train.tokens_per_step", 0, 1, int64_t(1) << 40);
   run.micro_rows = r.integer("train.micro_rows", 1, 1, int64_t(1) << 30);
   run.lr = r.number("train.lr", 0, 0, 100);
-  const std::map<std::string, Schedule> schedules{{"constant", Schedule::constant}, {"cosine", Schedule::cosine}, {"wsd", Schedule::wsd}};
+  const std::map<std::string, Schedule> schedules{
+      {"constant", Schedule::constant}, {"cosine", Schedule::cosine}, {"wsd", Schedule::wsd}};
   run.schedule = schedules.at(r.word("train.schedule", "cosine", {"constant", "cosine", "wsd"}));
   run.warmup = r.integer("train.warmup", 0, 0, kMany);
   run.decay = r.integer("train.decay", std::max<int64_t>(run.steps - run.warmup, 0), 0, kMany);
@@ -234,13 +244,16 @@ void judge_sizes(const RunConfig& run) {
   if (run.sequence < 2) wrong("train.sequence: expected the tokens of a packed row");
   if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
   if (run.tokens_per_step < 1 || run.tokens_per_step % run.sequence != 0)
-    wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) + ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
+    wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) +
+          ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
   const int64_t rows = run.rows_per_step();
   if (run.lanes & (run.lanes - 1)) wrong("parallel.lanes = " + std::to_string(run.lanes) + ": expected a power of two");
   if (rows % (run.lanes * run.micro_rows) != 0)
-    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " + std::to_string(rows / run.lanes) + " rows of a lane");
+    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " +
+          std::to_string(rows / run.lanes) + " rows of a lane");
   if (run.window != 0 && (run.micro_rows * run.sequence) % run.window != 0)
-    wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " + std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
+    wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " +
+          std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
   if (run.run_dir.empty()) wrong("run.dir: expected the folder of the run");
   if (run.tokenizer.empty()) wrong("data.tokenizer: expected the folder of a tokenizer");
 }
@@ -256,7 +269,9 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   if (!model) fail(ErrorKind::invalid_input, file.string() + ": expected a section [model]");
   if (model->contains("path")) {
     run.model_path = r.word("model.path", "");
-    if (model->size() > 1) fail(ErrorKind::invalid_input, "model.path: the model's own config.json holds; expected no further keys in [model]");
+    if (model->size() > 1)
+      fail(ErrorKind::invalid_input,
+           "model.path: the model's own config.json holds; expected no further keys in [model]");
   } else {
     run.model_json = json_of(*model, "model").dump(1);
   }
@@ -266,7 +281,8 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   r.only<int64_t>("moe.capacity", 0), r.only<std::string>("moe.aux_form", "report"), r.only<double>("moe.z", 0);
   run.window = r.integer("moe.window", 0, 0), run.aux = r.number("moe.aux", 0.01, 0, 1e6);
   run.lanes = r.integer("parallel.lanes", 1, 1, 1 << 20);
-  for (const char* key : {"segments", "slices", "dp", "tp", "pp", "cp", "ep", "etp"}) r.only<int64_t>(std::string("parallel.") + key, 1);
+  for (const char* key : {"segments", "slices", "dp", "tp", "pp", "cp", "ep", "etp"})
+    r.only<int64_t>(std::string("parallel.") + key, 1);
   r.only<int64_t>("parallel.zero", 0);
   run.run_dir = r.word("run.dir", "");
   r.refuse_unknown();

@@ -1,5 +1,5 @@
-// RunConfig: what a training run's TOML file says (docs/formats.md). Every key is judged; an unknown one is refused with
-// the nearest known name.
+// RunConfig: what a training run's TOML file says (docs/formats.md). Every key is judged; an unknown one is refused
+// with the nearest known name.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -13,29 +13,29 @@ namespace fulgur {
 enum class Schedule : uint8_t { constant, cosine, wsd };
 
 struct RunConfig {
-  std::string model_path;    // an existing MODEL to go on from; empty: `model_json` describes a new one
-  std::string model_json;    // [model] as config.json would say it
+  std::string model_path;  // an existing MODEL to go on from; empty: `model_json` describes a new one
+  std::string model_json;  // [model] as config.json would say it
   std::vector<CorpusFile> train_files, validation_files;
-  std::string tokenizer;     // folder or tokenizer.json
+  std::string tokenizer;  // folder or tokenizer.json
   int64_t steps = 0;
   int64_t tokens_per_step = 0;
-  int64_t sequence = 0;      // tokens of a packed row
-  int64_t micro_rows = 0;    // rows of one forward and backward
+  int64_t sequence = 0;    // tokens of a packed row
+  int64_t micro_rows = 0;  // rows of one forward and backward
   double lr = 0;
   Schedule schedule = Schedule::cosine;
-  int64_t warmup = 0;        // steps
-  int64_t decay = 0;         // steps
+  int64_t warmup = 0;  // steps
+  int64_t decay = 0;   // steps
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
   uint64_t seed = 0;
-  int threads = 0;           // 0: all cores
-  int64_t save_every = 0;    // steps; 0: at the end alone
-  int64_t keep = 2;          // newest checkpoints that stay
+  int threads = 0;             // 0: all cores
+  int64_t save_every = 0;      // steps; 0: at the end alone
+  int64_t keep = 2;            // newest checkpoints that stay
   int64_t validate_every = 0;  // steps; 0: at the end alone
-  int64_t window = 0;        // tokens of the auxiliary loss's windows; 0: one packed row
-  double aux = 0.01;         // alpha of the auxiliary loss
+  int64_t window = 0;          // tokens of the auxiliary loss's windows; 0: one packed row
+  double aux = 0.01;           // alpha of the auxiliary loss
   int64_t lanes = 1;
   std::string run_dir;
-  std::string resolved;      // the whole configuration as TOML, defaults and --set included
+  std::string resolved;  // the whole configuration as TOML, defaults and --set included
 
   int64_t rows_per_step() const { return tokens_per_step / sequence; }
 };

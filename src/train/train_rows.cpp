@@ -9,13 +9,21 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
   const int64_t first = state.step * run.rows_per_step(), lane_rows = run.rows_per_step() / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
-  StepInput input{.lanes = {}, .counted_rows = 0, .window = run.window ? run.window : run.sequence, .balance_scale = 0,
-                  .learning_rate = learning_rate(run, state.step + 1), .beta1 = run.beta1, .beta2 = run.beta2, .eps = run.eps,
-                  .weight_decay = run.weight_decay, .max_norm = run.clip};
+  StepInput input{.lanes = {},
+                  .counted_rows = 0,
+                  .window = run.window ? run.window : run.sequence,
+                  .balance_scale = 0,
+                  .learning_rate = learning_rate(run, state.step + 1),
+                  .beta1 = run.beta1,
+                  .beta2 = run.beta2,
+                  .eps = run.eps,
+                  .weight_decay = run.weight_decay,
+                  .max_norm = run.clip};
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {
       std::vector<PackedRow> packed;
-      for (int64_t r = 0; r < run.micro_rows; ++r) packed.push_back(rows.row(first + int64_t(lane) * lane_rows + at + r));
+      for (int64_t r = 0; r < run.micro_rows; ++r)
+        packed.push_back(rows.row(first + int64_t(lane) * lane_rows + at + r));
       for (const PackedRow& row : packed)
         for (const int32_t target : row.targets) input.counted_rows += target >= 0;
       batches[lane].push_back(micro_batch_of(exec, packed));

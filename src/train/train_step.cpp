@@ -37,8 +37,8 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
 
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
 
-void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro, double loss_scale,
-                const Balance& balance, Tensor loss) {
+void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
+                double loss_scale, const Balance& balance, Tensor loss) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
   Saved saved;
   const Tensor hidden = forward(exec, weights, micro.batch, &saved);
@@ -57,12 +57,22 @@ StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
 
   const StepReport report{read(exec.stream, loss), read(exec.stream, balance_loss), read(exec.stream, norm)};
   if (!exec.stream.measuring() && !(std::isfinite(report.loss) && std::isfinite(report.gradient_norm)))
-    fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) + ", gradient norm " +
-                                       std::to_string(report.gradient_norm) + ": training diverged; try a lower train.lr");
-  adamw(exec.stream, {.master = t.weights.flat, .first = t.first, .second = t.second, .gradient = gradient,
-                      .gradient_norm = norm, .not_decayed = t.not_decayed, .step = ++t.step,
-                      .learning_rate = input.learning_rate, .beta1 = input.beta1, .beta2 = input.beta2, .eps = input.eps,
-                      .weight_decay = input.weight_decay, .max_norm = input.max_norm});
+    fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) +
+                                       ", gradient norm " + std::to_string(report.gradient_norm) +
+                                       ": training diverged; try a lower train.lr");
+  adamw(exec.stream, {.master = t.weights.flat,
+                      .first = t.first,
+                      .second = t.second,
+                      .gradient = gradient,
+                      .gradient_norm = norm,
+                      .not_decayed = t.not_decayed,
+                      .step = ++t.step,
+                      .learning_rate = input.learning_rate,
+                      .beta1 = input.beta1,
+                      .beta2 = input.beta2,
+                      .eps = input.eps,
+                      .weight_decay = input.weight_decay,
+                      .max_norm = input.max_norm});
   return report;
 }
 

@@ -12,8 +12,8 @@ struct MicroBatch {
 };
 using Lane = std::span<const MicroBatch>;
 
-// The global batch is cut into `parallel.lanes` lanes, a power of two. A lane's micro-batches are summed in order, lanes
-// pairwise in one tree, so a step has one result however it is cut into micro-batches.
+// The global batch is cut into `parallel.lanes` lanes, a power of two. A lane's micro-batches are summed in order,
+// lanes pairwise in one tree, so a step has one result however it is cut into micro-batches.
 struct StepInput {
   std::span<const Lane> lanes;
   int64_t counted_rows;  // rows with a target, over all lanes
@@ -43,7 +43,7 @@ int64_t gradient_levels(int64_t lanes);
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
 // Forward, loss and backward of one micro-batch; grads and the losses (f64 [1] each) are accumulated.
-void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro, double loss_scale,
-                const Balance& balance, Tensor loss);
+void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
+                double loss_scale, const Balance& balance, Tensor loss);
 
 }  // namespace fulgur

@@ -11,8 +11,8 @@
 #include "model/checkpoint.h"
 #include "model/initialise.h"
 #include "train/metrics.h"
-#include "train/train_rows.h"
 #include "train/run_checkpoint.h"
+#include "train/train_rows.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
 
@@ -26,7 +26,8 @@ std::string config_text(const RunConfig& run, const RunCorpus& corpus) {
   const auto put = [&](const char* key, nlohmann::ordered_json value) {
     if (!config.contains(key)) config[key] = std::move(value);
   };
-  put("architectures", {"MiniMaxText01ForCausalLM"}), put("model_type", "minimax_text_01"), put("torch_dtype", "float32");
+  put("architectures", {"MiniMaxText01ForCausalLM"}), put("model_type", "minimax_text_01"),
+      put("torch_dtype", "float32");
   put("vocab_size", corpus.vocab_size), put("bos_token_id", corpus.begin_of_sentence);
   put("eos_token_id", {corpus.end_of_sentence, corpus.end_of_document});
   return config.dump(1) + "\n";
@@ -69,7 +70,9 @@ class Run {
   void save_checkpoint();
   void save_trained_model();
   double validate(Progress& progress);
-  bool due(int64_t every) const { return every > 0 && memory_.state.step % every == 0 && memory_.state.step < run_.steps; }
+  bool due(int64_t every) const {
+    return every > 0 && memory_.state.step % every == 0 && memory_.state.step < run_.steps;
+  }
 
   const RunConfig& run_;
   std::filesystem::path dir_;
@@ -91,8 +94,8 @@ Run::Run(const RunConfig& run)
       config_(judged_config(config_text_, run, corpus_)),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
       stream_({}, run.threads > 0 ? run.threads : available_cores()),
-      scratch_(memory_.activations.data(), memory_.scratch_bytes, {}),
-      tape_(memory_.activations.data() + (memory_.scratch_bytes + 255) / 256 * 256, memory_.tape_bytes, {}),
+      scratch_(memory_.scratch()),
+      tape_(memory_.tape()),
       metrics_(created(dir_) / "metrics.jsonl") {
   if (run.model_path.empty()) {
     initialise(config_, memory_.state.weights, run.seed, stream_.threads());
@@ -124,18 +127,20 @@ double Run::validate(Progress& progress) {
   const double bits = bits_per_byte(e, memory_.state.weights, corpus_.validation);
   metrics_.write({{"step", double(memory_.state.step)}, {"validation_bits_per_byte", bits}});
   char line[80];
-  std::snprintf(line, sizeof line, "step %lld: validation %.4f bits per byte", static_cast<long long>(memory_.state.step), bits);
+  std::snprintf(line, sizeof line, "step %lld: validation %.4f bits per byte",
+                static_cast<long long>(memory_.state.step), bits);
   progress.say(line);
   return bits;
 }
 
 void Run::save_checkpoint() {
-  save_run_checkpoint(dir_, run_, memory_.state, {digest_of(run_.resolved), corpus_.tokenizer_digest, corpus_.data_digest});
+  save_run_checkpoint(dir_, run_, memory_.state,
+                      {digest_of(run_.resolved), corpus_.tokenizer_digest, corpus_.data_digest});
 }
 
 void Run::save_trained_model() {
-  AtomicFolder folder(dir_ / "model");
-  save_model(folder.path(), config_text_, memory_.state.weights, DType::f32, kMaxShardBytes, Replace::yes);
+  AtomicFolder folder(dir_ / "model", Replace::yes);
+  write_model(folder.path(), config_text_, memory_.state.weights, DType::f32);
   const std::filesystem::path from = run_.tokenizer;
   const std::filesystem::path source = std::filesystem::is_directory(from) ? from : from.parent_path();
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
@@ -146,8 +151,9 @@ void Run::save_trained_model() {
 TrainReport Run::go() {
   PackedRows rows(corpus_.training.documents, run_.sequence, run_.seed);
   Progress progress("step", run_.steps, "tokens");
-  progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " + short_number(double(parameter_count(config_).active)) +
-               " active; " + short_number(double(rows.tokens_per_epoch())) + " training tokens");
+  progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
+               short_number(double(parameter_count(config_).active)) + " active; " +
+               short_number(double(rows.tokens_per_epoch())) + " training tokens");
   Exec e = exec();
   int64_t tokens = 0;
   while (memory_.state.step < run_.steps) {
@@ -160,8 +166,12 @@ TrainReport Run::go() {
   save_checkpoint();
   save_trained_model();
   const Tensor flat = memory_.state.weights.flat;
-  return {.steps = memory_.state.step, .losses = losses_, .bits_per_byte = bits, .tokens_per_second = rate,
-          .model_dir = (dir_ / "model").string(), .weights_digest = digest_of(std::span(flat.data, size_t(flat.bytes())))};
+  return {.steps = memory_.state.step,
+          .losses = losses_,
+          .bits_per_byte = bits,
+          .tokens_per_second = rate,
+          .model_dir = (dir_ / "model").string(),
+          .weights_digest = digest_of(std::span(flat.data, size_t(flat.bytes())))};
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ ModelWeights shapes_of(const ModelConfig& config) {
   return w;
 }
 
+constexpr size_t kAlign = 256;   // bytes, as arenas align
 constexpr size_t kSlack = 4096;  // bytes: the step's own few numbers
 
 // Scratch of a forward over whole documents and the head.
@@ -44,20 +45,24 @@ ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t 
 }
 
 TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows) {
-  const ArenaBytes arenas = measured_micro_step(config, run.micro_rows * run.sequence, run.rows_per_step() / run.micro_rows,
-                                                run.window ? run.window : run.sequence);
+  const ArenaBytes arenas =
+      measured_micro_step(config, run.micro_rows * run.sequence, run.rows_per_step() / run.micro_rows,
+                          run.window ? run.window : run.sequence);
   scratch_bytes = arenas.scratch, tape_bytes = arenas.tape;
   if (validation_rows > 0) scratch_bytes = std::max(scratch_bytes, measured_validation(config, validation_rows));
+  scratch_bytes = (scratch_bytes + kAlign - 1) / kAlign * kAlign;  // the tape begins where it ends
   const int64_t elements = flat_elements(config), levels = gradient_levels(run.lanes);
   const size_t flat_bytes = size_t(elements * byte_size(DType::f32));
   const size_t needed = flat_bytes * size_t(3 + levels) + scratch_bytes + tape_bytes, free_bytes = available_memory();
   if (needed > free_bytes)
-    fail(ErrorKind::out_of_memory, "training needs " + std::to_string(needed) + " bytes (weights " + std::to_string(flat_bytes) + ", gradients " +
-                                       std::to_string(flat_bytes * size_t(levels)) + ", moments " + std::to_string(2 * flat_bytes) + ", activations " +
-                                       std::to_string(scratch_bytes + tape_bytes) + "), " + std::to_string(free_bytes) +
-                                       " are free: lower train.micro_rows or train.sequence");
+    fail(ErrorKind::out_of_memory,
+         "training needs " + std::to_string(needed) + " bytes (weights " + std::to_string(flat_bytes) + ", gradients " +
+             std::to_string(flat_bytes * size_t(levels)) + ", moments " + std::to_string(2 * flat_bytes) +
+             ", activations " + std::to_string(scratch_bytes + tape_bytes) + "), " + std::to_string(free_bytes) +
+             " are free: lower train.micro_rows or train.sequence");
   weights = Buffer(flat_bytes, Purpose::weights), gradients = Buffer(flat_bytes * size_t(levels), Purpose::optimizer);
-  moments = Buffer(2 * flat_bytes, Purpose::optimizer), activations = Buffer(scratch_bytes + tape_bytes + 512, Purpose::activations);
+  moments = Buffer(2 * flat_bytes, Purpose::optimizer),
+  activations = Buffer(scratch_bytes + tape_bytes, Purpose::activations);
   decays = Buffer(size_t(config.layers * config.heads) * 4, Purpose::weights);
   state.weights = views_of(config, weights.tensor(DType::f32, {elements}));
   fill_decays(config, state.weights, decays.tensor(DType::f32, {config.layers, config.heads}));

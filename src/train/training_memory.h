@@ -21,6 +21,10 @@ struct TrainingMemory {
   // validation_rows: of the largest validation batch, 0 without any. Throws out_of_memory with the bytes asked and free
   // before any work. Weights are zero.
   TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
+
+  // The two halves of `activations`.
+  Arena scratch() const { return {activations.data(), scratch_bytes, {}}; }
+  Arena tape() const { return {activations.data() + scratch_bytes, tape_bytes, {}}; }
 };
 
 }  // namespace fulgur

@@ -19,14 +19,7 @@ int64_t end_of_batch(const TokenizedDocuments& documents, int64_t begin, int64_t
 
 PackedRow whole_documents(const TokenizedDocuments& documents, int64_t begin, int64_t end) {
   PackedRow row;
-  for (int64_t d = begin; d < end; ++d) {
-    const std::span<const int32_t> tokens = documents.document(d);
-    row.begin.push_back(int32_t(row.tokens.size()));
-    row.tokens.insert(row.tokens.end(), tokens.begin(), tokens.end());
-    row.targets.insert(row.targets.end(), tokens.begin() + 1, tokens.end());
-    row.targets.push_back(-1);
-    for (int64_t i = 0; i < int64_t(tokens.size()); ++i) row.positions.push_back(i);
-  }
+  for (int64_t d = begin; d < end; ++d) append_document(row, documents.document(d));
   return row;
 }
 
@@ -34,7 +27,8 @@ PackedRow whole_documents(const TokenizedDocuments& documents, int64_t begin, in
 
 int64_t validation_rows(const Corpus& corpus) {
   int64_t rows = kValidationRows;
-  for (int64_t d = 0; d < corpus.documents.count(); ++d) rows = std::max(rows, int64_t(corpus.documents.document(d).size()));
+  for (int64_t d = 0; d < corpus.documents.count(); ++d)
+    rows = std::max(rows, int64_t(corpus.documents.document(d).size()));
   return rows;
 }
 

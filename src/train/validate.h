@@ -1,5 +1,5 @@
-// Bits per byte of held-back documents: each scored whole and once, no context beyond its document, the end token's nats
-// counted, its bytes not (docs/formats.md).
+// Bits per byte of held-back documents: each scored whole and once, no context beyond its document, the end token's
+// nats counted, its bytes not (docs/formats.md).
 #pragma once
 #include "data/corpus.h"
 #include "model/model.h"
