@@ -4,6 +4,7 @@
 #include <set>
 
 #include "apps/commands.h"
+#include "base/progress.h"
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 
@@ -26,20 +27,32 @@ void judge_format(const ConvertOptions& options, const ModelConfig& config) {
                                      ", whose conversion is not supported yet; expected minimax_text_01 or minimax_m1");
 }
 
+class Counter {
+ public:
+  explicit Counter(int64_t tensors) : progress_("tensor", tensors, "bytes") {}
+  void add(int64_t bytes) { progress_.update(++tensors_, bytes_ += bytes); }
+
+ private:
+  Progress progress_;
+  int64_t tensors_ = 0, bytes_ = 0;
+};
+
 DType converted_type(const ConvertOptions& options, DType stored) {
   if (options.dtype == "f32") return DType::f32;
   if (options.dtype == "bf16") return DType::bf16;
   return stored;
 }
 
-std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint) {
+// Each tensor is read when its turn to be written comes, and counted then.
+std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint, Counter& counter) {
   std::vector<TensorToWrite> tensors;
   for (const Safetensors& shard : checkpoint.shards())
     for (const StoredTensor& t : shard.tensors()) {
       const DType type = converted_type(options, t.dtype);
-      tensors.push_back({t.name, type, t.shape, [&shard, &t, type](std::byte* out) {
+      tensors.push_back({t.name, type, t.shape, [&shard, &t, &counter, type](std::byte* out) {
                            read_as(type, out, t);
                            shard.forget(t);
+                           counter.add(int64_t(t.bytes.size()));
                          }});
     }
   return tensors;
@@ -74,7 +87,8 @@ void run_convert(const ConvertOptions& options) {
   require_complete(config, checkpoint);
 
   AtomicFolder out(options.out);
-  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint);
+  Counter counter(int64_t(checkpoint.names().size()));
+  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, counter);
   try {
     copy_other_files(model, out.path());
   } catch (const fs::filesystem_error& error) {
