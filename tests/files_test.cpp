@@ -19,7 +19,7 @@ using tests::Scratch;
 using tests::slurp;
 using tests::spill;
 
-TensorToWrite bytes_named(const std::string& name, DType type, std::vector<int64_t> shape, uint64_t seed) {
+TensorToWrite bytes_named(const std::string& name, DType type, const std::vector<int64_t>& shape, uint64_t seed) {
   int64_t bytes = byte_size(type);
   for (const int64_t dim : shape) bytes *= dim;
   return {name, type, shape, [=](std::byte* out) {
