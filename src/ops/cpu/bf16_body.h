@@ -197,6 +197,7 @@ struct TileProducts {
       Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
     }
     for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock, b += kLanes * kBlock) {
+      for (int64_t i = 0; i < kLanes; ++i) __builtin_prefetch(a + (kLanes + i) * kBlock);  // the next step's rows
       Tiles::template load<4>(a, 64), Tiles::template load<6>(b, 128);
       Tiles::template multiply<0, 4, 6>();
       Tiles::template load<7>(b + kLanes, 128);

@@ -10,7 +10,7 @@
 namespace fulgur::cpu {
 namespace {
 
-constexpr int64_t kDepth = 256;           // packed steps of k whose panel of columns stays in the nearest cache
+constexpr int64_t kDepth = 512;           // packed steps of k whose panel of columns stays in the nearest cache
 constexpr int64_t kSpilledDepth = 2048;   // packed steps after which f32 sums go back to memory
 constexpr int64_t kRowBytes = 768 << 10;  // of packed rows, for the next cache
 constexpr int64_t kColumnBytes = int64_t(4) << 20;  // of packed columns, for the last one
