@@ -10,6 +10,7 @@ namespace {
 
 const RowTables& picked() {
   switch (isa()) {
+    case Isa::amx:
     case Isa::avx512: return *row_tables_avx512();
     case Isa::avx2: return *row_tables_avx2();
     case Isa::generic: break;
