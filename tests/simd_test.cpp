@@ -211,6 +211,17 @@ TYPED_TEST(Simd, GatesHaveTheRightLimits) {
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
 }
 
+template <class T>
+constexpr AdamWStep<T> kStep = {.clip = T(0.7),
+                                .keep1 = T(0.9),
+                                .take1 = T(0.1),
+                                .keep2 = T(0.95),
+                                .take2 = T(0.05),
+                                .unbias1 = T(1.9),
+                                .unbias2 = T(1.4),
+                                .rate = T(0.01),
+                                .eps = T(1e-8)};
+
 // Everything that a table computes from rows of n, laid end to end.
 template <class T>
 std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vector<T>& y, const std::vector<T>& z) {
@@ -237,6 +248,11 @@ std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vec
   run([&](T* o, T*) { f.sigmoid(o, x.data(), n); });
   run([&](T* o, T*) { f.swiglu(o, x.data(), y.data(), n); });
   run([&](T* o, T* m) { f.swiglu_backward(o, m, z.data(), x.data(), y.data(), n); });
+  run([&](T* o, T* m) { f.turn(o, m, x.data(), z.data(), n); });
+  std::vector<T> moment(x.size());
+  f.mul(moment.data(), x.data(), x.data(), n);
+  run([&](T* o, T* m) { f.adamw(o, m, moment.data(), y.data(), kStep<T>, T(0.1), n); });
+  all.insert(all.end(), moment.begin(), moment.end());
   f.silu(x.data(), x.data(), n);  // in place
   all.insert(all.end(), x.begin(), x.end());
   return all;
