@@ -27,14 +27,18 @@ struct StepReport {
   double loss, balance_loss, gradient_norm;
 };
 
-// Flat buffers with the offsets of ModelWeights::flat. In f32 the master is what forward reads.
+// Flat buffers with the offsets of ModelWeights::flat.
 struct TrainingState {
-  ModelWeights weights;
+  ModelWeights weights;             // what forward reads: the master, rounded to the run type
+  Tensor master;                    // wide [elements]; in f32 runs the memory of weights.flat itself
   std::vector<ModelWeights> grads;  // wide; one per level of the lanes' tree, the sum ends in the first
-  Tensor first, second;             // the moments
+  Tensor first, second;             // wide [elements], the moments
   Tensor not_decayed;               // i64 [ranges, 2]
   int64_t step = 0;                 // steps taken
 };
+
+// After the master was written (initial values, a checkpoint): makes the weights its rounding. On the CPU.
+void round_master(Stream& stream, TrainingState& state);
 
 // Gradient buffers that a number of lanes takes.
 int64_t gradient_levels(int64_t lanes);

@@ -60,11 +60,17 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
              std::to_string(flat_bytes * size_t(levels)) + ", moments " + std::to_string(2 * flat_bytes) +
              ", activations " + std::to_string(scratch_bytes + tape_bytes) + "), " + std::to_string(free_bytes) +
              " are free: lower train.micro_rows or train.sequence");
-  weights = Buffer(flat_bytes, Purpose::weights), gradients = Buffer(flat_bytes * size_t(levels), Purpose::optimizer);
+  master = Buffer(flat_bytes, Purpose::optimizer), gradients = Buffer(flat_bytes * size_t(levels), Purpose::optimizer);
   moments = Buffer(2 * flat_bytes, Purpose::optimizer),
   activations = Buffer(scratch_bytes + tape_bytes, Purpose::activations);
   decays = Buffer(size_t(config.layers * config.heads) * 4, Purpose::weights);
-  state.weights = views_of(config, weights.tensor(DType::f32, {elements}));
+  state.master = master.tensor(DType::f32, {elements});
+  Tensor read = state.master;
+  if (run.dtype != DType::f32) {
+    weights = Buffer(size_t(elements * byte_size(run.dtype)), Purpose::weights);
+    read = weights.tensor(run.dtype, {elements});
+  }
+  state.weights = views_of(config, read);
   fill_decays(config, state.weights, decays.tensor(DType::f32, {config.layers, config.heads}));
   for (int64_t level = 0; level < levels; ++level)
     state.grads.push_back(views_of(config, gradients.tensor(DType::f32, {levels, elements}).at(level)));

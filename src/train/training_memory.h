@@ -14,7 +14,7 @@ struct ArenaBytes {
 ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t laid_out, int64_t window);
 
 struct TrainingMemory {
-  Buffer weights, decays, gradients, moments, not_decayed, activations;
+  Buffer weights, master, decays, gradients, moments, not_decayed, activations;  // weights: in bf16 runs
   TrainingState state;
   size_t scratch_bytes = 0, tape_bytes = 0;
 
