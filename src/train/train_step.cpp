@@ -29,7 +29,7 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
     size_t level = size_t(std::popcount(lane));
     clear(exec.stream, t.grads[level].flat);
     for (const MicroBatch& micro : input.lanes[lane])
-      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss);
+      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss, input.keep);
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
   }
 }
@@ -51,9 +51,9 @@ void round_master(Stream& stream, TrainingState& t) {
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
 
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss) {
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
-  Saved saved;
+  Saved saved{.keep = keep, .layers = {}, .last = {}, .final_inverse_rms = {}};
   const Tensor hidden = forward(exec, weights, micro.batch, &saved);
   const Tensor d_hidden = head_loss(exec, weights, grads, hidden, {micro.targets, loss_scale}, loss);
   backward(exec, weights, grads, micro.batch, saved, balance, d_hidden);

@@ -20,6 +20,7 @@ struct StepInput {
   int64_t window;        // rows of a window of the auxiliary loss
   double balance_scale;  // alpha / windows, over all lanes
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
+  Keep keep;  // what a layer's forward leaves its backward
 };
 
 // Losses of the step's batch before its update: mean cross-entropy in nats per token, and the auxiliary loss.
@@ -48,6 +49,6 @@ StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
 // Forward, loss and backward of one micro-batch; grads and the losses (f64 [1] each) are accumulated.
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss);
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything);
 
 }  // namespace fulgur

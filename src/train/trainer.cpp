@@ -100,7 +100,7 @@ Run::Run(const RunConfig& run)
       config_text_(config_text(run, corpus_)),
       config_(judged_config(config_text_, run, corpus_)),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
-      stream_({}, run.threads > 0 ? run.threads : available_cores()),
+      stream_({}, run.thread_count()),
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
       metrics_(created(dir_) / "metrics.jsonl") {
@@ -163,6 +163,7 @@ TrainReport Run::go() {
   progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
                short_number(double(parameter_count(config_).active)) + " active; " +
                short_number(double(rows.tokens_per_epoch())) + " training tokens");
+  progress.say(memory_.plan.describe());
   Exec e = exec();
   int64_t tokens = 0;
   while (memory_.state.step < run_.steps) {
