@@ -30,8 +30,13 @@ struct ExpertLinearBackward {
   Tensor x;             // [choices, in]
   Weight w;             // [experts, out, in]
   Tensor expert_begin;  // i32 [experts + 1]
+  Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16 alone
+                            // needs it
+  int64_t row_block = 0;    // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
 
-  auto operands() const { return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin)}; }
+  auto operands() const {
+    return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};
+  }
   Products products() const {
     return expert_products({input_gradient_product(dx, dy, w, false), weight_gradient_product(dw, dy, x)}, expert_begin,
                            x.dim(0));
@@ -46,6 +51,8 @@ struct ExpertLinearBackward {
     expect(x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(dy.is(x.dtype, {x.dim(0), w.out()}), "dy has the experts' outputs");
     expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+    expect(!choice_rows || choice_rows.is(DType::i32, {x.dim(0)}), "one row per choice");
+    expect(bool(choice_rows) == (row_block > 0), "rows are cut where their numbers are known");
   }
 };
 
