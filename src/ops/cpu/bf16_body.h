@@ -59,7 +59,7 @@ struct Ragged {
     __builtin_memset(values, 0, sizeof values);
     if (k_stride == 1) {
       for (int64_t lane = 0; lane < lanes; ++lane)
-        __builtin_memcpy(values + lane * kBlock, from + lane * lane_stride, size_t(k) * 2);
+        __builtin_memcpy(values + lane * kBlock, from + lane * lane_stride, std::size_t(k) * 2);
     } else {
       for (int64_t p = 0; p < k; ++p)
         for (int64_t lane = 0; lane < lanes; ++lane) values[p * kLanes + lane] = from[p * k_stride + lane * lane_stride];

@@ -2,6 +2,7 @@
 // Files compiled for one instruction set include nothing else of ours: an inline function emitted there could be the
 // copy that the linker picks for everybody.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace fulgur::cpu {
