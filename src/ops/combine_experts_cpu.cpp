@@ -1,6 +1,8 @@
 // y = w0 * x0, then + w1 * x1 and so on, each product rounded first; backward is one scaled row and one dot per choice.
 #include "ops/combine_experts.h"
 
+#include <utility>
+
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 
@@ -12,9 +14,13 @@ void forward(Threads& threads, const CombineExperts& op) {
   const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x), weights = rows_of<T>(op.weights);
   const Rows<int32_t> place = rows_of<int32_t>(op.place);
   for_rows(threads, y.count, y.width * place.width, [&](int64_t row) {
-    row_scale<T>(y[row], x[place[row][0]], weights[row][0], y.width);
-    for (int64_t slot = 1; slot < place.width; ++slot)
-      row_add_scaled<T>(y[row], x[place[row][slot]], weights[row][slot], y.width);
+    bool first = true;
+    for (int64_t slot = 0; slot < place.width; ++slot) {
+      if (place[row][slot] < 0) continue;
+      const auto store = std::exchange(first, false) ? row_scale<T> : row_add_scaled<T>;
+      store(y[row], x[place[row][slot]], weights[row][slot], y.width);
+    }
+    if (first) std::fill_n(y[row], y.width, T(0));
   });
 }
 
@@ -26,6 +32,8 @@ void backward(Threads& threads, const CombineExpertsBackward& op) {
   for_rows(threads, dy.count, dy.width * place.width, [&](int64_t row) {
     for (int64_t slot = 0; slot < place.width; ++slot) {
       const int64_t at = place[row][slot];
+      dweights[row][slot] = T(0);
+      if (at < 0) continue;
       row_scale<T>(dx[at], dy[row], weights[row][slot], dy.width);
       dweights[row][slot] = row_dot<T>(dy[row], x[at], dy.width);
     }
@@ -36,7 +44,7 @@ void expect_places(const Tensor& place, int64_t choices) {
   const Rows<int32_t> rows = rows_of<int32_t>(place);
   expect(rows.width > 0, "a row has at least one choice");
   for (int64_t row = 0; row < rows.count; ++row)
-    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows");
+    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows, or -1", -1);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "ops/expert_linear.h"
 
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -35,6 +36,13 @@ void for_each_expert(const Tensor& expert_begin, int64_t rows, Visit&& visit) {
   }
 }
 
+// Rows of no expert become zero.
+void clear_surplus(const Tensor& y, const Tensor& expert_begin) {
+  const int64_t width = y.dim(1) * byte_size(y.dtype), stride = y.stride[0] * byte_size(y.dtype);
+  for (int64_t row = expert_begin.elements<int32_t>()[expert_begin.dim(0) - 1]; row < y.dim(0); ++row)
+    std::memset(y.data + row * stride, 0, size_t(width));
+}
+
 }  // namespace
 
 void expert_linear(Stream& stream, const ExpertLinear& op) {
@@ -51,6 +59,7 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
+  clear_surplus(op.y, op.expert_begin);
 }
 
 void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
@@ -75,6 +84,7 @@ void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
+  clear_surplus(op.dx, op.expert_begin);
 }
 
 }  // namespace fulgur::cpu

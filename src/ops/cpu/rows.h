@@ -49,17 +49,20 @@ void for_elements(Threads& threads, int64_t count, const Body& body) {
   threads.for_ranges(count, kPieceElements, body);
 }
 
-inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise) {
+// least: -1 where an index may say "none".
+inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise,
+                           int32_t least = 0) {
   bool inside = true;
-  for (int64_t i = 0; i < count; ++i) inside &= indices[i] >= 0 && indices[i] < limit;
+  for (int64_t i = 0; i < count; ++i) inside &= indices[i] >= least && indices[i] < limit;
   expect(inside, promise);
 }
 
-// to[indices[i]] += from[i], i ascending.
+// to[indices[i]] += from[i], i ascending; -1: nowhere.
 template <class T>
 void add_rows(Threads& threads, const Rows<T>& to, const Rows<T>& from, const int32_t* indices) {
   for_columns(threads, to.width, [&](int64_t begin, int64_t end) {
-    for (int64_t i = 0; i < from.count; ++i) row_add<T>(to[indices[i]] + begin, from[i] + begin, end - begin);
+    for (int64_t i = 0; i < from.count; ++i)
+      if (indices[i] >= 0) row_add<T>(to[indices[i]] + begin, from[i] + begin, end - begin);
   });
 }
 
