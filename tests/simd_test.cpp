@@ -245,6 +245,58 @@ TYPED_TEST(Simd, EveryInstructionSetGivesTheSameBits) {
   }
 }
 
+TEST(SimdBf16, EveryValueComesBack) {
+  std::vector<bf16> all(65536), back(all.size());
+  std::vector<float> wide(all.size());
+  for (size_t i = 0; i < all.size(); ++i) all[i].bits = uint16_t(i);
+  row_widen(wide.data(), all.data(), int64_t(all.size()));
+  row_narrow(back.data(), wide.data(), int64_t(all.size()));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool signalling = (i & 0x7f80) == 0x7f80 && (i & 0x7f) != 0 && (i & 0x40) == 0;
+    EXPECT_EQ(__builtin_bit_cast(uint32_t, wide[i]), uint32_t(i) << 16);
+    EXPECT_EQ(back[i].bits, signalling ? i | 0x40 : i);
+  }
+}
+
+// Around every value: half way to the next, one unit to either side, and the lowest bits of a NaN.
+std::vector<float> between_values() {
+  std::vector<float> all;
+  for (uint32_t high = 0; high < 65536; ++high)
+    for (const uint32_t low : {0x0001, 0x7fff, 0x8000, 0x8001, 0xffff})
+      all.push_back(__builtin_bit_cast(float, high << 16 | low));
+  return all;
+}
+
+TEST(SimdBf16, RoundsToNearestEven) {
+  const std::vector<float> from = between_values();
+  std::vector<bf16> to(from.size());
+  row_narrow(to.data(), from.data(), int64_t(from.size()));
+  for (size_t i = 0; i < from.size(); ++i) EXPECT_EQ(to[i].bits, bf16(from[i]).bits) << from[i];
+  const float ties[] = {0x1.01p0f, 0x1.03p0f, -0x1.01p0f, 0x1.0101p0f, 0x1p-133f, 0x1.8p-134f, 0x1p-134f, 0x1.ffp127f};
+  const float even[] = {1, 0x1.04p0f, -1, 0x1.02p0f, 0x1p-133f, 0x1p-133f, 0, HUGE_VALF};
+  std::vector<bf16> rounded(std::size(ties));
+  row_narrow(rounded.data(), ties, int64_t(std::size(ties)));
+  for (size_t i = 0; i < std::size(ties); ++i) EXPECT_EQ(float(rounded[i]), even[i]) << ties[i];
+}
+
+TEST(SimdBf16, EveryInstructionSetGivesTheSameBits) {
+  const std::vector<float> from = between_values();
+  for (const Named& named : available_tables())
+    for (int64_t n = 0; n <= 130; ++n) {
+      const size_t begin = size_t(n * 2003 % 327000);  // infinities, NaN and numbers below the normal ones among them
+      std::vector<uint16_t> narrow(size_t(n + 1), 0xabcd), want(narrow);
+      std::vector<float> wide(size_t(n + 1), 7), exact(wide);
+      for (size_t i = 0; i < size_t(n); ++i) {
+        want[i] = bf16(from[begin + i]).bits;
+        exact[i] = float(bf16(from[begin + i]));
+      }
+      named.tables->narrow(narrow.data(), from.data() + begin, n);
+      named.tables->widen(wide.data(), want.data(), n);
+      EXPECT_EQ(narrow, want) << named.name << " n " << n;
+      EXPECT_TRUE(same_bits(wide, exact)) << named.name << " n " << n;
+    }
+}
+
 TEST(Isa, IsAmongWhatTheCpuHas) {
   EXPECT_TRUE(has(isa()));
   EXPECT_TRUE(has(Isa::generic));

@@ -27,14 +27,21 @@ struct ExpertLinearBackward {
   Tensor x;             // [choices, in]
   Weight w;             // [experts, out, in]
   Tensor expert_begin;  // i32 [experts + 1]
+  Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16 alone
+                            // needs it
+  int64_t row_block = 0;    // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
 
-  auto operands() const { return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin)}; }
+  auto operands() const {
+    return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};
+  }
   void check() const {
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");
     expect(dw.is(wide(x.dtype), {w.values.dim(0), w.out(), w.in()}), "dw is wide and matches the weights");
     expect(x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(dy.is(x.dtype, {x.dim(0), w.out()}), "dy has the experts' outputs");
     expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+    expect(!choice_rows || choice_rows.is(DType::i32, {x.dim(0)}), "one row per choice");
+    expect(bool(choice_rows) == (row_block > 0), "rows are cut where their numbers are known");
   }
 };
 

@@ -4,26 +4,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "ops/cpu/gemm.h"
+#include "ops/cpu/matrices.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {
 namespace {
-
-// A row range of a matrix, as one operand of an expert's product.
-template <class T>
-Matrix<T> matrix(const Tensor& t) {
-  const auto v = t.view<std::remove_const_t<T>, 2>();
-  return {v.data, v.stride[0], v.stride[1]};
-}
-
-template <class T>
-Matrix<T> written(const Tensor& t) {
-  expect(t.stride[1] == 1 || t.dim(1) == 1, "columns of a product's output lie side by side");
-  Matrix<T> m = matrix<T>(t);
-  m.column_stride = 1;
-  return m;
-}
 
 // visit(expert, first row, row after the last).
 template <class Visit>
@@ -43,19 +28,24 @@ void clear_surplus(const Tensor& y, const Tensor& expert_begin) {
     std::memset(y.data + row * stride, 0, size_t(width));
 }
 
+// Where the choices [first, last) pass a multiple of row_block, counted from first, and their number at the end.
+void add_cuts(std::vector<int64_t>& cuts, const ExpertLinearBackward& op, int64_t first, int64_t last) {
+  if (op.row_block == 0 || first == last) return;
+  const int32_t* const rows = op.choice_rows.elements<int32_t>();
+  for (int64_t i = first + 1; i < last; ++i)
+    if (rows[i] / op.row_block != rows[i - 1] / op.row_block) cuts.push_back(i - first);
+  cuts.push_back(last - first);
+}
+
 }  // namespace
 
 void expert_linear(Stream& stream, const ExpertLinear& op) {
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() {
-    std::vector<Product<T>> products;
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() {
+    std::vector<ProductOf<T>> products;
     products.reserve(size_t(op.w.values.dim(0)));
     for_each_expert(op.expert_begin, op.x.dim(0), [&](int64_t expert, int64_t first, int64_t last) {
-      products.push_back({.c = written<T>(op.y.rows(first, last)),
-                          .a = matrix<const T>(op.x.rows(first, last)),
-                          .b = matrix<const T>(op.w.values.at(expert)).transposed(),
-                          .m = last - first,
-                          .n = op.w.out(),
-                          .k = op.w.in()});
+      products.push_back(product_of<T>(
+          {.c = op.y.rows(first, last), .a = op.x.rows(first, last), .b = transposed(op.w.values.at(expert))}));
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
@@ -63,24 +53,20 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
 }
 
 void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() {
-    std::vector<Product<T>> products;
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() {
+    std::vector<ProductOf<T>> products;
     products.reserve(size_t(op.w.values.dim(0)) * 2);
+    std::vector<std::vector<int64_t>> cuts(size_t(op.w.values.dim(0)));
     for_each_expert(op.expert_begin, op.x.dim(0), [&](int64_t expert, int64_t first, int64_t last) {
-      const auto dy = matrix<const T>(op.dy.rows(first, last));
-      products.push_back({.c = written<T>(op.dx.rows(first, last)),
-                          .a = dy,
-                          .b = matrix<const T>(op.w.values.at(expert)),
-                          .m = last - first,
-                          .n = op.w.in(),
-                          .k = op.w.out()});
-      products.push_back({.c = written<T>(op.dw.at(expert)),
-                          .a = dy.transposed(),
-                          .b = matrix<const T>(op.x.rows(first, last)),
-                          .m = op.w.out(),
-                          .n = op.w.in(),
-                          .k = last - first,
-                          .store = Store::add});
+      const Tensor dy = op.dy.rows(first, last);
+      products.push_back(product_of<T>({.c = op.dx.rows(first, last), .a = dy, .b = op.w.values.at(expert)}));
+      products.push_back(product_of<T>(
+          {.c = op.dw.at(expert), .a = transposed(dy), .b = op.x.rows(first, last), .store = Store::add}));
+      if constexpr (std::is_same_v<T, bf16>) {
+        std::vector<int64_t>& ends = cuts[size_t(expert)];
+        add_cuts(ends, op, first, last);
+        products.back().cuts = ends.data(), products.back().cut_count = int64_t(ends.size());
+      }
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });

@@ -21,8 +21,8 @@ enum class Store : uint8_t { overwrite, add };
 
 struct LinearBackward {
   Tensor dx;  // [rows, in] = dy * w, or added to what is there
-  Tensor dw;  // wide [out, in], accumulated: one fma chain over rows ascending from the value already there
-  Tensor dy;  // [rows, out]
+  Tensor dw;  // wide [out, in], accumulated: rows ascending from the value already there
+  Tensor dy;  // [rows, out]; run type, or wide as y was
   Tensor x;   // [rows, in]
   Weight w;   // [out, in]
   Store dx_store = Store::overwrite;
@@ -35,6 +35,7 @@ struct LinearBackward {
     expect(dw.is(wide(x.dtype), {w.out(), w.in()}), "dw is wide and matches the weight");
     expect(x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");
     expect(dy.rank == 2 && dy.dim(0) == x.dim(0) && dy.dim(1) == w.out(), "dy has the weight's outputs");
+    expect(dy.dtype == x.dtype || dy.dtype == wide(x.dtype), "dy is of the run type or wide");
   }
 };
 

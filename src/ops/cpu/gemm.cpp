@@ -1,47 +1,18 @@
 #include "ops/cpu/gemm.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <type_traits>
-#include <vector>
 
 #include "ops/cpu/gemm_tiles.h"
+#include "ops/cpu/gemm_tiling.h"
 
 namespace fulgur::cpu {
 namespace {
-
-constexpr size_t kLine = 64;  // bytes of a cache line
-
-// Packing space. One per thread and kept: a product of an attention block is too short to allocate for, and which
-// thread runs which tile is not known before it runs.
-class PackSpace {
- public:
-  template <class T>
-  T* reserve(int64_t elements) {
-    const size_t bytes = size_t(elements) * sizeof(T);
-    if (bytes > bytes_) {
-      memory_.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t(kLine))));
-      bytes_ = bytes;
-    }
-    return reinterpret_cast<T*>(memory_.get());
-  }
-
- private:
-  struct Free {
-    void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t(kLine)); }
-  };
-  std::unique_ptr<std::byte, Free> memory_;
-  size_t bytes_ = 0;
-};
 
 PackSpace& pack_space() {
   thread_local PackSpace space;
   return space;
 }
-
-constexpr int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
-constexpr int64_t rounded_up(int64_t count, int64_t size) { return pieces(count, size) * size; }
 
 template <class T>
 const GemmKernel<T>& of_type(const GemmKernels& kernels) {
@@ -149,67 +120,23 @@ void clear(const Product<T>& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c.data + i * p.c.row_stride, p.n, T(0));
 }
 
-// A product cut into tiles of equal size, counted row of tiles by row of tiles.
-struct Tiling {
-  int64_t rows, columns;  // of a tile
-  int64_t across;         // tiles side by side
-  int64_t begin, end;     // their numbers among all tiles of the call
-};
-
 // Cycles of one core, roughly: a vector of fmas a cycle, half a cycle for each packed element.
 template <class T>
-double cost(const GemmKernel<T>& kernel, int64_t rows, int64_t columns, int64_t k) {
-  const double fmas = double(rows) * double(columns) / double(kernel.columns);
-  return double(k) * (fmas + 0.5 * double(rows + columns));
-}
-
-// Halves the longer side until a tile costs at most `limit`: nearly square tiles pack the least.
-template <class T>
-Tiling tiling(const GemmKernel<T>& kernel, const Product<T>& p, double limit) {
-  int64_t down = 1, across = 1;
-  Tiling t{p.m, rounded_up(p.n, kernel.columns), 1, 0, 0};
-  while (cost(kernel, t.rows, t.columns, p.k) > limit) {
-    if (t.rows > t.columns && t.rows > kernel.rows) {
-      t.rows = pieces(p.m, down *= 2);
-    } else if (t.columns > kernel.columns) {
-      t.columns = rounded_up(pieces(p.n, across *= 2), kernel.columns);
-    } else {
-      break;
-    }
-  }
-  t.across = pieces(p.n, t.columns);
-  t.end = t.across * pieces(p.m, t.rows);
-  return t;
+double cost(const GemmKernel<T>& kernel, const Extent& e) {
+  const double fmas = double(e.m) * double(e.n) / double(kernel.columns);
+  return double(e.k) * (fmas + 0.5 * double(e.m + e.n));
 }
 
 template <class T>
-void run_tile(const GemmKernel<T>& kernel, const Product<T>& p, const Tiling& t, int64_t number) {
-  const int64_t row = number / t.across * t.rows, column = number % t.across * t.columns;
-  multiply_tile(kernel, part(p, row, std::min(t.rows, p.m - row), column, std::min(t.columns, p.n - column)));
-}
-
-constexpr double kLeastCost = 20'000;  // cycles of a tile that repay waking a thread
-// So that a thread which is late leaves its share to others. Products of many sizes need more for that.
-constexpr int kTilesOfOne = 2, kTilesOfMany = 4;
-
-template <class T>
-void run_all(Threads& threads, const Product<T>* products, Tiling* tilings, int64_t count) {
+void run_all(Threads& threads, const Product<T>* products, int64_t count) {
   const GemmKernel<T>& kernel = picked<T>();
-  double total = 0;
-  for (int64_t i = 0; i < count; ++i) total += cost(kernel, products[i].m, products[i].n, products[i].k);
-  const int tiles_per_thread = threads.count() == 1 ? 1 : count == 1 ? kTilesOfOne : kTilesOfMany;
-  const double limit = std::max(kLeastCost, total / (tiles_per_thread * threads.count()));
-  int64_t tiles = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    Tiling& t = tilings[i];
-    t = products[i].m > 0 && products[i].n > 0 ? tiling(kernel, products[i], limit) : Tiling{};
-    t.begin = tiles, tiles = t.end += tiles;
-  }
-  threads.for_each(tiles, [&](int64_t number) {
-    const Tiling* const t =
-        std::upper_bound(tilings, tilings + count, number, [](int64_t n, const Tiling& one) { return n < one.end; });
-    run_tile(kernel, products[t - tilings], *t, number - t->begin);
-  });
+  for_each_tile(
+      threads, count, kernel.rows, kernel.columns,
+      [&](int64_t i) { return Extent{products[i].m, products[i].n, products[i].k}; },
+      [&](const Extent& e) { return cost(kernel, e); },
+      [&](int64_t i, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+        multiply_tile(kernel, part(products[i], row, rows, column, columns));
+      });
 }
 
 }  // namespace
@@ -217,6 +144,7 @@ void run_all(Threads& threads, const Product<T>* products, Tiling* tilings, int6
 const GemmKernels* gemm_kernels(Isa isa) {
   if (!has(isa)) return nullptr;
   switch (isa) {
+    case Isa::amx:
     case Isa::avx512: return gemm_kernels_avx512();
     case Isa::avx2: return gemm_kernels_avx2();
     case Isa::generic: return gemm_kernels_generic();
@@ -249,14 +177,12 @@ void gemm_serial(const Product<T>& product) {
 
 template <class T>
 void gemm(Threads& threads, const Product<T>& product) {
-  Tiling tiling;
-  run_all(threads, &product, &tiling, 1);
+  run_all(threads, &product, 1);
 }
 
 template <class T>
 void gemm_batch(Threads& threads, const Product<T>* products, int64_t count) {
-  std::vector<Tiling> tilings(static_cast<size_t>(count));
-  run_all(threads, products, tilings.data(), count);
+  run_all(threads, products, count);
 }
 
 template void multiply_tile(const GemmKernel<float>&, const Product<float>&);

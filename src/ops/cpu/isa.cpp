@@ -5,10 +5,38 @@
 
 #include "base/error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace fulgur::cpu {
 namespace {
 
+#if defined(__x86_64__)
+struct Leaf7 {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  explicit Leaf7(unsigned subleaf) {
+    if (!__get_cpuid_count(7, subleaf, &eax, &ebx, &ecx, &edx)) eax = edx = 0;
+  }
+};
+
+// Linux hands out the tile registers' memory only to a process that asks; threads inherit the leave.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool has_tiles() {
+  constexpr unsigned kAmxBf16 = 1U << 22, kAmxTile = 1U << 24;  // of edx
+  const unsigned edx = Leaf7(0).edx;
+  return (edx & kAmxBf16) != 0 && (edx & kAmxTile) != 0 && may_use_tiles();
+}
+#endif
+
 Isa best() {
+  if (has(Isa::amx)) return Isa::amx;
   if (has(Isa::avx512)) return Isa::avx512;
   if (has(Isa::avx2)) return Isa::avx2;
   return Isa::generic;
@@ -19,7 +47,7 @@ Isa chosen() {
   if (wish == nullptr || *wish == '\0') return best();
   const std::string name = wish;
   std::string allowed;
-  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::amx}) {
     if (!has(isa)) continue;
     if (name == name_of(isa)) return isa;
     allowed += std::string(name_of(isa)) + ", ";
@@ -38,12 +66,25 @@ bool has(Isa isa) {
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && has(Isa::avx2);
+    case Isa::amx: {
+      static const bool tiles = has(Isa::avx512) && has_avx512_bf16() && has_tiles();
+      return tiles;
+    }
 #else
     case Isa::avx2:
-    case Isa::avx512: return false;
+    case Isa::avx512:
+    case Isa::amx: return false;
 #endif
   }
   return false;
+}
+
+bool has_avx512_bf16() {
+#if defined(__x86_64__)
+  return has(Isa::avx512) && (Leaf7(1).eax & (1U << 5)) != 0;
+#else
+  return false;
+#endif
 }
 
 Isa isa() {
@@ -56,6 +97,7 @@ const char* name_of(Isa isa) {
     case Isa::generic: return "generic";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
   }
   return "?";
 }

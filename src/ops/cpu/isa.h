@@ -1,14 +1,15 @@
-// The instruction set of the CPU twins: picked once at start from what the CPU has, or by FULGUR_ISA=avx2|avx512.
+// The instruction set of the CPU twins: picked once at start from what the CPU has, or by FULGUR_ISA=avx2|avx512|amx.
 #pragma once
 
 namespace fulgur::cpu {
 
-enum class Isa { generic, avx2, avx512 };
+enum class Isa { generic, avx2, avx512, amx };  // amx: AVX-512 with bf16 matrix tiles
 
 // Throws unsupported (exit 2) for a FULGUR_ISA that is unknown or that this CPU lacks, naming the allowed values.
 // fulgur calls it at start, so that later calls cannot throw.
 Isa isa();
-bool has(Isa isa);  // what this CPU can run, whatever was picked
+bool has(Isa isa);       // what this CPU can run, whatever was picked
+bool has_avx512_bf16();  // AVX-512's products of pairs of bf16, which some CPUs with avx512 lack
 const char* name_of(Isa isa);
 
 }  // namespace fulgur::cpu

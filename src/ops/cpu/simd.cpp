@@ -10,6 +10,7 @@ namespace {
 
 const RowTables& picked() {
   switch (isa()) {
+    case Isa::amx:
     case Isa::avx512: return *row_tables_avx512();
     case Isa::avx2: return *row_tables_avx2();
     case Isa::generic: break;
@@ -17,13 +18,17 @@ const RowTables& picked() {
   return *row_tables_generic();
 }
 
+const RowTables& tables() {
+  static const RowTables& kept = picked();
+  return kept;
+}
+
 template <class T>
 const RowTable<T>& rows() {
-  static const RowTables& tables = picked();
   if constexpr (std::is_same_v<T, float>) {
-    return tables.f32;
+    return tables().f32;
   } else {
-    return tables.f64;
+    return tables().f64;
   }
 }
 
@@ -93,6 +98,8 @@ template <class T>
 void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
   rows<T>().swiglu_backward(dgate, dup, dy, gate, up, n);
 }
+void row_widen(float* y, const bf16* x, int64_t n) { tables().widen(y, reinterpret_cast<const uint16_t*>(x), n); }
+void row_narrow(bf16* y, const float* x, int64_t n) { tables().narrow(reinterpret_cast<uint16_t*>(y), x, n); }
 
 template float row_sum(const float* x, int64_t n);
 template float row_max(const float* x, int64_t n);

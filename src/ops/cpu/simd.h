@@ -1,9 +1,12 @@
 // Row primitives that the CPU twins share, in 16 lanes on every instruction set: equal bits on all of them.
 //
 // Reductions: lane j of 16 takes elements j, j + 16, ...; then lane j adds lane j + 8, + 4, + 2, + 1. No product is
-// contracted into a sum. exp is our own. T: float, double. x and y may be the same row; n is any length.
+// contracted into a sum. exp is our own. T: float, double; rows of bf16 are widened and narrowed piece by piece
+// (rows.h). x and y may be the same row; n is any length.
 #pragma once
 #include <cstdint>
+
+#include "base/tensor.h"
 
 namespace fulgur::cpu {
 
@@ -39,5 +42,7 @@ template <class T>
 void row_swiglu(T* y, const T* gate, const T* up, int64_t n);  // y = silu(gate) * up
 template <class T>
 void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
+void row_widen(float* y, const bf16* x, int64_t n);   // y = x; the rows lie apart
+void row_narrow(bf16* y, const float* x, int64_t n);  // y = bf16(x), to nearest even; the rows lie apart
 
 }  // namespace fulgur::cpu

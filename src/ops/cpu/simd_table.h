@@ -29,6 +29,8 @@ struct RowTable {
 struct RowTables {
   RowTable<float> f32;
   RowTable<double> f64;
+  void (*widen)(float* y, const uint16_t* x, int64_t n);   // from the bits of bf16
+  void (*narrow)(uint16_t* y, const float* x, int64_t n);  // to the bits of bf16
 };
 
 // Null where the file was not compiled for its instruction set.

@@ -1,0 +1,70 @@
+// bf16 products on AVX512-BF16: sixteen sums a register, each a chain over the pairs of k.
+#include "ops/cpu/bf16_kernel.h"
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+
+#include "ops/cpu/bf16_body.h"
+
+namespace fulgur::cpu {
+namespace {
+
+constexpr int kRowsAtOnce = 8;
+
+// kRows rows of a panel by its 32 columns.
+template <int kRows>
+void multiply_rows(int64_t k, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
+  __m512 sum[kRows][2];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    sum[i][0] = from_c ? _mm512_loadu_ps(c + i * c_stride) : _mm512_setzero_ps();
+    sum[i][1] = from_c ? _mm512_loadu_ps(c + i * c_stride + 16) : _mm512_setzero_ps();
+  }
+  for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock)
+    for (int64_t pair = 0; pair < kBlock / 2; ++pair, b += 2 * kLanes) {
+      const __m512bh left = (__m512bh)load_words(b), right = (__m512bh)load_words(b + kLanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        int word;
+        __builtin_memcpy(&word, a + i * kBlock + 2 * pair, sizeof word);
+        const __m512bh both = (__m512bh)_mm512_set1_epi32(word);
+        sum[i][0] = _mm512_dpbf16_ps(sum[i][0], both, left);
+        sum[i][1] = _mm512_dpbf16_ps(sum[i][1], both, right);
+      }
+    }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+    _mm512_storeu_ps(c + i * c_stride, sum[i][0]), _mm512_storeu_ps(c + i * c_stride + 16, sum[i][1]);
+}
+
+void multiply(const Bf16Kernel&, int64_t count, int64_t k, const void* a, const void* b, float* c, int64_t c_stride,
+              bool from_c) {
+  const auto* rows = static_cast<const uint16_t*>(a);
+  const auto* columns = static_cast<const uint16_t*>(b);
+  int64_t row = 0;
+  for (; row + kRowsAtOnce <= count; row += kRowsAtOnce)
+    multiply_rows<kRowsAtOnce>(k, rows + row * kBlock, columns, c + row * c_stride, c_stride, from_c);
+  for (; row < count; ++row) multiply_rows<1>(k, rows + row * kBlock, columns, c + row * c_stride, c_stride, from_c);
+}
+
+constexpr Bf16Kernel kKernel = {.rows = kLanes,
+                                .columns = kLanes,
+                                .step = kBlock,
+                                .row_grain = 1,
+                                .element_bytes = 2,
+                                .pack_rows = pack_rows,
+                                .pack_columns = pack_columns,
+                                .multiply = multiply};
+
+}  // namespace
+
+const Bf16Kernel* bf16_kernel_avx512() { return &kKernel; }
+
+}  // namespace fulgur::cpu
+#else
+
+namespace fulgur::cpu {
+
+const Bf16Kernel* bf16_kernel_avx512() { return nullptr; }
+
+}  // namespace fulgur::cpu
+#endif

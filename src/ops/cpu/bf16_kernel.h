@@ -1,0 +1,47 @@
+// The inner loops of gemm_bf16.h as a table of functions, one table per instruction set.
+// Files compiled for one instruction set include nothing else of ours: an inline function emitted there could be the
+// copy that the linker picks for everybody.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace fulgur::cpu {
+
+template <class T>
+struct GemmKernel;
+
+// Panels hold `rows` rows of a, or `columns` columns of b, for a range of k that is padded with zeros to whole steps.
+// The part of a panel that belongs to step s begins at s * step * (rows or columns) elements.
+struct Bf16Kernel {
+  // lanes (rows of a, columns of b) at lane_stride, steps of k at k_stride, one of the strides is 1. from: bf16 bits.
+  using Pack = void (*)(const Bf16Kernel& self, const uint16_t* from, int64_t lane_stride, int64_t k_stride,
+                        int64_t lanes, int64_t k, void* to);
+  // c[i, j] = (from_c ? c[i, j] : 0) + sum over k, for the panel's first `count` rows rounded up to row_grain.
+  using Multiply = void (*)(const Bf16Kernel& self, int64_t count, int64_t k, const void* a, const void* b, float* c,
+                            int64_t c_stride, bool from_c);
+  // to[j * few + i] = (from_to ? to[j * few + i] : 0) + sum over k of x[i, k] * w[j, k] for `columns` rows j of w as
+  // they lie in memory (`row_stride` elements apart, blocks of 32 steps `block_stride` apart) and x packed by pack_few.
+  // Reads ahead of w by `ahead`.
+  using MultiplyFew = void (*)(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t ahead,
+                               const void* x, float* to, bool from_to);
+
+  int64_t rows, columns, step, row_grain;
+  int64_t element_bytes;  // of a packed element
+  Pack pack_rows;         // may write kBf16PackSlack elements beyond its panel
+  Pack pack_columns;
+  Multiply multiply;
+  void (*begin)() = nullptr;  // around the products of a tile, on each thread
+  void (*end)() = nullptr;
+  int64_t few = 0;  // rows of a up to which b is read as it lies; 0: never
+  Pack pack_few = nullptr;
+  MultiplyFew multiply_few = nullptr;
+  const GemmKernel<float>* widened = nullptr;  // for CPUs without bf16 products: the f32 kernel that multiplies
+};
+
+inline constexpr int64_t kBf16PackSlack = 16;
+
+// Null where the file was not compiled for its instruction set.
+const Bf16Kernel* bf16_kernel_avx512();
+const Bf16Kernel* bf16_kernel_amx();
+
+}  // namespace fulgur::cpu

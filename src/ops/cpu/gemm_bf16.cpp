@@ -1,0 +1,297 @@
+#include "ops/cpu/gemm_bf16.h"
+
+#include <utility>
+
+#include "ops/cpu/bf16_tiles.h"
+#include "ops/cpu/bf16_widened.h"
+#include "ops/cpu/gemm_tiling.h"
+#include "ops/cpu/simd.h"
+
+namespace fulgur::cpu {
+namespace {
+
+constexpr int64_t kDepth = 512;                 // packed steps of k whose panel of columns stays in the nearest cache
+constexpr int64_t kSpilledDepth = 2048;         // packed steps after which f32 sums go back to memory
+constexpr int64_t kRowBytes = 768 << 10;        // of packed rows, for the next cache
+constexpr int64_t kColumnBytes = int64_t(4) << 20;  // of packed columns, for the last one
+constexpr int64_t kMostLanes = 32;              // of a panel
+
+// Steps of k that are packed side by side.
+struct Run {
+  int64_t begin, length, packed_begin;
+};
+// Runs that one call of a kernel adds.
+struct Chunk {
+  int64_t first_run, end_run, packed_begin, packed_length;
+};
+
+// How k is cut: runs end where the product is cut and after kDepth steps, each padded to whole steps of the kernel.
+struct Steps {
+  std::vector<Run> runs;
+  std::vector<Chunk> chunks;
+  int64_t packed = 0;
+
+  void cut(const Bf16Kernel& kernel, const Bf16Product& p) {
+    runs.clear(), chunks.clear(), packed = 0;
+    int64_t begin = 0;
+    for (int64_t i = 0; i < p.cut_count; ++i) add_range(kernel, std::exchange(begin, p.cuts[i]), p.cuts[i]);
+    add_range(kernel, begin, p.k);
+  }
+
+ private:
+  void add_range(const Bf16Kernel& kernel, int64_t begin, int64_t end) {
+    for (; begin < end; begin += kDepth) {
+      const int64_t length = std::min(kDepth, end - begin), padded = rounded_up(length, kernel.step);
+      if (chunks.empty() || chunks.back().packed_length + padded > kDepth)
+        chunks.push_back({int64_t(runs.size()), int64_t(runs.size()), packed, 0});
+      runs.push_back({begin, length, packed});
+      ++chunks.back().end_run, chunks.back().packed_length += padded;
+      packed += padded;
+    }
+  }
+};
+
+// What a thread keeps between products.
+struct Workspace {
+  Steps steps;
+  PackSpace rows, columns, strip, rounded;
+};
+
+Workspace& workspace() {
+  thread_local Workspace space;
+  return space;
+}
+
+const std::byte* at(const Bf16Input& matrix, int64_t row, int64_t column) {
+  return static_cast<const std::byte*>(matrix.data) +
+         (row * matrix.row_stride + column * matrix.column_stride) * byte_size(matrix.dtype);
+}
+std::byte* at(const Bf16Output& matrix, int64_t row, int64_t column) {
+  return static_cast<std::byte*>(matrix.data) + (row * matrix.row_stride + column) * byte_size(matrix.dtype);
+}
+
+// The line of c as f32, and back.
+void load_line(float* to, const Bf16Output& c, int64_t row, int64_t column, int64_t n) {
+  if (c.dtype == DType::bf16) row_widen(to, reinterpret_cast<const bf16*>(at(c, row, column)), n);
+  else std::copy_n(reinterpret_cast<const float*>(at(c, row, column)), n, to);
+}
+void store_line(const float* from, const Bf16Output& c, int64_t row, int64_t column, int64_t n) {
+  if (c.dtype == DType::bf16) row_narrow(reinterpret_cast<bf16*>(at(c, row, column)), from, n);
+  else std::copy_n(from, n, reinterpret_cast<float*>(at(c, row, column)));
+}
+
+// Packs `lanes` lanes of a matrix whose lanes are rows, for the steps [begin, begin + length).
+void pack(const Bf16Kernel& kernel, Bf16Kernel::Pack how, const Bf16Input& matrix, int64_t lane, int64_t lanes,
+          int64_t begin, int64_t length, void* to) {
+  const std::byte* const from = at(matrix, lane, begin);
+  const int64_t lane_stride = matrix.row_stride, k_stride = matrix.column_stride;
+  if (matrix.dtype == DType::bf16)
+    return how(kernel, reinterpret_cast<const uint16_t*>(from), lane_stride, k_stride, lanes, length, to);
+  bf16* const rounded = workspace().rounded.reserve<bf16>(kMostLanes * kDepth);
+  const bool along_k = k_stride == 1;
+  const int64_t lines = along_k ? lanes : length, width = along_k ? length : lanes;
+  for (int64_t i = 0; i < lines; ++i)
+    row_narrow(rounded + i * width, reinterpret_cast<const float*>(from) + i * (along_k ? lane_stride : k_stride),
+               width);
+  how(kernel, reinterpret_cast<const uint16_t*>(rounded), along_k ? width : 1, along_k ? 1 : width, lanes, length, to);
+}
+
+// The product on the calling thread: columns of b are packed once for a range of k, a's rows block by block, each
+// block meets one panel of columns after the other.
+class TileRun {
+ public:
+  TileRun(const Bf16Kernel& kernel, const Bf16Product& product)
+      : kernel_(kernel), p_(product), steps_(workspace().steps), columns_of_b_(product.b.transposed()) {
+    steps_.cut(kernel, product);
+  }
+
+  void run() {
+    const bool spills = p_.c.dtype == DType::f32;
+    const int64_t depth = std::min(steps_.packed, spills ? kSpilledDepth : steps_.packed);
+    const int64_t columns = fitting(kColumnBytes, depth, kernel_.columns);
+    for (int64_t column = 0; column < p_.n; column += columns)
+      for (size_t first = 0; first < steps_.chunks.size();) {
+        size_t end = first;
+        while (end < steps_.chunks.size() && end_of(end) - steps_.chunks[first].packed_begin <= depth) ++end;
+        run_columns(column, std::min(columns, p_.n - column), first, end);
+        first = end;
+      }
+  }
+
+ private:
+  int64_t end_of(size_t chunk) const { return steps_.chunks[chunk].packed_begin + steps_.chunks[chunk].packed_length; }
+  int64_t fitting(int64_t bytes, int64_t depth, int64_t panel) const {
+    return std::max(bytes / (depth * kernel_.element_bytes) / panel * panel, panel);
+  }
+
+  // Columns [column, column + columns) for the chunks [first, end).
+  void run_columns(int64_t column, int64_t columns, size_t first, size_t end) {
+    first_ = first, end_ = end, origin_ = steps_.chunks[first].packed_begin, depth_ = end_of(end - 1) - origin_;
+    const int64_t most = std::min(fitting(kRowBytes, depth_, kernel_.rows), rounded_up(p_.m, kernel_.rows));
+    Workspace& space = workspace();
+    rows_ = reserve(space.rows, most), columns_ = reserve(space.columns, rounded_up(columns, kernel_.columns));
+    strip_ = space.strip.reserve<float>(most * kernel_.columns);
+    for (int64_t row = 0; row < p_.m; row += most) {
+      const int64_t rows = std::min(most, p_.m - row);
+      for (int64_t r = 0; r < rows; r += kernel_.rows)
+        pack_panel(kernel_.pack_rows, kernel_.rows, p_.a, row + r, std::min(kernel_.rows, rows - r),
+                   rows_ + r * depth_ * kernel_.element_bytes);
+      for (int64_t j = 0; j < columns; j += kernel_.columns) {
+        std::byte* const panel = columns_ + j * depth_ * kernel_.element_bytes;
+        const int64_t width = std::min(kernel_.columns, columns - j);
+        if (row == 0) pack_panel(kernel_.pack_columns, kernel_.columns, columns_of_b_, column + j, width, panel);
+        multiply_panel(panel, row, rows, column + j, width);
+      }
+    }
+  }
+
+  std::byte* reserve(PackSpace& space, int64_t lanes) const {
+    return space.reserve<std::byte>((lanes * depth_ + kBf16PackSlack) * kernel_.element_bytes);
+  }
+
+  void pack_panel(Bf16Kernel::Pack how, int64_t width, const Bf16Input& matrix, int64_t lane, int64_t lanes,
+                  std::byte* to) const {
+    for (int64_t r = steps_.chunks[first_].first_run; r < steps_.chunks[end_ - 1].end_run; ++r) {
+      const Run& run = steps_.runs[size_t(r)];
+      pack(kernel_, how, matrix, lane, lanes, run.begin, run.length,
+           to + (run.packed_begin - origin_) * width * kernel_.element_bytes);
+    }
+  }
+
+  // Sums go straight to an f32 c where whole panels lie there, else through the strip.
+  void multiply_panel(const std::byte* panel, int64_t row, int64_t rows, int64_t column, int64_t width) {
+    const bool from_c = p_.store == Store::add || first_ > 0;
+    int64_t direct = 0;
+    if (p_.c.dtype == DType::f32 && width == kernel_.columns) {
+      direct = rows / kernel_.rows * kernel_.rows;
+      if ((rows - direct) % kernel_.row_grain == 0) direct = rows;
+    }
+    for (int64_t i = direct; from_c && i < rows; ++i) {
+      float* const line = strip_ + i * kernel_.columns;
+      load_line(line, p_.c, row + i, column, width);
+      std::fill(line + width, line + kernel_.columns, 0.0F);
+    }
+    for (size_t chunk = first_; chunk < end_; ++chunk) {
+      const Chunk& c = steps_.chunks[chunk];
+      const int64_t offset = (c.packed_begin - origin_) * kernel_.element_bytes;
+      for (int64_t r = 0; r < rows; r += kernel_.rows) {
+        const bool to_c = r < direct;
+        float* const sums = to_c ? reinterpret_cast<float*>(at(p_.c, row + r, column)) : strip_ + r * kernel_.columns;
+        kernel_.multiply(kernel_, std::min(kernel_.rows, rows - r), c.packed_length,
+                         rows_ + r * depth_ * kernel_.element_bytes + offset * kernel_.rows,
+                         panel + offset * kernel_.columns, sums, to_c ? p_.c.row_stride : kernel_.columns,
+                         from_c || chunk > first_);
+      }
+    }
+    for (int64_t i = direct; i < rows; ++i) store_line(strip_ + i * kernel_.columns, p_.c, row + i, column, width);
+  }
+
+  const Bf16Kernel& kernel_;
+  const Bf16Product& p_;
+  Steps& steps_;
+  const Bf16Input columns_of_b_;
+  size_t first_ = 0, end_ = 0;
+  int64_t origin_ = 0, depth_ = 0;
+  std::byte *rows_ = nullptr, *columns_ = nullptr;
+  float* strip_ = nullptr;
+};
+
+constexpr int64_t kFewMost = 16, kFewColumns = 32, kFewBlock = 32;
+
+bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
+  return p.m <= kernel.few && p.b.row_stride == 1 && p.b.dtype == DType::bf16 && p.cut_count == 0;
+}
+
+// Few rows: b is read as it lies, which a decode step needs, and no element is read twice.
+void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
+  Workspace& space = workspace();
+  const int64_t packed = rounded_up(p.k, kFewBlock), stride = p.b.column_stride;
+  auto* const x = space.columns.reserve<uint16_t>(kFewMost * packed);
+  auto* const lanes = space.rows.reserve<uint16_t>(kFewColumns * packed);
+  for (int64_t k = 0; k < p.k; k += kDepth)
+    pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kFewMost);
+  alignas(64) float sums[kFewColumns * kFewMost] = {};
+  float line[kFewColumns];
+  for (int64_t column = 0; column < p.n; column += kFewColumns) {
+    const auto* const w = reinterpret_cast<const uint16_t*>(at(p.b, 0, column));
+    const int64_t width = std::min(kFewColumns, p.n - column);
+    const bool adds = p.store == Store::add;
+    for (int64_t i = 0; adds && i < p.m; ++i) {
+      load_line(line, p.c, i, column, width);
+      for (int64_t j = 0; j < width; ++j) sums[j * kFewMost + i] = line[j];
+    }
+    if (width == kFewColumns && packed == p.k) {
+      kernel.multiply_few(packed, w, stride, kFewBlock, kFewColumns * stride, x, sums, adds);
+    } else {
+      kernel.pack_rows(kernel, w, stride, 1, width, p.k, lanes);
+      kernel.multiply_few(packed, lanes, kFewBlock, kFewBlock * kFewColumns, 0, x, sums, adds);
+    }
+    for (int64_t i = 0; i < p.m; ++i) {
+      for (int64_t j = 0; j < width; ++j) line[j] = sums[j * kFewMost + i];
+      store_line(line, p.c, i, column, width);
+    }
+  }
+}
+
+void clear(const Bf16Product& p) {
+  for (int64_t i = 0; i < p.m; ++i) std::fill_n(at(p.c, i, 0), p.n * byte_size(p.c.dtype), std::byte{0});
+}
+
+Bf16Product part(const Bf16Product& whole, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  Bf16Product p = whole;
+  p.c.data = at(whole.c, row, column);
+  p.a.data = at(whole.a, row, 0), p.b.data = at(whole.b, 0, column);
+  p.m = rows, p.n = columns;
+  return p;
+}
+
+// Cycles of one core, roughly.
+double cost(const Bf16Kernel& kernel, const Extent& e) {
+  const double products_per_cycle = kernel.few > 0 ? 256 : 32;
+  return double(e.k) * (double(e.m) * double(e.n) / products_per_cycle + 0.25 * double(e.m + e.n));
+}
+
+const Bf16Kernel& picked() {
+  static const Bf16Kernel& kernel = bf16_kernel(isa());
+  return kernel;
+}
+
+}  // namespace
+
+const Bf16Kernel& bf16_kernel(Isa isa) {
+  static const Bf16Kernel widened[] = {bf16_kernel_widened(Isa::generic),
+                                       bf16_kernel_widened(has(Isa::avx2) ? Isa::avx2 : Isa::generic),
+                                       bf16_kernel_widened(has(Isa::avx512) ? Isa::avx512 : Isa::generic)};
+  if (isa == Isa::amx && bf16_kernel_amx() != nullptr) return *bf16_kernel_amx();
+  if (isa >= Isa::avx512 && has_avx512_bf16() && bf16_kernel_avx512() != nullptr) return *bf16_kernel_avx512();
+  return widened[std::min(int(isa), 2)];
+}
+
+void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
+  if (product.m <= 0 || product.n <= 0) return;
+  if (product.k <= 0) {
+    if (product.store == Store::overwrite) clear(product);
+    return;
+  }
+  if (kernel.begin != nullptr) kernel.begin();
+  if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);
+  else TileRun(kernel, product).run();
+  if (kernel.end != nullptr) kernel.end();
+}
+
+void gemm_serial(const Bf16Product& product) { multiply_tile(picked(), product); }
+
+void gemm_batch(Threads& threads, const Bf16Product* products, int64_t count) {
+  const Bf16Kernel& kernel = picked();
+  for_each_tile(
+      threads, count, kernel.rows, kernel.columns,
+      [&](int64_t i) { return Extent{products[i].m, products[i].n, products[i].k}; },
+      [&](const Extent& e) { return cost(kernel, e); },
+      [&](int64_t i, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+        multiply_tile(kernel, part(products[i], row, rows, column, columns));
+      });
+}
+
+void gemm(Threads& threads, const Bf16Product& product) { gemm_batch(threads, &product, 1); }
+
+}  // namespace fulgur::cpu
