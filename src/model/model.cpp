@@ -72,16 +72,17 @@ void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
   if (saved) saved->middle = middle;
 }
 
-void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, const Batch& batch, const LayerSaved& saved,
-                    const Balance& balance, Tensor gradient) {
-  half_backward(exec, exec.config.moe_residual, gradient,
-                {.dx = {},
-                 .dweight = grads.moe_norm,
-                 .dy = {},
-                 .x = saved.middle,
-                 .weight = w.moe_norm,
-                 .inverse_rms = saved.moe_inverse_rms},
-                [&](Tensor dx, Tensor dy) { moe_backward(exec, w.moe, grads.moe, saved.moe, balance, dx, dy); });
+void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
+                    const LayerSaved& saved, const Balance& balance, Tensor gradient) {
+  half_backward(
+      exec, exec.config.moe_residual, gradient,
+      {.dx = {},
+       .dweight = grads.moe_norm,
+       .dy = {},
+       .x = saved.middle,
+       .weight = w.moe_norm,
+       .inverse_rms = saved.moe_inverse_rms},
+      [&](Tensor dx, Tensor dy) { moe_backward(exec, w.moe, grads.moe, layer, batch, saved.moe, balance, dx, dy); });
   half_backward(exec, attention_residual(exec.config, w), gradient,
                 {.dx = {},
                  .dweight = grads.attention_norm,
@@ -140,7 +141,7 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
     take_rows_backward(exec.stream, {.dx = gradient, .dy = d_last, .rows = batch.head_rows});
   }
   for (size_t i = w.layers.size(); i-- > 0;)
-    layer_backward(exec, w.layers[i], grads.layers[i], batch, saved.layers[i], balance, gradient);
+    layer_backward(exec, w.layers[i], grads.layers[i], int(i), batch, saved.layers[i], balance, gradient);
   embedding_backward(exec.stream, {.dtable = grads.embedding.values, .dy = gradient, .tokens = batch.tokens});
 }
 

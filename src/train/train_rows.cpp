@@ -3,6 +3,23 @@
 #include "train/micro_batch.h"
 
 namespace fulgur {
+namespace {
+
+// Form `transformers` is the sum over layers of form `report` with pooled shares (ops/load_balance.h).
+Balance balance_of(const RunConfig& run, const ModelConfig& config) {
+  const int64_t window = run.window ? run.window : run.sequence;
+  const bool pooled = run.aux_form == AuxForm::transformers;
+  const double experts = double(config.experts);
+  const double alpha = pooled ? run.aux * experts * experts / double(config.layers) : run.aux;
+  return {.sums = {},
+          .window = window,
+          .capacity = expert_capacity(config, window, run.capacity),
+          .scale = alpha / double(run.tokens_per_step / window),
+          .pooled = pooled,
+          .z_scale = run.z / double(run.tokens_per_step)};
+}
+
+}  // namespace
 
 StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, PackedRows& rows) {
   const Arena::Scope scope(exec.scratch);
@@ -11,8 +28,7 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
   std::vector<Lane> lanes;
   StepInput input{.lanes = {},
                   .counted_rows = 0,
-                  .window = run.window ? run.window : run.sequence,
-                  .balance_scale = 0,
+                  .balance = balance_of(run, exec.config),
                   .learning_rate = learning_rate(run, state.step + 1),
                   .beta1 = run.beta1,
                   .beta2 = run.beta2,
@@ -31,7 +47,6 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
     lanes.emplace_back(batches[lane]);
   }
   input.lanes = lanes;
-  input.balance_scale = run.aux / double(run.tokens_per_step / input.window);
   return train_step(exec, state, input);
 }
 

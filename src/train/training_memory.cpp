@@ -38,9 +38,11 @@ ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t 
   const ModelWeights weights = shapes_of(config);
   ModelWeights grads = shapes_of(config);
   const Tensor loss = scratch.alloc(DType::f64, {1});
+  const Tensor sums = scratch.alloc(DType::f64, {config.layers, RouterSums::columns(config.experts)});
   for (int64_t i = 1; i < laid_out; ++i) largest_micro_batch(exec, rows);
   const MicroBatch micro = largest_micro_batch(exec, rows);
-  micro_step(exec, weights, grads, micro, 1, {.loss = loss, .window = window, .scale = 1}, loss);
+  micro_step(exec, weights, grads, micro, 1, {.sums = sums, .window = window, .capacity = 1, .scale = 1, .z_scale = 1},
+             loss);
   return {scratch.peak_bytes() + kSlack, tape.peak_bytes() + kSlack};
 }
 
