@@ -14,5 +14,6 @@ void add_gradients(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_train(CLI::App& app);
 void add_signature(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace fulgur

@@ -87,7 +87,8 @@ TEST(RunConfig, refusals_name_the_key) {
   refused(ErrorKind::invalid_input, "moe.aux_form=gshard", {"moe.aux_form", "report, transformers"});
   refused(ErrorKind::invalid_input, "moe.z=-1", {"moe.z"});
   refused(ErrorKind::invalid_input, "moe.drop=true", {"moe.drop"});
-  refused(ErrorKind::unsupported, "train.recompute=true", {"train.recompute"});
+  refused(ErrorKind::invalid_input, "train.recompute=1", {"train.recompute", "true or false"});
+  refused(ErrorKind::invalid_input, "train.dtype=f16", {"train.dtype", "f32, bf16"});
   const Scratch scratch;
   spill(scratch / "bad.toml", "[model]\nvocab_size = \n");
   expect_error(ErrorKind::invalid_input, {"bad.toml:2"}, [&] { read_run_config(scratch / "bad.toml", {}); });

@@ -13,6 +13,8 @@ inline constexpr bool kCudaBuilt = true;
 inline constexpr bool kCudaBuilt = false;
 #endif
 
+class Recorder;
+
 class Stream {
  public:
   // threads: how many a CPU twin may use. Throws unsupported for a CUDA device in a build without CUDA, device when
@@ -34,6 +36,10 @@ class Stream {
   void count(int64_t bytes) { counted_bytes_ += bytes; }
   int64_t counted_bytes() const { return counted_bytes_; }
 
+  // Who is told of every operator (device/recorder.h); null: nobody. Not owned.
+  void record(Recorder* recorder) { recorder_ = recorder; }
+  Recorder* recorder() const { return recorder_; }
+
  private:
   struct Measure {};
   Stream(DeviceId device, Measure);
@@ -42,6 +48,7 @@ class Stream {
   std::unique_ptr<Threads> threads_;
   bool measuring_ = false;
   int64_t counted_bytes_ = 0;
+  Recorder* recorder_ = nullptr;
   void* native_ = nullptr;
 };
 

@@ -11,6 +11,7 @@
 #include "ops/lightning_attention.h"
 #include "ops/linear.h"
 #include "ops/load_balance.h"
+#include "ops/recorded.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/route_experts.h"

@@ -10,6 +10,7 @@ struct Embedding {
   Weight table;   // [vocab, width]
 
   auto operands() const { return std::tuple{out(y), in(tokens), in(table)}; }
+  int64_t bytes() const { return y.bytes() + tokens.bytes() + y.count() * byte_size(table.values.dtype); }
   void check() const {
     expect(y.is(table.values.dtype, {tokens.dim(0), table.in()}), "one row of the table per token");
     expect(tokens.is(DType::i32, {y.dim(0)}), "tokens are i32");
@@ -22,6 +23,7 @@ struct EmbeddingBackward {
   Tensor tokens;  // i32 [rows]
 
   auto operands() const { return std::tuple{inout(dtable), in(dy), in(tokens)}; }
+  int64_t bytes() const { return dy.bytes() + tokens.bytes() + 2 * dy.count() * byte_size(dtable.dtype); }
   void check() const {
     expect(dtable.is(wide(dy.dtype), {dtable.dim(0), dy.dim(1)}), "the table's gradient is wide");
     expect(tokens.is(DType::i32, {dy.dim(0)}), "one token per row");

@@ -3,6 +3,7 @@
 // read, of outputs they become zero.
 #pragma once
 #include "ops/operator.h"
+#include "ops/products.h"
 
 namespace fulgur {
 
@@ -13,6 +14,10 @@ struct ExpertLinear {
   Tensor expert_begin;  // i32 [experts + 1]
 
   auto operands() const { return std::tuple{out(y), in(x), in(w), in(expert_begin)}; }
+  Products products() const { return expert_products({output_product(y, x, w)}, expert_begin, x.dim(0)); }
+  int64_t bytes() const {  // the weights of experts that have rows
+    return y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * w.values.at(0).bytes();
+  }
   void check() const {
     expect(w.values.rank == 3 && x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(y.is(x.dtype, {x.dim(0), w.out()}), "y has the experts' outputs");
@@ -33,6 +38,14 @@ struct ExpertLinearBackward {
 
   auto operands() const {
     return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};
+  }
+  Products products() const {
+    return expert_products({input_gradient_product(dx, dy, w, false), weight_gradient_product(dw, dy, x)}, expert_begin,
+                           x.dim(0));
+  }
+  int64_t bytes() const {
+    const int64_t of_expert = w.values.at(0).bytes() + 2 * dw.at(0).bytes();
+    return dx.bytes() + dy.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * of_expert;
   }
   void check() const {
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");

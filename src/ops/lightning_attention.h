@@ -7,6 +7,7 @@
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"
+#include "ops/products.h"
 
 namespace fulgur {
 
@@ -25,6 +26,12 @@ struct LightningAttention {
   auto operands() const {
     return std::tuple{out(o),    in(qkv),      in(decay),   in(row_begin), in(positions),
                       in(slots), inout(state), inout(tail), out(squares)};
+  }
+  Products products() const { return lightning_products(o, longest); }
+  int64_t bytes() const {  // of what is remembered: the state, replaced where a block ends, and half of the tail
+    const int64_t sequences = slots ? slots.dim(0) : 0, blocks = longest >= kGrid ? 2 : 1;
+    return o.bytes() + qkv.bytes() + squares.bytes() +
+           (sequences ? sequences * (state.at(0).bytes() * blocks + tail.at(0).bytes() / 2) : 0);
   }
   void check() const {
     expect(o.rank == 3 && qkv.is(o.dtype, {o.dim(0), o.dim(1), 3, o.dim(2)}), "qkv matches o");
@@ -54,6 +61,7 @@ struct LightningAttentionBackward {
     return std::tuple{out(dqkv), in(d_o),   in(qkv),  in(decay),      in(row_begin), in(positions),
                       in(slots), in(state), in(tail), inout(d_state), inout(d_tail)};
   }
+  Products products() const { return lightning_backward_products(d_o, longest); }
   void check() const {
     expect(dqkv.same_shape(qkv) && dqkv.dtype == qkv.dtype, "the gradient matches qkv");
     expect(qkv.rank == 4 && d_o.is(qkv.dtype, {qkv.dim(0), qkv.dim(1), qkv.dim(3)}), "qkv matches d_o");

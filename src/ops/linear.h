@@ -1,6 +1,7 @@
 // y = x * w^T, and its two gradients.
 #pragma once
 #include "ops/operator.h"
+#include "ops/products.h"
 
 namespace fulgur {
 
@@ -10,6 +11,7 @@ struct Linear {
   Weight w;  // [out, in]
 
   auto operands() const { return std::tuple{out(y), in(x), in(w)}; }
+  Products products() const { return {output_product(y, x, w)}; }
   void check() const {
     expect(w.values.rank == 2 && x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");
     expect(y.rank == 2 && y.dim(0) == x.dim(0) && y.dim(1) == w.out(), "y has the weight's outputs");
@@ -29,6 +31,9 @@ struct LinearBackward {
 
   auto operands() const {
     return std::tuple{dx_store == Store::add ? inout(dx) : out(dx), inout(dw), in(dy), in(x), in(w)};
+  }
+  Products products() const {
+    return {input_gradient_product(dx, dy, w, dx_store == Store::add), weight_gradient_product(dw, dy, x)};
   }
   void check() const {
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");

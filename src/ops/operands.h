@@ -37,9 +37,11 @@ void for_each_operand(const Operands& op, Visit&& visit) {
   std::apply([&](const auto&... o) { (each(o), ...); }, op.operands());
 }
 
-// The bytes it must move when every operand is read or written once.
+// The bytes it must move when every operand is read or written once; an operator that needs only a part of one says so
+// by its own bytes().
 template <class Operands>
 int64_t bytes_of(const Operands& op) {
+  if constexpr (requires { op.bytes(); }) return op.bytes();
   int64_t bytes = 0;
   for_each_operand(op, [&](Operand o) { bytes += o.tensor->bytes() * (o.access == Access::inout ? 2 : 1); });
   return bytes;

@@ -12,12 +12,14 @@
   void name(Stream& stream, const Operands& op); \
   }
 
-// The only backend switch in the engine: check the contract, then run the twin.
+// The only backend switch in the engine: check the contract, then run the twin. A recorder runs it once more inside its
+// own brackets (ops/recorded.h).
 #define FULGUR_DEFINE_OPERATOR(name, Operands)                                                                      \
   void name(Stream& stream, const Operands& op) {                                                                   \
     op.check();                                                                                                     \
     for_each_operand(                                                                                               \
         op, [&](Operand o) { expect(o.tensor->device == stream.device(), #name " runs where its operands are"); }); \
+    if (stream.recorder()) [[unlikely]] return recorded(stream, #name, op, name);                                   \
     if (stream.measuring()) return stream.count(bytes_of(op));                                                      \
     if constexpr (kCudaBuilt) {                                                                                     \
       if (stream.device().is_cuda()) return cuda::name(stream, op);                                                 \

@@ -7,6 +7,7 @@
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"
+#include "ops/products.h"
 
 namespace fulgur {
 
@@ -25,6 +26,12 @@ struct SoftmaxAttention {
   auto operands() const {
     return std::tuple{out(o),        in(q),          in(k),        in(v),           in(row_begin),
                       in(positions), in(page_table), in(kv_pages), out(log_sum_exp)};
+  }
+  Products products() const { return softmax_products(q, kv_heads(), positions, longest); }
+  int64_t bytes() const {  // of the pages: the positions that are known
+    const double known = kv_pages ? known_positions(positions, row_begin, longest) : 0;
+    return o.bytes() + q.bytes() + k.bytes() + v.bytes() + log_sum_exp.bytes() +
+           int64_t(known) * 2 * kv_heads() * q.dim(2) * byte_size(q.dtype);
   }
   void check() const {
     expect(o.rank == 3 && o.same_shape(q) && o.dtype == q.dtype, "o matches q");
@@ -52,6 +59,7 @@ struct SoftmaxAttentionBackward {
     return std::tuple{out(dq), out(dk), out(dv),         in(d_o),       in(q),        in(k),
                       in(v),   in(o),   in(log_sum_exp), in(row_begin), in(positions)};
   }
+  Products products() const { return softmax_backward_products(q, k.dim(1), positions, longest); }
   void check() const {
     expect(dq.same_shape(q) && d_o.same_shape(q) && o.same_shape(q), "gradients match q");
     expect(dk.same_shape(k) && dv.same_shape(k) && v.same_shape(k) && k.dim(0) == q.dim(0), "gradients match k and v");

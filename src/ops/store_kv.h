@@ -15,6 +15,7 @@ struct StoreKv {
   auto operands() const {
     return std::tuple{inout(kv_pages), in(k), in(v), in(row_begin), in(positions), in(page_table)};
   }
+  int64_t bytes() const { return 2 * (k.bytes() + v.bytes()); }
   void check() const {
     expect(k.rank == 3 && v.same_shape(k) && v.dtype == k.dtype, "v matches k");
     expect(kv_pages.is(k.dtype, {kv_pages.dim(0), 2, k.dim(1), kGrid, k.dim(2)}), "pages match k");

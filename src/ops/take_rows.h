@@ -10,6 +10,7 @@ struct TakeRows {
   Tensor rows;  // i32 [taken], each in [-1, rows)
 
   auto operands() const { return std::tuple{out(y), in(x), in(rows)}; }
+  int64_t bytes() const { return 2 * y.bytes() + rows.bytes(); }
   void check() const {
     expect(y.is(x.dtype, {rows.dim(0), x.dim(1)}), "one row of x per index");
     expect(rows.is(DType::i32, {y.dim(0)}), "indices are i32");

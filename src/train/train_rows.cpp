@@ -21,20 +21,25 @@ Balance balance_of(const RunConfig& run, const ModelConfig& config) {
 
 }  // namespace
 
+StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t step) {
+  return {.lanes = {},
+          .counted_rows = 0,
+          .balance = balance_of(run, config),
+          .learning_rate = learning_rate(run, step),
+          .beta1 = run.beta1,
+          .beta2 = run.beta2,
+          .eps = run.eps,
+          .weight_decay = run.weight_decay,
+          .max_norm = run.clip,
+          .keep = run.recompute ? Keep::inputs : Keep::everything};
+}
+
 StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, PackedRows& rows) {
   const Arena::Scope scope(exec.scratch);
   const int64_t first = state.step * run.rows_per_step(), lane_rows = run.rows_per_step() / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
-  StepInput input{.lanes = {},
-                  .counted_rows = 0,
-                  .balance = balance_of(run, exec.config),
-                  .learning_rate = learning_rate(run, state.step + 1),
-                  .beta1 = run.beta1,
-                  .beta2 = run.beta2,
-                  .eps = run.eps,
-                  .weight_decay = run.weight_decay,
-                  .max_norm = run.clip};
+  StepInput input = step_input(run, exec.config, state.step + 1);
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {
       std::vector<PackedRow> packed;

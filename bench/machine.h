@@ -1,0 +1,21 @@
+// What the machine's memory gives: the rates that floors divide bytes by, measured in the run that uses them.
+#pragma once
+#include <cstdint>
+
+#include "base/threads.h"
+
+namespace fulgur::bench {
+
+struct MemoryRates {
+  double copy = 0;  // bytes per second of a copy, read and written bytes counted
+  double read = 0;  // bytes per second of a sum
+};
+
+// Bytes of the largest cache; what a buffer has to exceed so that its bytes come from memory.
+int64_t cache_bytes();
+
+// Best of several passes of all threads over buffers larger than the caches. `seconds`: how long each of the two takes
+// at least. Throws out_of_memory.
+MemoryRates measured_memory_rates(Threads& threads, double seconds);
+
+}  // namespace fulgur::bench

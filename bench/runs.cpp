@@ -1,0 +1,108 @@
+#include "bench/runs.h"
+
+#include <algorithm>
+
+#include "base/progress.h"
+#include "bench/random_model.h"
+#include "generate/engine.h"
+#include "model/initialise.h"
+#include "train/train_rows.h"
+#include "train/training_memory.h"
+
+namespace fulgur::bench {
+namespace {
+
+constexpr int kPrefills = 2;  // timed ones, after one that warms up
+
+// Seconds of run(); its operators go to the recorder where there is one.
+template <class Run>
+double timed(Stream& stream, Recorder* recorder, const Run& run) {
+  if (recorder) recorder->start(stream);
+  const double start = monotonic_seconds();
+  run();
+  const double seconds = monotonic_seconds() - start;
+  if (recorder) recorder->stop(stream);
+  return seconds;
+}
+
+// Reads the whole prompt and draws its first token.
+void read_prompt(Engine& engine, Sequence& sequence) {
+  Sequence* const running[] = {&sequence};
+  sequence.new_tokens = 1;
+  while (sequence.new_tokens > 0) engine.step(running);
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + int64_t(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+void add_rate(Measured& m, const std::string& name, double tokens) {
+  m.figures.push_back({name, "tokens/s", tokens / m.seconds});
+}
+
+}  // namespace
+
+Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
+  Measured m;
+  Threads threads(setup.threads);
+  const RandomModel model(setup.shape, setup.type, threads);
+  Engine engine(model.config, model.weights, {.sequences = 1, .tokens = tokens + 1, .threads = setup.threads});
+  for (int i = 0; i <= kPrefills + 1; ++i) {
+    Sequence sequence = engine.begin(random_tokens(model.config, tokens, 1));
+    const double seconds =
+        timed(engine.stream(), i > kPrefills ? &m.recorder : nullptr, [&] { read_prompt(engine, sequence); });
+    if (i == 1) m.seconds = seconds;
+    if (i == 2) m.seconds = std::min(m.seconds, seconds);
+  }
+  m.peak_activation_bytes = engine.peak_activation_bytes();
+  add_rate(m, "prefill " + std::to_string(tokens) + " tokens", double(tokens));
+  return m;
+}
+
+Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps) {
+  Measured m;
+  Threads threads(setup.threads);
+  const RandomModel model(setup.shape, setup.type, threads);
+  Engine engine(model.config, model.weights,
+                {.sequences = batch, .tokens = batch * (context + steps + 3), .threads = setup.threads});
+  std::vector<Sequence> sequences;
+  std::vector<Sequence*> running;
+  for (int64_t i = 0; i < batch; ++i) {
+    sequences.push_back(engine.begin(random_tokens(model.config, context, uint64_t(i) + 1), uint64_t(i)));
+    read_prompt(engine, sequences.back());
+  }
+  for (Sequence& s : sequences) s.new_tokens = steps + 2, running.push_back(&s);
+  engine.step(running);
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < steps; ++i) seconds.push_back(timed(engine.stream(), nullptr, [&] { engine.step(running); }));
+  timed(engine.stream(), &m.recorder, [&] { engine.step(running); });
+  m.seconds = median(seconds);
+  m.peak_activation_bytes = engine.peak_activation_bytes();
+  add_rate(m, "decode batch " + std::to_string(batch) + " context " + std::to_string(context), double(batch));
+  return m;
+}
+
+Measured run_train(const RunConfig& run, int64_t steps) {
+  Measured m;
+  const ModelConfig config = model_shape(run);
+  TrainingMemory memory(config, run, 0);
+  Stream stream({}, run.threads > 0 ? run.threads : available_cores());
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, run.seed, stream.threads());
+  round_master(stream, memory.state);
+  Arena scratch = memory.scratch(), tape = memory.tape();
+  Exec exec{stream, scratch, tape, config};
+  PackedRows rows(random_documents(config, run.rows_per_step() * 2, run.sequence), run.sequence, run.seed);
+  for (int64_t i = 0; i <= steps + 1; ++i) {
+    const double seconds =
+        timed(stream, i > steps ? &m.recorder : nullptr, [&] { train_rows(exec, memory.state, run, rows); });
+    if (i == 1) m.seconds = seconds;
+    if (i > 1 && i <= steps) m.seconds = std::min(m.seconds, seconds);
+  }
+  m.peak_activation_bytes = scratch.peak_bytes() + tape.peak_bytes();
+  add_rate(m, "train " + std::to_string(run.tokens_per_step) + " tokens a step", double(run.tokens_per_step));
+  return m;
+}
+
+}  // namespace fulgur::bench

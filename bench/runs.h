@@ -1,0 +1,46 @@
+// The end-to-end runs of `fulgur bench prefill|decode|train`: a model with random weights and random tokens, through
+// the code that generates and trains. Times are of steps that nobody records; one more step is recorded for the table.
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "device/recorder.h"
+#include "model/config.h"
+#include "train/run_config.h"
+
+namespace fulgur::bench {
+
+struct Figure {
+  std::string name, unit;
+  double value = 0;
+  bool more_is_better = true;
+};
+
+struct Measured {
+  std::vector<Figure> figures;
+  double seconds = 0;  // of the step that the floor is of: best, or the median of many
+  Recorder recorder;   // of one such step
+  size_t peak_activation_bytes = 0;
+};
+
+struct InferenceSetup {
+  ModelConfig shape;
+  DType type;
+  int threads;
+};
+
+// One prompt of `tokens` tokens to its first token, in the chunks that generate takes. Best of two after one.
+Measured run_prefill(const InferenceSetup& setup, int64_t tokens);
+
+// `batch` sequences with `context` tokens behind them, one token each a step. Median of `steps` steps.
+Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
+
+// Bytes that a run takes, by purpose; printed before it is attempted.
+using MemoryPlan = std::vector<std::pair<std::string, size_t>>;
+MemoryPlan training_memory_plan(const RunConfig& run);
+
+// Optimizer steps over rows that are one document each. Best of `steps` after one.
+Measured run_train(const RunConfig& run, int64_t steps);
+
+}  // namespace fulgur::bench

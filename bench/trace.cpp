@@ -1,0 +1,52 @@
+#include "bench/trace.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "bench/step_table.h"
+
+namespace fulgur::bench {
+namespace {
+
+constexpr double kMemorySeconds = 0.2, kProductSeconds = 0.05;  // rates of a trace are for a look, not for a record
+
+}  // namespace
+
+std::string shape_of(const Tensor& t) {
+  std::string text = name_of(t.dtype);
+  for (int axis = 0; axis < t.rank; ++axis) text += (axis ? "," : "[") + std::to_string(t.dim(axis));
+  return text + "]";
+}
+
+std::string chrome_trace(const Recorder& recorder) {
+  nlohmann::ordered_json events = nlohmann::ordered_json::array();
+  for (const OperatorCall& call : recorder.calls) {
+    std::string shapes;
+    for (const TouchedTensor& t : call.tensors) shapes += (shapes.empty() ? "" : " ") + shape_of(t.tensor);
+    events.push_back({{"name", call.name},
+                      {"cat", "operator"},
+                      {"ph", "X"},
+                      {"ts", (call.start - recorder.started()) * 1e6},
+                      {"dur", (call.end - call.start) * 1e6},
+                      {"pid", 1},
+                      {"tid", 1},
+                      {"args", {{"bytes", call.work.bytes}, {"flops", call.work.flops()}, {"shape", shapes}}}});
+  }
+  return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n";
+}
+
+StepTrace::StepTrace(const std::string& path) {
+  if (!path.empty()) file_ = std::make_unique<AtomicFile>(path);
+}
+
+void StepTrace::finish(int threads) {
+  if (!file_) return;
+  file_->write(chrome_trace(recorder_));
+  file_->commit();
+  Threads pool(threads);
+  ProductRates products(pool, kProductSeconds);
+  Floors floors(measured_memory_rates(pool, kMemorySeconds), products);
+  std::fprintf(stderr, "%s", text_of(table_of(recorder_, floors), floors).c_str());
+}
+
+}  // namespace fulgur::bench

@@ -1,0 +1,34 @@
+// --trace F: the operators of one real step as a Chrome trace, and their table on standard error.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "device/recorder.h"
+#include "files/atomic.h"
+
+namespace fulgur::bench {
+
+// The trace as chrome://tracing and Perfetto load it: complete events in microseconds since the step began, with bytes,
+// FLOPs and the operands' shapes.
+std::string chrome_trace(const Recorder& recorder);
+
+// "f32[2048,1024]".
+std::string shape_of(const Tensor& tensor);
+
+class StepTrace {
+ public:
+  // An empty path: nothing is recorded. Throws not_found at once where the file cannot be written.
+  explicit StepTrace(const std::string& path);
+
+  // For RecordedStep; null where nothing is recorded.
+  Recorder* recorder() { return file_ ? &recorder_ : nullptr; }
+
+  // Writes the file, measures the rates that the floors need and prints the table. Nothing without a path.
+  void finish(int threads);
+
+ private:
+  Recorder recorder_;
+  std::unique_ptr<AtomicFile> file_;
+};
+
+}  // namespace fulgur::bench

@@ -1,0 +1,70 @@
+// Recorder: what a stream's operators were asked to do and how long each took. A stream has none unless somebody asks.
+#pragma once
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "device/stream.h"
+#include "device/work.h"
+
+namespace fulgur {
+
+struct TouchedTensor {
+  Tensor tensor;
+  bool read, written;
+};
+
+struct OperatorCall {
+  const char* name;
+  Work work;
+  std::vector<TouchedTensor> tensors = {};  // those that were given, in the order of operands()
+  double start = 0, end = 0;           // monotonic_seconds(); the work was done by `end`, on every device
+};
+
+// Runs a recorded call again on other tensors of the same shapes and strides, in the order of OperatorCall::tensors.
+using Replay = std::function<void(Stream&, std::span<const Tensor>)>;
+
+class Recorder {
+ public:
+  std::vector<OperatorCall> calls;
+  // Told of every call before it runs. Empty: nobody is.
+  std::function<void(const OperatorCall&, const Replay&)> before;
+
+  // Forgets what was recorded and records what the stream runs from now on, until stop.
+  void start(Stream& stream);
+  void stop(Stream& stream);
+  // From start to stop, without the time that recording itself took.
+  double seconds() const { return stopped_ - started_ - own_seconds_; }
+  double started() const { return started_; }
+
+  // One call around its work. A measuring stream's calls take no time.
+  template <class Run>
+  void record(Stream& stream, OperatorCall call, const Run& run) {
+    const size_t at = enter(stream, std::move(call));
+    run();
+    leave(stream, at);
+  }
+
+ private:
+  friend class RecordedStep;
+  size_t enter(Stream& stream, OperatorCall call);
+  void leave(Stream& stream, size_t at);
+
+  double started_ = 0, stopped_ = 0, own_seconds_ = 0;
+  int64_t steps_ = 0;
+};
+
+// A step of a longer run, as `--trace` records it: the recorder keeps the third, or the last where there are fewer.
+class RecordedStep {
+ public:
+  RecordedStep(Stream& stream, Recorder* recorder);  // null: nothing is recorded
+  RecordedStep(const RecordedStep&) = delete;
+  RecordedStep& operator=(const RecordedStep&) = delete;
+  ~RecordedStep();
+
+ private:
+  Stream& stream_;
+  Recorder* const recorder_;
+};
+
+}  // namespace fulgur
