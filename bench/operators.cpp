@@ -74,7 +74,9 @@ void visit_training(const OperatorBench& bench, const ModelConfig& config, First
   run.sequence = run.tokens_per_step = bench.tokens, run.micro_rows = run.lanes = 1, run.window = 0;
   TrainingMemory memory(config, run, 0);
   Stream stream({}, bench.threads);
-  initialise(config, memory.state.weights, run.seed, stream.threads());
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, run.seed, stream.threads());
+  round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
   PackedRows rows(random_documents(config, 2, run.sequence), run.sequence, run.seed);

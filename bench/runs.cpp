@@ -88,7 +88,9 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   const ModelConfig config = model_shape(run);
   TrainingMemory memory(config, run, 0);
   Stream stream({}, run.threads > 0 ? run.threads : available_cores());
-  initialise(config, memory.state.weights, run.seed, stream.threads());
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, run.seed, stream.threads());
+  round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
   PackedRows rows(random_documents(config, run.rows_per_step() * 2, run.sequence), run.sequence, run.seed);
