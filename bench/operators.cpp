@@ -42,7 +42,7 @@ class FirstCalls {
  private:
   void see(const OperatorCall& call, const Replay& replay) {
     if (std::string(call.name).find(filter_) == std::string::npos) return;
-    std::string key = phase_ + call.name + label_of(call);
+    std::string key = call.name + label_of(call);
     for (const TouchedTensor& t : call.tensors) key += shape_of(t.tensor);
     if (seen_.insert(key).second) visit_(phase_, call, replay);
   }
