@@ -23,7 +23,7 @@ void run_gradients(const GradientsOptions& o) {
   if (counted < 1)
     fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
 
-  const ArenaBytes bytes = measured_micro_step(model.config, rows, 1, rows);
+  const ArenaBytes bytes = measured_micro_step(model.config, DType::f32, rows);
   const Buffer scratch_memory(bytes.scratch, Purpose::activations), tape_memory(bytes.tape, Purpose::activations);
   Arena scratch(scratch_memory.data(), bytes.scratch, {}), tape(tape_memory.data(), bytes.tape, {});
   Stream stream({}, o.run.thread_count());

@@ -86,7 +86,9 @@ void run_signature(int threads) {
   const ModelConfig config = signature_config();
   Stream stream({}, threads);
   TrainingMemory memory(config, signature_run(), 0);
-  initialise(config, memory.state.weights, 1, stream.threads());
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, 1, stream.threads());
+  round_master(stream, memory.state);
   std::string numbers = trained(config, memory, stream);
   numbers += generated(config, memory.state.weights, threads);
   std::printf("f32 %s\n", digest_of(numbers).c_str());

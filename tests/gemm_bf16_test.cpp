@@ -33,8 +33,7 @@ struct EmulatedTiles {
   }
   template <int kTile>
   static void store(void* to, int64_t row_bytes) {
-    for (int row = 0; row < 16; ++row)
-      std::memcpy(static_cast<uint8_t*>(to) + row * row_bytes, tiles[kTile][row], 64);
+    for (int row = 0; row < 16; ++row) std::memcpy(static_cast<uint8_t*>(to) + row * row_bytes, tiles[kTile][row], 64);
   }
   static float half(int tile, int row, int column) {
     uint16_t bits = 0;
@@ -134,7 +133,8 @@ void expect_close(const Sample& s, const std::vector<float>& c, Store store) {
   for (int64_t i = 0; i < s.m; ++i) {
     for (int64_t j = 0; j < s.n; ++j) {
       double sum = store == Store::add ? double(s.before[size_t(i * (s.n + 1) + j)]) : 0, size = std::abs(sum);
-      for (int64_t p = 0; p < s.k; ++p) sum += s.a.at(i, p) * s.b.at(p, j), size += std::abs(s.a.at(i, p) * s.b.at(p, j));
+      for (int64_t p = 0; p < s.k; ++p)
+        sum += s.a.at(i, p) * s.b.at(p, j), size += std::abs(s.a.at(i, p) * s.b.at(p, j));
       ASSERT_NEAR(c[size_t(i * (s.n + 1) + j)], sum, 1e-6 * size + 1e-30) << i << "," << j;
     }
     ASSERT_EQ(c[size_t(i * (s.n + 1) + s.n)], kUntouched);

@@ -108,20 +108,27 @@ TYPED_TEST(Simd, FindsTheLargest) {
 TYPED_TEST(Simd, RoundsEachProduct) {
   using T = TypeParam;
   for (int64_t n = 0; n <= 70; ++n) {
-    const auto x = random_row<T>(n, 5), y = random_row<T>(n, 6);
+    const auto x = random_row<T>(n, 5), y = random_row<T>(n, 6), z = random_row<T>(n, 12);
     const T a = T(1.1), b = T(-0.7);
-    auto scaled = y, added = y, axpy = y, blend = y, product = y;
+    auto scaled = y, added = y, axpy = y, blend = y, product = y, scaled_product = y, axpy_product = y,
+         blend_product = y;
     row_scale(scaled.data(), x.data(), a, n);
     row_add(added.data(), x.data(), n);
     row_add_scaled(axpy.data(), x.data(), a, n);
     row_blend(blend.data(), x.data(), a, y.data(), b, n);
     row_mul(product.data(), x.data(), y.data(), n);
+    row_scale_mul(scaled_product.data(), x.data(), a, y.data(), n);
+    row_add_scaled_mul(axpy_product.data(), x.data(), a, z.data(), n);
+    row_blend_mul(blend_product.data(), x.data(), y.data(), a, z.data(), b, n);
     for (size_t i = 0; i < x.size(); ++i) {
       EXPECT_EQ(scaled[i], a * x[i]);
       EXPECT_EQ(added[i], y[i] + x[i]);
       EXPECT_EQ(axpy[i], y[i] + a * x[i]);
       EXPECT_EQ(blend[i], a * x[i] + b * y[i]);
       EXPECT_EQ(product[i], x[i] * y[i]);
+      EXPECT_EQ(scaled_product[i], a * x[i] * y[i]);
+      EXPECT_EQ(axpy_product[i], y[i] + a * (x[i] * z[i]));
+      EXPECT_EQ(blend_product[i], a * (x[i] * y[i]) + b * z[i]);
     }
   }
 }
@@ -204,6 +211,17 @@ TYPED_TEST(Simd, GatesHaveTheRightLimits) {
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
 }
 
+template <class T>
+constexpr AdamWStep<T> kStep = {.clip = T(0.7),
+                                .keep1 = T(0.9),
+                                .take1 = T(0.1),
+                                .keep2 = T(0.95),
+                                .take2 = T(0.05),
+                                .unbias1 = T(1.9),
+                                .unbias2 = T(1.4),
+                                .rate = T(0.01),
+                                .eps = T(1e-8)};
+
 // Everything that a table computes from rows of n, laid end to end.
 template <class T>
 std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vector<T>& y, const std::vector<T>& z) {
@@ -220,6 +238,9 @@ std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vec
   run([&](T* o, T*) { f.add_scaled(o, x.data(), T(1.3), n); });
   run([&](T* o, T*) { f.blend(o, x.data(), T(1.3), y.data(), T(-0.3), n); });
   run([&](T* o, T*) { f.mul(o, x.data(), y.data(), n); });
+  run([&](T* o, T*) { f.scale_mul(o, x.data(), T(1.3), y.data(), n); });
+  run([&](T* o, T*) { f.add_scaled_mul(o, x.data(), T(1.3), y.data(), n); });
+  run([&](T* o, T*) { f.blend_mul(o, x.data(), y.data(), T(1.3), z.data(), T(-0.3), n); });
   run([&](T* o, T*) { f.exp(o, x.data(), n); });
   run([&](T* o, T*) { all.push_back(f.exp_sum(o, x.data(), T(2), n)); });
   run([&](T* o, T*) { f.silu(o, x.data(), n); });
@@ -227,6 +248,11 @@ std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vec
   run([&](T* o, T*) { f.sigmoid(o, x.data(), n); });
   run([&](T* o, T*) { f.swiglu(o, x.data(), y.data(), n); });
   run([&](T* o, T* m) { f.swiglu_backward(o, m, z.data(), x.data(), y.data(), n); });
+  run([&](T* o, T* m) { f.turn(o, m, x.data(), z.data(), n); });
+  std::vector<T> moment(x.size());
+  f.mul(moment.data(), x.data(), x.data(), n);
+  run([&](T* o, T* m) { f.adamw(o, m, moment.data(), y.data(), kStep<T>, T(0.1), n); });
+  all.insert(all.end(), moment.begin(), moment.end());
   f.silu(x.data(), x.data(), n);  // in place
   all.insert(all.end(), x.begin(), x.end());
   return all;

@@ -72,6 +72,19 @@ void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
   if (saved) saved->middle = middle;
 }
 
+// The same numbers, in training too, with nothing kept but the output.
+void forward_and_forget(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in) {
+  Exec forgetting{exec.stream, exec.scratch, exec.scratch, exec.config};
+  LayerSaved forgotten;
+  layer_forward(forgetting, w, layer, batch, out, in, &forgotten);
+}
+
+// Fills what the layer's forward left nothing of but the input.
+void forward_again(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, LayerSaved& saved) {
+  const Arena::Scope forward(exec.scratch);
+  layer_forward(exec, w, layer, batch, like(exec.scratch, saved.input), saved.input, &saved);
+}
+
 void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, const Batch& batch, const LayerSaved& saved,
                     const Balance& balance, Tensor gradient) {
   half_backward(exec, exec.config.moe_residual, gradient,
@@ -112,7 +125,8 @@ Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* sav
     const Arena::Scope layer(exec.scratch);
     const Tensor in = h;
     if (saved) saved->layers[i].input = in, h = like(exec.tape, in);
-    layer_forward(exec, w.layers[i], int(i), batch, h, in, saved ? &saved->layers[i] : nullptr);
+    if (saved && saved->keep == Keep::inputs) forward_and_forget(exec, w.layers[i], int(i), batch, h, in);
+    else layer_forward(exec, w.layers[i], int(i), batch, h, in, saved ? &saved->layers[i] : nullptr);
   }
 
   Tensor last = h;
@@ -139,8 +153,12 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
     gradient = exec.scratch.alloc(d_hidden.dtype, {batch.rows(), exec.config.width});
     take_rows_backward(exec.stream, {.dx = gradient, .dy = d_last, .rows = batch.head_rows});
   }
-  for (size_t i = w.layers.size(); i-- > 0;)
-    layer_backward(exec, w.layers[i], grads.layers[i], batch, saved.layers[i], balance, gradient);
+  for (size_t i = w.layers.size(); i-- > 0;) {
+    const Arena::Scope layer(exec.tape);
+    LayerSaved kept = saved.layers[i];
+    if (saved.keep == Keep::inputs) forward_again(exec, w.layers[i], int(i), batch, kept);
+    layer_backward(exec, w.layers[i], grads.layers[i], batch, kept, balance, gradient);
+  }
   embedding_backward(exec.stream, {.dtable = grads.embedding.values, .dy = gradient, .tokens = batch.tokens});
 }
 

@@ -36,8 +36,12 @@ struct LayerSaved {
   std::variant<LightningSaved, SoftmaxSaved> attention;
   MoeSaved moe;
 };
+// How much of a layer stays on the tape: everything its backward reads, or its input alone; then backward runs that
+// layer's forward again. Changes no bit.
+enum class Keep : uint8_t { everything, inputs };
 struct Saved {
-  std::vector<LayerSaved> layers;
+  Keep keep = Keep::everything;
+  std::vector<LayerSaved> layers;  // of Keep::inputs: nothing but the inputs
   Tensor last, final_inverse_rms;
 };
 

@@ -26,7 +26,7 @@ struct AdamW {
     expect(master.rank == 1 && type == wide(type), "the master weights are flat and wide");
     expect(first.is(type, {n}) && second.is(type, {n}) && gradient.is(type, {n}),
            "moments and gradient match the master");
-    expect(!weights || (weights.rank == 1 && weights.dim(0) == n), "weights match the master");
+    expect(!weights || (weights.is(weights.dtype, {n}) && wide(weights.dtype) == type), "weights match the master");
     expect(gradient_norm.is(DType::f64, {1}), "the norm is f64");
     expect(not_decayed.is(DType::i64, {not_decayed.dim(0), 2}), "ranges have a begin and an end");
     expect(step >= 1, "steps are counted from 1");

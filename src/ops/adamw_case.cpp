@@ -136,6 +136,8 @@ TEST(AdamW, RefusesOtherShapesAndTypes) {
   AdamW op = p.operands(1, 0);
   op.first = p.first.rows(0, 129);
   EXPECT_BROKEN(adamw(stream, op), "moments and gradient match the master");
+  op = p.operands(1, 0), op.weights = p.bench.zeros(DType::f64, {130});
+  EXPECT_BROKEN(adamw(stream, op), "weights match the master");
   op = p.operands(1, 0), op.gradient_norm = p.bench.zeros(DType::f32, {1});
   EXPECT_BROKEN(adamw(stream, op), "the norm is f64");
   op = p.operands(1, 0), op.not_decayed = p.bench.indices(DType::i64, {5, 9, 8, 12}).split({2, 2});

@@ -2,7 +2,6 @@
 // w -= rate * ((m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + decay * w), elementwise in one fixed order.
 #include "ops/adamw.h"
 
-#include <cmath>
 #include <vector>
 
 #include "ops/cpu/rows.h"
@@ -21,12 +20,7 @@ double power(double base, int64_t n) {
 
 // The step's constants, worked out in f64 and rounded once.
 template <class T>
-struct Constants {
-  T clip, keep1, take1, keep2, take2, unbias1, unbias2, rate, eps, decay;
-};
-
-template <class T>
-Constants<T> constants_of(const AdamW& op) {
+AdamWStep<T> constants_of(const AdamW& op) {
   const double norm = *op.gradient_norm.elements<double>();
   return {.clip = T(op.max_norm > 0 && norm > op.max_norm ? op.max_norm / norm : 1),
           .keep1 = T(op.beta1),
@@ -36,26 +30,30 @@ Constants<T> constants_of(const AdamW& op) {
           .unbias1 = T(1 / (1 - power(op.beta1, op.step))),
           .unbias2 = T(1 / (1 - power(op.beta2, op.step))),
           .rate = T(op.learning_rate),
-          .eps = T(op.eps),
-          .decay = T(op.weight_decay)};
+          .eps = T(op.eps)};
 }
 
 template <class T>
-struct Range {
-  T* __restrict master, * __restrict first, * __restrict second;
-  const T* __restrict gradient;
+struct Buffers {
+  T* weights;  // null where the master itself is read
+  Wide<T>*master, *first, *second;
+  const Wide<T>* gradient;
 };
 
+void store(bf16* weights, const float* master, int64_t n) { row_narrow(weights, master, n); }
 template <class T>
-void update(const Range<T>& at, int64_t begin, int64_t end, const Constants<T>& c, T decay) {
-  T* __restrict w = at.master, * __restrict m = at.first, * __restrict v = at.second;
-  const T* __restrict gradient = at.gradient;
-  for (int64_t i = begin; i < end; ++i) {
-    const T g = c.clip * gradient[i];
-    m[i] = c.keep1 * m[i] + c.take1 * g;
-    v[i] = c.keep2 * v[i] + (c.take2 * g) * g;
-    const T direction = (m[i] * c.unbias1) / (std::sqrt(v[i] * c.unbias2) + c.eps);
-    w[i] = w[i] - c.rate * (direction + decay * w[i]);
+void store(T* weights, const T* master, int64_t n) {
+  std::copy_n(master, n, weights);
+}
+
+// A piece's master is still in the cache when its weights are written.
+template <class T>
+void update(const Buffers<T>& b, int64_t begin, int64_t end, const AdamWStep<Wide<T>>& step, Wide<T> decay) {
+  constexpr int64_t kPiece = 1024;
+  for (int64_t i = begin; i < end; i += kPiece) {
+    const int64_t n = std::min(kPiece, end - i);
+    row_adamw<Wide<T>>(b.master + i, b.first + i, b.second + i, b.gradient + i, step, decay, n);
+    if (b.weights) store(b.weights + i, b.master + i, n);
   }
 }
 
@@ -75,13 +73,14 @@ void expect_ascending(const Span* spans, int64_t count, int64_t elements) {
 
 // Cuts [begin, end) where decay begins and ends.
 template <class T>
-void update_piece(const Range<T>& at, Span piece, const Constants<T>& c, const Span* bare, const Span* bare_end) {
+void update_piece(const Buffers<T>& buffers, Span piece, const AdamWStep<Wide<T>>& step, Wide<T> decay,
+                  const Span* bare, const Span* bare_end) {
   bare = std::upper_bound(bare, bare_end, piece.begin, [](int64_t i, const Span& span) { return i < span.end; });
   for (int64_t i = piece.begin; i < piece.end;) {
     const bool inside = bare != bare_end && bare->begin <= i;
     int64_t end = piece.end;
     if (bare != bare_end) end = std::min(end, inside ? bare->end : bare->begin);
-    update<T>(at, i, end, c, inside ? T(0) : c.decay);
+    update<T>(buffers, i, end, step, inside ? Wide<T>(0) : decay);
     if (inside && end == bare->end) ++bare;
     i = end;
   }
@@ -89,37 +88,25 @@ void update_piece(const Range<T>& at, Span piece, const Constants<T>& c, const S
 
 template <class T>
 void run(Threads& threads, const AdamW& op) {
-  const Range<T> at{op.master.elements<T>(), op.first.elements<T>(), op.second.elements<T>(),
-                    op.gradient.elements<T>()};
+  using W = Wide<T>;
+  const Buffers<T> buffers{op.weights ? op.weights.elements<T>() : nullptr, op.master.elements<W>(),
+                           op.first.elements<W>(), op.second.elements<W>(), op.gradient.elements<W>()};
   const int64_t* ranges = op.not_decayed.elements<int64_t>();
   std::vector<Span> bare(size_t(op.not_decayed.dim(0)));
   for (size_t i = 0; i < bare.size(); ++i) bare[i] = {ranges[2 * i], ranges[2 * i + 1]};
   expect_ascending(bare.data(), int64_t(bare.size()), op.master.dim(0));
-  const Constants<T> c = constants_of<T>(op);
+  const AdamWStep<W> step = constants_of<W>(op);
+  const W decay = W(op.weight_decay);
   for_elements(threads, op.master.dim(0), [&](int64_t begin, int64_t end) {
-    update_piece<T>(at, {begin, end}, c, bare.data(), bare.data() + bare.size());
-  });
-}
-
-// What forward reads: the master, rounded.
-template <class T>
-void round_weights(Threads& threads, const AdamW& op) {
-  const T* master = op.master.elements<T>();
-  with_element_type<double, float, bf16>(op.weights.dtype, [&]<class Stored>() {
-    Stored* weights = op.weights.elements<Stored>();
-    for_elements(threads, op.weights.dim(0), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) weights[i] = Stored(Wide<Stored>(master[i]));
-    });
+    update_piece<T>(buffers, {begin, end}, step, decay, bare.data(), bare.data() + bare.size());
   });
 }
 
 }  // namespace
 
 void adamw(Stream& stream, const AdamW& op) {
-  with_element_type<double, float>(op.master.dtype, [&]<class T>() {
-    run<T>(stream.threads(), op);
-    if (op.weights) round_weights<T>(stream.threads(), op);
-  });
+  const DType stored = op.weights ? op.weights.dtype : op.master.dtype;
+  with_element_type<double, float, bf16>(stored, [&]<class T>() { run<T>(stream.threads(), op); });
 }
 
 }  // namespace fulgur::cpu

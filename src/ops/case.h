@@ -132,6 +132,23 @@ inline bool same_bits(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+// Runs an operator on bf16 tensors and on f32 copies of them: what it writes in bf16 is the f32 result, rounded once,
+// and what it writes wide has the same bits.
+template <class Operands>
+void expect_rounded_once(Bench& bench, Stream& stream, void (*run)(Stream&, const Operands&), const Operands& op) {
+  const Operands exact = with_tensors(op, [&](Operand o) {
+    return bench.converted(*o.tensor, o.tensor->dtype == DType::bf16 ? DType::f32 : o.tensor->dtype);
+  });
+  run(stream, exact), run(stream, op);
+  std::vector<Tensor> wanted;
+  for_each_operand(exact, [&](Operand o) { wanted.push_back(*o.tensor); });
+  size_t number = 0;
+  for_each_operand(op, [&](Operand o) {
+    EXPECT_TRUE(same_bits(*o.tensor, bench.converted(wanted[number], o.tensor->dtype))) << "operand " << number;
+    ++number;
+  });
+}
+
 // |numeric - gradient| / |numeric| over all elements of an f64 input, numeric by central differences of loss() with
 // the relative step given.
 template <class Loss>

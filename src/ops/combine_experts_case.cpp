@@ -8,31 +8,36 @@ namespace {
 
 using namespace cases;
 
+// Of sums kept in a type. What is stored as bf16 was rounded once: half a unit in the last of 8 bits.
+double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-6 : 4e-3; }
+
 struct Pass {
-  Bench bench{size_t(1) << 21};
+  Bench bench{size_t(1) << 22};
   Tensor x, weights, place, dy, y, dx, dweights;
 
   Pass(DType type, int64_t rows, int64_t k, int64_t width) {
-    x = bench.random(type, {rows * k, width}, 1), weights = bench.random(type, {rows, k}, 2, 0.5, 0.5);
+    x = bench.random(type, {rows * k, width}, 1), weights = bench.random(wide(type), {rows, k}, 2, 0.5, 0.5);
     dy = bench.random(type, {rows, width}, 3), y = bench.empty(type, {rows, width});
-    dx = bench.empty(type, {rows * k, width}), dweights = bench.empty(type, {rows, k});
+    dx = bench.empty(type, {rows * k, width}), dweights = bench.empty(wide(type), {rows, k});
     std::vector<int64_t> places;  // slot by slot, so that a row's choices lie apart
     for (int64_t i = 0; i < rows * k; ++i) places.push_back(i % k * rows + (i / k * 5 + 3) % rows);
     place = bench.indices(DType::i32, places).split({rows, k});
   }
-  void forward(Stream& stream) const { combine_experts(stream, {.y = y, .x = x, .weights = weights, .place = place}); }
+  CombineExperts operands() const { return {.y = y, .x = x, .weights = weights, .place = place}; }
+  CombineExpertsBackward back() const {
+    return {.dx = dx, .dweights = dweights, .dy = dy, .x = x, .weights = weights, .place = place};
+  }
+  void forward(Stream& stream) const { combine_experts(stream, operands()); }
   void run(int threads) const {
     Stream stream({}, threads);
-    forward(stream);
-    combine_experts_backward(stream,
-                             {.dx = dx, .dweights = dweights, .dy = dy, .x = x, .weights = weights, .place = place});
+    forward(stream), combine_experts_backward(stream, back());
   }
 };
 
 TEST(CombineExperts, EqualsTheOracle) {
-  for (const DType type : {DType::f64, DType::f32})
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 66})
-      for (const int64_t width : {1, 17, 130})
+      for (const int64_t width : {1, 17, 130, 299})
         for (const int64_t k : {1, 2, 3}) {
           SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width << ", " << k);
           Pass p(type, rows, k, width);
@@ -46,10 +51,9 @@ TEST(CombineExperts, EqualsTheOracle) {
               set(dweights, choice, get(dweights, choice) + get(p.dy, i) * get(p.x, from));
             }
           p.run(1);
-          const double bound = type == DType::f64 ? 1e-12 : 1e-6;
-          EXPECT_LE(relative_gap(p.y, y), bound);
-          EXPECT_LE(relative_gap(p.dx, dx), bound);
-          EXPECT_LE(relative_gap(p.dweights, dweights), bound);
+          EXPECT_LE(relative_gap(p.y, y), bound(type));
+          EXPECT_LE(relative_gap(p.dx, dx), bound(type));
+          EXPECT_LE(relative_gap(p.dweights, dweights), bound(wide(type)));
         }
 }
 
@@ -66,18 +70,29 @@ TEST(CombineExperts, GradientEqualsCentralDifferences) {
 }
 
 TEST(CombineExperts, ThreadsDoNotChangeBits) {
-  const Pass one(DType::f32, 66, 2, 130), three(DType::f32, 66, 2, 130);
-  one.run(1), three.run(3);
-  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dx, three.dx) && same_bits(one.dweights, three.dweights));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass one(type, 66, 2, 299), three(type, 66, 2, 299);
+    one.run(1), three.run(3);
+    EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dx, three.dx) && same_bits(one.dweights, three.dweights));
+  }
+}
+
+TEST(CombineExperts, Bf16IsF32RoundedOnce) {
+  Pass p(DType::bf16, 66, 3, 130);
+  Stream stream;
+  expect_rounded_once(p.bench, stream, combine_experts, p.operands());
+  expect_rounded_once(p.bench, stream, combine_experts_backward, p.back());
 }
 
 TEST(CombineExperts, AddsSlotsInOrder) {
-  const Pass p(DType::f32, 1, 3, 1);
-  Stream stream;
-  for (int64_t slot = 0; slot < 3; ++slot) set(p.weights, slot, 1), set(p.place, slot, double(2 - slot));
-  set(p.x, 0, 1), set(p.x, 1, -0x1p24), set(p.x, 2, 0x1p24);
-  p.forward(stream);
-  EXPECT_EQ(get(p.y, 0), 1);  // 0 in any order that adds the 1 to 2^24
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass p(type, 1, 3, 1);
+    Stream stream;
+    for (int64_t slot = 0; slot < 3; ++slot) set(p.weights, slot, 1), set(p.place, slot, double(2 - slot));
+    set(p.x, 0, 1), set(p.x, 1, -0x1p24), set(p.x, 2, 0x1p24);
+    p.forward(stream);
+    EXPECT_EQ(get(p.y, 0), 1);  // 0 in any order that adds the 1 to 2^24
+  }
 }
 
 TEST(CombineExperts, RefusesOtherShapesAndTypes) {

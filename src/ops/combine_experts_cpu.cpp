@@ -9,25 +9,36 @@ namespace {
 
 template <class T>
 void forward(Threads& threads, const CombineExperts& op) {
-  const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x), weights = rows_of<T>(op.weights);
+  using W = Wide<T>;
+  const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x);
+  const Rows<W> weights = rows_of<W>(op.weights);
   const Rows<int32_t> place = rows_of<int32_t>(op.place);
   for_rows(threads, y.count, y.width * place.width, [&](int64_t row) {
-    row_scale<T>(y[row], x[place[row][0]], weights[row][0], y.width);
-    for (int64_t slot = 1; slot < place.width; ++slot)
-      row_add_scaled<T>(y[row], x[place[row][slot]], weights[row][slot], y.width);
+    for_pieces<T>(0, y.width, [&](int64_t at, int64_t n) {
+      Rounded<T> sum(y[row] + at, n);
+      row_scale<W>(sum, Widened<T>(x[place[row][0]] + at, n), weights[row][0], n);
+      for (int64_t slot = 1; slot < place.width; ++slot)
+        row_add_scaled<W>(sum, Widened<T>(x[place[row][slot]] + at, n), weights[row][slot], n);
+    });
   });
 }
 
 template <class T>
 void backward(Threads& threads, const CombineExpertsBackward& op) {
-  const Rows<T> dx = rows_of<T>(op.dx), dweights = rows_of<T>(op.dweights), dy = rows_of<T>(op.dy);
-  const Rows<T> x = rows_of<T>(op.x), weights = rows_of<T>(op.weights);
+  using W = Wide<T>;
+  const Rows<T> dx = rows_of<T>(op.dx), dy = rows_of<T>(op.dy), x = rows_of<T>(op.x);
+  const Rows<W> dweights = rows_of<W>(op.dweights), weights = rows_of<W>(op.weights);
   const Rows<int32_t> place = rows_of<int32_t>(op.place);
   for_rows(threads, dy.count, dy.width * place.width, [&](int64_t row) {
     for (int64_t slot = 0; slot < place.width; ++slot) {
-      const int64_t at = place[row][slot];
-      row_scale<T>(dx[at], dy[row], weights[row][slot], dy.width);
-      dweights[row][slot] = row_dot<T>(dy[row], x[at], dy.width);
+      const int64_t from = place[row][slot];
+      W dot = 0;
+      for_pieces<T>(0, dy.width, [&](int64_t at, int64_t n) {
+        const Widened<T> flow(dy[row] + at, n);
+        row_scale<W>(Rounded<T>(dx[from] + at, n), flow, weights[row][slot], n);
+        dot += row_dot<W>(flow, Widened<T>(x[from] + at, n), n);
+      });
+      dweights[row][slot] = dot;
     }
   });
 }
@@ -43,12 +54,12 @@ void expect_places(const Tensor& place, int64_t choices) {
 
 void combine_experts(Stream& stream, const CombineExperts& op) {
   expect_places(op.place, op.x.dim(0));
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() { forward<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { forward<T>(stream.threads(), op); });
 }
 
 void combine_experts_backward(Stream& stream, const CombineExpertsBackward& op) {
   expect_places(op.place, op.x.dim(0));
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() { backward<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { backward<T>(stream.threads(), op); });
 }
 
 }  // namespace fulgur::cpu

@@ -20,13 +20,13 @@ std::vector<int64_t> tokens_for(int64_t rows, int64_t vocab) {  // repeats itsel
 constexpr int64_t kVocab = 11;
 
 struct Pass {
-  Bench bench{size_t(1) << 20};
+  Bench bench{size_t(1) << 22};
   Tensor table, tokens, dy, y, dtable;
 
   Pass(DType type, int64_t rows, int64_t width) {
     table = bench.random(type, {kVocab, width}, 1), dy = bench.random(type, {rows, width}, 2);
     tokens = bench.indices(DType::i32, tokens_for(rows, kVocab));
-    y = bench.empty(type, {rows, width}), dtable = bench.random(type, {kVocab, width}, 3);
+    y = bench.empty(type, {rows, width}), dtable = bench.random(wide(type), {kVocab, width}, 3);
   }
   void backward(Stream& stream, int64_t begin, int64_t end) const {
     embedding_backward(stream, {.dtable = dtable, .dy = dy.rows(begin, end), .tokens = tokens.rows(begin, end)});
@@ -39,9 +39,9 @@ struct Pass {
 };
 
 TEST(Embedding, EqualsTheOracle) {
-  for (const DType type : {DType::f64, DType::f32})
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130}) {
+      for (const int64_t width : {1, 17, 130, 299}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Pass p(type, rows, width);
         const Tensor y = p.bench.empty(DType::f64, {rows, width}), dtable = p.bench.converted(p.dtable, DType::f64);
@@ -69,13 +69,22 @@ TEST(Embedding, GradientEqualsCentralDifferences) {
 }
 
 TEST(Embedding, ThreadsDoNotChangeBits) {
-  const Pass one(DType::f32, 165, 130), three(DType::f32, 165, 130);
-  one.run(1), three.run(3);
-  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dtable, three.dtable));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass one(type, 165, 299), three(type, 165, 299);
+    one.run(1), three.run(3);
+    EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dtable, three.dtable));
+  }
+}
+
+TEST(Embedding, Bf16AddsInF32) {
+  Pass p(DType::bf16, 65, 130);
+  Stream stream;
+  expect_rounded_once(p.bench, stream, embedding_backward,
+                      EmbeddingBackward{.dtable = p.dtable, .dy = p.dy, .tokens = p.tokens});
 }
 
 TEST(Embedding, HalvesAccumulateToTheWhole) {
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     const Pass whole(type, 65, 130), halves(type, 65, 130);
     Stream stream({}, 2);
     whole.backward(stream, 0, 65);

@@ -170,7 +170,8 @@ TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
         begin.push_back(int64_t(rows.size()));
       }
       const int64_t choices = int64_t(rows.size());
-      const Tensor grouped_x = bench.empty(DType::bf16, {choices, 33}), grouped_dy = bench.empty(DType::bf16, {choices, 17});
+      const Tensor grouped_x = bench.empty(DType::bf16, {choices, 33}),
+                   grouped_dy = bench.empty(DType::bf16, {choices, 17});
       for (int64_t i = 0; i < choices; ++i) {
         for (int64_t c = 0; c < 33; ++c) cases::set(grouped_x, i * 33 + c, cases::get(x, rows[size_t(i)] * 33 + c));
         for (int64_t c = 0; c < 17; ++c) cases::set(grouped_dy, i * 17 + c, cases::get(dy, rows[size_t(i)] * 17 + c));

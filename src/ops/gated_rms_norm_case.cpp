@@ -11,8 +11,11 @@ using namespace cases;
 
 constexpr double kEps = 1e-6;
 
+// Of sums kept in a type. What is stored as bf16 was rounded once: half a unit in the last of 8 bits.
+double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 2e-6 : 4e-3; }
+
 struct Pass {
-  Bench bench{size_t(1) << 21};
+  Bench bench{size_t(1) << 23};
   int64_t rows, heads, width;
   Tensor x, gate, weight, dy, squares, y, inverse, products, dx, dgate, dweight;
 
@@ -20,10 +23,20 @@ struct Pass {
       : rows(rows), heads(heads), width(heads * head_width) {
     x = bench.random(type, {rows, width}, 1, 2, 0.3), gate = bench.random(type, {rows, width}, 2, 3);
     weight = bench.random(type, {width}, 3, 0.5, 1), dy = bench.random(type, {rows, width}, 4);
-    squares = bench.empty(type, {heads, rows}), inverse = bench.empty(type, {rows});
-    products = bench.empty(type, {heads, rows}), y = bench.empty(type, {rows, width});
+    squares = bench.empty(wide(type), {heads, rows}), inverse = bench.empty(wide(type), {rows});
+    products = bench.empty(wide(type), {heads, rows}), y = bench.empty(type, {rows, width});
     dx = bench.empty(type, {rows, width}), dgate = bench.empty(type, {rows, width});
-    dweight = bench.random(type, {width}, 5);
+    dweight = bench.random(wide(type), {width}, 5);
+  }
+  GatedRmsNorm operands() const {
+    return {.y = y,
+            .x = x,
+            .gate = gate,
+            .weight = weight,
+            .squares = squares,
+            .whole_width = width,
+            .eps = kEps,
+            .inverse_rms = inverse};
   }
   void forward(Stream& stream) const {
     const int64_t head_width = width / heads;
@@ -33,37 +46,36 @@ struct Pass {
         for (int64_t i = 0; i < head_width; ++i) sum += std::pow(get(x, row * width + head * head_width + i), 2);
         set(squares, head * rows + row, sum);
       }
-    gated_rms_norm(stream, {.y = y,
-                            .x = x,
-                            .gate = gate,
-                            .weight = weight,
-                            .squares = squares,
-                            .whole_width = width,
-                            .eps = kEps,
-                            .inverse_rms = inverse});
+    gated_rms_norm(stream, operands());
   }
   // What one rank with heads [first, last) does with rows [begin, end).
-  void backward(Stream& stream, int64_t first, int64_t last, int64_t begin, int64_t end) const {
+  GatedRmsNormBackward back(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const int64_t from = first * width / heads, to = last * width / heads;
     const auto part = [&](const Tensor& t) { return t.rows(begin, end).slice(1, from, to); };
-    gated_rms_norm_backward(stream, {.dx = part(dx),
-                                     .dgate = part(dgate),
-                                     .dweight = dweight.slice(0, from, to),
-                                     .dy = part(dy),
-                                     .x = part(x),
-                                     .gate = part(gate),
-                                     .weight = weight.slice(0, from, to),
-                                     .inverse_rms = inverse.rows(begin, end),
-                                     .products = products.slice(1, begin, end),
-                                     .whole_width = width});
+    return {.dx = part(dx),
+            .dgate = part(dgate),
+            .dweight = dweight.slice(0, from, to),
+            .dy = part(dy),
+            .x = part(x),
+            .gate = part(gate),
+            .weight = weight.slice(0, from, to),
+            .inverse_rms = inverse.rows(begin, end),
+            .products = products.slice(1, begin, end),
+            .whole_width = width};
+  }
+  void backward(Stream& stream, int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    gated_rms_norm_backward(stream, back(first, last, begin, end));
+  }
+  GatedRmsNormProducts between(int64_t first, int64_t last) const {
+    const int64_t from = first * width / heads, to = last * width / heads;
+    return {.products = products.rows(first, last),
+            .dy = dy.slice(1, from, to),
+            .x = x.slice(1, from, to),
+            .gate = gate.slice(1, from, to),
+            .weight = weight.slice(0, from, to)};
   }
   void multiply(Stream& stream, int64_t first, int64_t last) const {
-    const int64_t from = first * width / heads, to = last * width / heads;
-    gated_rms_norm_products(stream, {.products = products.rows(first, last),
-                                     .dy = dy.slice(1, from, to),
-                                     .x = x.slice(1, from, to),
-                                     .gate = gate.slice(1, from, to),
-                                     .weight = weight.slice(0, from, to)});
+    gated_rms_norm_products(stream, between(first, last));
   }
   void run(int threads) const {
     Stream stream({}, threads);
@@ -103,19 +115,18 @@ Oracle oracle_of(Pass& p) {
 }
 
 TEST(GatedRmsNorm, EqualsTheOracle) {
-  for (const DType type : {DType::f64, DType::f32})
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
-      for (const int64_t head_width : {1, 17, 130}) {
+      for (const int64_t head_width : {1, 17, 130, 299}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x 3 x " << head_width);
         Pass p(type, rows, 3, head_width);
         const Oracle o = oracle_of(p);
         p.run(1);
-        const double bound = type == DType::f64 ? 1e-12 : 2e-6;
-        EXPECT_LE(relative_gap(p.y, o.y), bound);
-        EXPECT_LE(relative_gap(p.products, o.products), bound);
-        EXPECT_LE(relative_gap(p.dx, o.dx), bound);
-        EXPECT_LE(relative_gap(p.dgate, o.dgate), bound);
-        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound);
+        EXPECT_LE(relative_gap(p.y, o.y), bound(type));
+        EXPECT_LE(relative_gap(p.products, o.products), bound(wide(type)));
+        EXPECT_LE(relative_gap(p.dx, o.dx), bound(type));
+        EXPECT_LE(relative_gap(p.dgate, o.dgate), bound(type));
+        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound(wide(type)));
       }
 }
 
@@ -134,15 +145,26 @@ TEST(GatedRmsNorm, GradientEqualsCentralDifferences) {
 }
 
 TEST(GatedRmsNorm, ThreadsDoNotChangeBits) {
-  const Pass one(DType::f32, 65, 3, 130), three(DType::f32, 65, 3, 130);
-  one.run(1), three.run(3);
-  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
-  EXPECT_TRUE(same_bits(one.products, three.products) && same_bits(one.dweight, three.dweight));
-  EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dgate, three.dgate));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass one(type, 65, 3, 130), three(type, 65, 3, 130);
+    one.run(1), three.run(3);
+    EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
+    EXPECT_TRUE(same_bits(one.products, three.products) && same_bits(one.dweight, three.dweight));
+    EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dgate, three.dgate));
+  }
+}
+
+TEST(GatedRmsNorm, Bf16IsF32RoundedOnce) {
+  Pass p(DType::bf16, 65, 3, 130);
+  p.run(1);
+  Stream stream;
+  expect_rounded_once(p.bench, stream, gated_rms_norm, p.operands());
+  expect_rounded_once(p.bench, stream, gated_rms_norm_products, p.between(0, 3));
+  expect_rounded_once(p.bench, stream, gated_rms_norm_backward, p.back(0, 3, 0, 65));
 }
 
 TEST(GatedRmsNorm, HalvesAccumulateToTheWhole) {
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     const Pass whole(type, 65, 3, 130), halves(type, 65, 3, 130);
     Stream stream({}, 2);
     whole.run(2);
@@ -153,14 +175,16 @@ TEST(GatedRmsNorm, HalvesAccumulateToTheWhole) {
 }
 
 TEST(GatedRmsNorm, RanksOfHeadsEqualOne) {
-  const Pass whole(DType::f32, 7, 4, 17), split(DType::f32, 7, 4, 17);
-  Stream stream({}, 3);
-  whole.run(1);
-  split.forward(stream);
-  split.multiply(stream, 0, 3), split.multiply(stream, 3, 4);
-  split.backward(stream, 0, 3, 0, 7), split.backward(stream, 3, 4, 0, 7);
-  EXPECT_TRUE(same_bits(whole.products, split.products) && same_bits(whole.dx, split.dx));
-  EXPECT_TRUE(same_bits(whole.dgate, split.dgate) && same_bits(whole.dweight, split.dweight));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass whole(type, 7, 4, 17), split(type, 7, 4, 17);
+    Stream stream({}, 3);
+    whole.run(1);
+    split.forward(stream);
+    split.multiply(stream, 0, 3), split.multiply(stream, 3, 4);
+    split.backward(stream, 0, 3, 0, 7), split.backward(stream, 3, 4, 0, 7);
+    EXPECT_TRUE(same_bits(whole.products, split.products) && same_bits(whole.dx, split.dx));
+    EXPECT_TRUE(same_bits(whole.dgate, split.dgate) && same_bits(whole.dweight, split.dweight));
+  }
 }
 
 TEST(GatedRmsNorm, RefusesOtherShapesAndTypes) {

@@ -1,6 +1,6 @@
 // Lightning attention's gradients in two sweeps: dq forward in time with the state recomputed, dk and dv backward in
 // time with the state's gradient. Sums over rows run backward in time too, so a cut anywhere changes no bit.
-#include "ops/cpu/attention_block.h"
+#include "ops/cpu/lightning_block.h"
 #include "ops/dtype_switch.h"
 #include "ops/lightning_attention.h"
 
@@ -21,7 +21,7 @@ class Head {
       : dqkv_(op.dqkv.view<T, 4>()),
         qkv_(op.qkv.view<T, 4>()),
         d_o_(op.d_o.view<T, 3>()),
-        decay_(op.decay.view<T, 1>()(head)),
+        decay_(op.decay.view<Wide<T>, 1>()(head)),
         head_(head),
         width_(op.d_o.dim(2)),
         begin_(begin),
@@ -29,40 +29,43 @@ class Head {
         held_(held),
         blocks_((held + end - begin + kGrid - 1) / kGrid),
         remembers_(op.slots),
-        scratch_(kGrid * (7 * width_ + kGrid) + width_ * width_) {
+        scratch_(kGrid * (2 * width_ + kGrid) + width_ * width_, kGrid * (5 * width_ + kGrid) + width_ * width_) {
     if (remembers_) {
       const int32_t slot = op.slots.view<int32_t, 1>()(sequence);
-      const auto matrix = [](const auto& view, int64_t axis, T& first) {
-        return Matrix<T>{&first, view.stride[axis], 1};
+      const auto matrix = [](const auto& view, int64_t axis, auto& first) {
+        return Matrix{&first, view.stride[axis], 1};
       };
-      const auto state = op.state.view<T, 4>(), d_state = op.d_state.view<T, 4>();
-      const auto tail = op.tail.view<T, 5>(), d_tail = op.d_tail.view<T, 5>();
+      const auto state = op.state.view<Wide<T>, 4>(), d_state = op.d_state.view<Wide<T>, 4>();
+      const auto tail = op.tail.view<T, 5>();
+      const auto d_tail = op.d_tail.view<Wide<T>, 5>();
       start_ = matrix(state, 2, state(slot, head, 0, 0)), d_state_ = matrix(d_state, 2, d_state(slot, head, 0, 0));
       tail_k_ = matrix(tail, 3, tail(slot, head, 0, 0, 0)), tail_v_ = matrix(tail, 3, tail(slot, head, 1, 0, 0));
       d_tail_k_ = matrix(d_tail, 3, d_tail(slot, head, 0, 0, 0));
       d_tail_v_ = matrix(d_tail, 3, d_tail(slot, head, 1, 0, 0));
     }
     k_ = own(kGrid), v_ = own(kGrid), d_sums_ = own(kGrid), aged_ = own(kGrid);
-    scores_ = {scratch_.take(kGrid * kGrid), kGrid, 1};
+    scores_ = scratch_.take_wide(kGrid, kGrid), entering_scores_ = scratch_.take(kGrid, kGrid);
+    entering_state_ = own(width_);
   }
 
   // dq_i = lambda_(i+1) S do_i + sum over j <= i of lambda_(i-j) (do_i . v_j) k_j, then SiLU's gradient.
   void sweep_forward() {
-    const Matrix<T> state = own(width_), dq = own(kGrid);
-    for (int64_t d = 0; remembers_ && d < width_; ++d) std::copy_n(row_of(start_, d), width_, row_of(state, d));
+    const Matrix<Wide<T>> state = own_wide(width_), dq = own_wide(kGrid);
+    if (remembers_) copy_rows(state, start_, width_);
     bool known = remembers_;
     for (int64_t block = 0; block < blocks_; ++block) {
       const Piece piece = piece_of(block);
       load_keys(piece);
       for (int64_t r = 0; r < piece.rows(); ++r) load_d_sum(r, piece.row + r);
       if (known) {
-        multiply(dq, d_sums_, state.transposed(), piece.rows(), width_, width_, Store::overwrite);
+        multiply(dq, d_sums_, enter(state).transposed(), piece.rows(), width_, width_, Store::overwrite);
         for (int64_t r = 0; r < piece.rows(); ++r)
           row_scale(row_of(dq, r), row_of(dq, r), decay_(piece.held + r + 1), width_);
       }
       multiply(scores_, d_sums_, v_.transposed(), piece.rows(), piece.present, width_, Store::overwrite);
       for (int64_t r = 0; r < piece.rows(); ++r) decay_.apply(row_of(scores_, r), piece.held + r, piece.present);
-      multiply(dq, scores_, k_, piece.rows(), width_, piece.present, known ? Store::add : Store::overwrite);
+      multiply(dq, enter(scores_, piece), k_, piece.rows(), width_, piece.present,
+               known ? Store::add : Store::overwrite);
       for (int64_t r = 0; r < piece.rows(); ++r) store(piece.row + r, 0, row_of(dq, r));
       if (block + 1 == blocks_) break;
       close_block(decay_, state, known, k_, v_, aged_, width_);
@@ -75,8 +78,9 @@ class Head {
   // dS = lambda_64 dS + sum over i of lambda_(i+1) q_i^T do_i. An open block is in no state yet: its dk and dv begin
   // with the tail's gradient, and dS passes by.
   void sweep_backward() {
-    const Matrix<T> q = own(kGrid), dk = own(kGrid), dv = own(kGrid);
-    const Matrix<T> d_state = remembers_ ? d_state_ : own(width_);
+    const Matrix<T> q = own(kGrid);
+    const Matrix<Wide<T>> dk = own_wide(kGrid), dv = own_wide(kGrid);
+    const Matrix<Wide<T>> d_state = remembers_ ? d_state_ : own_wide(width_);
     bool known = remembers_;
     for (int64_t block = blocks_ - 1; block >= 0; --block) {
       const Piece piece = piece_of(block);
@@ -90,9 +94,9 @@ class Head {
       }
       const Store store_sums = (full ? known : remembers_) ? Store::add : Store::overwrite;
       weigh(piece, q, k_);
-      multiply(dv, scores_.transposed(), d_sums_, piece.present, width_, piece.rows(), store_sums);
+      multiply(dv, enter(scores_, piece).transposed(), d_sums_, piece.present, width_, piece.rows(), store_sums);
       weigh(piece, d_sums_, v_);
-      multiply(dk, scores_.transposed(), q, piece.present, width_, piece.rows(), store_sums);
+      multiply(dk, enter(scores_, piece).transposed(), q, piece.present, width_, piece.rows(), store_sums);
       if (remembers_ || block > 0) {
         enter_block(piece, d_state, full, known, q);
         known = true;
@@ -102,14 +106,16 @@ class Head {
   }
 
  private:
-  Matrix<T> own(int64_t rows) { return {scratch_.take(rows * width_), width_, 1}; }
+  Matrix<T> own(int64_t rows) { return scratch_.take(rows, width_); }
+  Matrix<Wide<T>> own_wide(int64_t rows) { return scratch_.take_wide(rows, width_); }
 
-  static void multiply(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, int64_t m, int64_t n, int64_t k,
-                       Store store) {
-    gemm_serial<T>({.c = c, .a = read(a), .b = read(b), .m = m, .n = n, .k = k, .store = store});
+  Matrix<T> enter(const Matrix<Wide<T>>& state) const { return entering(state, entering_state_, width_, width_); }
+  Matrix<T> enter(const Matrix<Wide<T>>& scores, const Piece& piece) const {
+    return entering(scores, entering_scores_, piece.rows(), piece.present);
   }
 
-  void copy_rows(const Matrix<T>& to, const Matrix<T>& from, int64_t rows) const {
+  template <class U>
+  void copy_rows(const Matrix<U>& to, const Matrix<U>& from, int64_t rows) const {
     for (int64_t j = 0; j < rows; ++j) std::copy_n(row_of(from, j), width_, row_of(to, j));
   }
 
@@ -122,8 +128,8 @@ class Head {
     copy_rows(k_, tail_k_, piece.held), copy_rows(v_, tail_v_, piece.held);
     for (int64_t j = piece.held; j < piece.present; ++j) {
       const int64_t row = piece.row + j - piece.held;
-      row_silu(row_of(k_, j), &qkv_(row, head_, 1, 0), width_);
-      row_silu(row_of(v_, j), &qkv_(row, head_, 2, 0), width_);
+      silu(row_of(k_, j), &qkv_(row, head_, 1, 0), width_);
+      silu(row_of(v_, j), &qkv_(row, head_, 2, 0), width_);
     }
   }
 
@@ -133,7 +139,7 @@ class Head {
   void load_queries(const Piece& piece, const Matrix<T>& q) {
     for (int64_t r = 0; r < piece.rows(); ++r) {
       const int64_t row = piece.row + piece.rows() - 1 - r;
-      row_silu(row_of(q, r), &qkv_(row, head_, 0, 0), width_);
+      silu(row_of(q, r), &qkv_(row, head_, 0, 0), width_);
       load_d_sum(r, row);
     }
   }
@@ -145,27 +151,30 @@ class Head {
   }
 
   // What the state after the block passes to the block's keys and values.
-  void leave_block(const Matrix<T>& d_state, const Matrix<T>& dk, const Matrix<T>& dv) {
-    for (int64_t j = 0; j < kGrid; ++j) row_scale(row_of(aged_, j), row_of(k_, j), decay_(kGrid - 1 - j), width_);
-    multiply(dv, aged_, d_state, kGrid, width_, width_, Store::overwrite);
-    for (int64_t j = 0; j < kGrid; ++j) row_scale(row_of(aged_, j), row_of(v_, j), decay_(kGrid - 1 - j), width_);
-    multiply(dk, aged_, d_state.transposed(), kGrid, width_, width_, Store::overwrite);
+  void leave_block(const Matrix<Wide<T>>& d_state, const Matrix<Wide<T>>& dk, const Matrix<Wide<T>>& dv) const {
+    const Matrix<T> entering_d_state = enter(d_state);
+    multiply(dv, aged(decay_, k_, aged_, width_), entering_d_state, kGrid, width_, width_, Store::overwrite);
+    multiply(dk, aged(decay_, v_, aged_, width_), entering_d_state.transposed(), kGrid, width_, width_,
+             Store::overwrite);
   }
 
   // From the gradient of the state after the block to that of the state before it.
-  void enter_block(const Piece& piece, const Matrix<T>& d_state, bool full, bool known, const Matrix<T>& q) {
+  void enter_block(const Piece& piece, const Matrix<Wide<T>>& d_state, bool full, bool known,
+                   const Matrix<T>& q) const {
     for (int64_t d = 0; full && known && d < width_; ++d)
       row_scale(row_of(d_state, d), row_of(d_state, d), decay_(kGrid), width_);
-    for (int64_t r = 0; r < piece.rows(); ++r)
-      row_scale(row_of(aged_, r), row_of(q, r), decay_(piece.present - r), width_);
+    for (int64_t r = 0; r < piece.rows(); ++r) scale(row_of(aged_, r), row_of(q, r), decay_(piece.present - r), width_);
     multiply(d_state, aged_.transposed(), d_sums_, width_, width_, piece.rows(), known ? Store::add : Store::overwrite);
   }
 
-  void store(int64_t row, int64_t part, const T* gradient) const {
-    row_silu_backward(&dqkv_(row, head_, part, 0), gradient, &qkv_(row, head_, part, 0), width_);
+  void store(int64_t row, int64_t part, const Wide<T>* gradient) const {
+    map_row(&dqkv_(row, head_, part, 0), &qkv_(row, head_, part, 0), width_,
+            [&](Wide<T>* to, const Wide<T>* x, int64_t begin, int64_t count) {
+              row_silu_backward(to, gradient + begin, x, count);
+            });
   }
 
-  void store_keys(const Piece& piece, const Matrix<T>& dk, const Matrix<T>& dv) const {
+  void store_keys(const Piece& piece, const Matrix<Wide<T>>& dk, const Matrix<Wide<T>>& dv) const {
     copy_rows(d_tail_k_, dk, piece.held), copy_rows(d_tail_v_, dv, piece.held);
     for (int64_t j = piece.held; j < piece.present; ++j) {
       store(piece.row + j - piece.held, 1, row_of(dk, j));
@@ -175,18 +184,18 @@ class Head {
 
   const View<T, 4> dqkv_, qkv_;
   const View<T, 3> d_o_;
-  const Decay<T> decay_;
+  const Decay<Wide<T>> decay_;
   const int64_t head_, width_, begin_, end_, held_, blocks_;
   const bool remembers_;
   Scratch<T> scratch_;
-  Matrix<T> start_{}, d_state_{}, tail_k_{}, tail_v_{}, d_tail_k_{}, d_tail_v_{};
-  Matrix<T> k_, v_, d_sums_, aged_, scores_;
+  Matrix<Wide<T>> start_{}, d_state_{}, d_tail_k_{}, d_tail_v_{}, scores_;
+  Matrix<T> tail_k_{}, tail_v_{}, k_, v_, d_sums_, aged_, entering_scores_, entering_state_;
 };
 
 }  // namespace
 
 void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {
-  with_element_type<double, float>(op.qkv.dtype, [&]<class T>() {
+  with_element_type<double, float, bf16>(op.qkv.dtype, [&]<class T>() {
     const View<int32_t, 1> row_begin = op.row_begin.view<int32_t, 1>();
     const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
     const int64_t heads = op.d_o.dim(1), items = (row_begin.shape[0] - 1) * heads;

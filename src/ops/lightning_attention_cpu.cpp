@@ -2,7 +2,7 @@
 // S = lambda_64 S + (lambda k)^T v once the block is full.
 #include "ops/lightning_attention.h"
 
-#include "ops/cpu/attention_block.h"
+#include "ops/cpu/lightning_block.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {
@@ -15,25 +15,27 @@ class HeadWalk {
   HeadWalk(const LightningAttention& op, int64_t sequence, int64_t head)
       : o_(op.o.view<T, 3>()),
         qkv_(op.qkv.view<T, 4>()),
-        decay_(op.decay.view<T, 1>()(head)),
+        decay_(op.decay.view<Wide<T>, 1>()(head)),
         head_(head),
         width_(op.o.dim(2)),
         remembers_(op.slots),
         state_known_(op.slots),
-        scratch_(kGrid * (3 * width_ + kGrid) + (op.slots ? 0 : width_ * (2 * kGrid + width_))) {
-    if (op.squares) squares_ = &op.squares.view<T, 2>()(head, 0);
+        scratch_(kGrid * (width_ + kGrid) + (op.slots ? 0 : width_ * width_),
+                 kGrid * (2 * width_ + kGrid) + width_ * width_ + (op.slots ? 0 : 2 * kGrid * width_)) {
+    if (op.squares) squares_ = &op.squares.view<Wide<T>, 2>()(head, 0);
     if (remembers_) {
       const int32_t slot = op.slots.view<int32_t, 1>()(sequence);
-      const View<T, 4> state = op.state.view<T, 4>();
+      const View<Wide<T>, 4> state = op.state.view<Wide<T>, 4>();
       const View<T, 5> tail = op.tail.view<T, 5>();
       state_ = {&state(slot, head, 0, 0), state.stride[2], 1};
       k_ = {&tail(slot, head, 0, 0, 0), tail.stride[3], 1};
       v_ = {&tail(slot, head, 1, 0, 0), tail.stride[3], 1};
     } else {
-      state_ = own(width_), k_ = own(kGrid), v_ = own(kGrid);
+      state_ = scratch_.take_wide(width_, width_), k_ = scratch_.take(kGrid, width_), v_ = scratch_.take(kGrid, width_);
     }
-    q_ = own(kGrid), sum_ = own(kGrid), aged_ = own(kGrid);
-    scores_ = {scratch_.take(kGrid * kGrid), kGrid, 1};
+    sum_ = scratch_.take_wide(kGrid, width_), scores_ = scratch_.take_wide(kGrid, kGrid);
+    q_ = scratch_.take(kGrid, width_), aged_ = scratch_.take(kGrid, width_);
+    entering_state_ = scratch_.take(width_, width_), entering_scores_ = scratch_.take(kGrid, kGrid);
   }
 
   // Rows [row, end) of the batch; `held` rows of their first block lie in the tail.
@@ -51,54 +53,49 @@ class HeadWalk {
   }
 
  private:
-  Matrix<T> own(int64_t rows) { return {scratch_.take(rows * width_), width_, 1}; }
-
   // In the block's rows [held, present): k and v appended to what the block holds, q from the top of its own matrix.
   void load(int64_t row, int64_t held, int64_t present) {
     for (int64_t i = held; i < present; ++i, ++row) {
-      row_silu(row_of(q_, i - held), &qkv_(row, head_, 0, 0), width_);
-      row_silu(row_of(k_, i), &qkv_(row, head_, 1, 0), width_);
-      row_silu(row_of(v_, i), &qkv_(row, head_, 2, 0), width_);
+      silu(row_of(q_, i - held), &qkv_(row, head_, 0, 0), width_);
+      silu(row_of(k_, i), &qkv_(row, head_, 1, 0), width_);
+      silu(row_of(v_, i), &qkv_(row, head_, 2, 0), width_);
     }
   }
 
   void attend(int64_t row, int64_t held, int64_t present) {
     const int64_t rows = present - held;
     if (state_known_) {
-      gemm_serial<T>({.c = sum_, .a = read(q_), .b = read(state_), .m = rows, .n = width_, .k = width_});
+      multiply(sum_, q_, entering(state_, entering_state_, width_, width_), rows, width_, width_, Store::overwrite);
       for (int64_t r = 0; r < rows; ++r) row_scale(row_of(sum_, r), row_of(sum_, r), decay_(held + r + 1), width_);
     }
-    gemm_serial<T>({.c = scores_, .a = read(q_), .b = read(k_.transposed()), .m = rows, .n = present, .k = width_});
+    multiply(scores_, q_, k_.transposed(), rows, present, width_, Store::overwrite);
     for (int64_t r = 0; r < rows; ++r) decay_.apply(row_of(scores_, r), held + r, present);
-    gemm_serial<T>({.c = sum_,
-                    .a = read(scores_),
-                    .b = read(v_),
-                    .m = rows,
-                    .n = width_,
-                    .k = present,
-                    .store = state_known_ ? Store::add : Store::overwrite});
+    multiply(sum_, entering(scores_, entering_scores_, rows, present), v_, rows, width_, present,
+             state_known_ ? Store::add : Store::overwrite);
     for (int64_t r = 0; r < rows; ++r) {
-      T* const o = &o_(row + r, head_, 0);
-      row_copy_unsigned_zero(o, row_of(sum_, r), width_);
-      if (squares_) squares_[row + r] = row_dot(o, o, width_);
+      // Of the sums, before o is rounded: an f32 statistic, and the norm's error is the same either way but for one
+      // part in all its columns.
+      if (squares_) squares_[row + r] = row_dot(row_of(sum_, r), row_of(sum_, r), width_);
+      store_unsigned_zero(&o_(row + r, head_, 0), row_of(sum_, r), width_);
     }
   }
 
   const View<T, 3> o_;
   const View<T, 4> qkv_;
-  const Decay<T> decay_;
+  const Decay<Wide<T>> decay_;
   const int64_t head_, width_;
   const bool remembers_;
   bool state_known_;  // false: it is zero, and sums start from +0 instead, which is the same bits
   Scratch<T> scratch_;
-  Matrix<T> state_, q_, k_, v_, sum_, aged_, scores_;
-  T* squares_ = nullptr;
+  Matrix<Wide<T>> state_, sum_, scores_;
+  Matrix<T> q_, k_, v_, aged_, entering_state_, entering_scores_;
+  Wide<T>* squares_ = nullptr;
 };
 
 }  // namespace
 
 void lightning_attention(Stream& stream, const LightningAttention& op) {
-  with_element_type<double, float>(op.o.dtype, [&]<class T>() {
+  with_element_type<double, float, bf16>(op.o.dtype, [&]<class T>() {
     const View<int32_t, 1> row_begin = op.row_begin.view<int32_t, 1>();
     const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
     const int64_t heads = op.o.dim(1);

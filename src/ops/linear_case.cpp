@@ -75,8 +75,7 @@ TEST(Linear, MatchesTheOracle) {
         const auto exact = with_tensors(op, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
         linear(stream, op);
         oracle(exact);
-        EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(dtype))
-            << s.rows << " " << s.out << " " << s.in;
+        EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(dtype)) << s.rows << " " << s.out << " " << s.in;
       }
     }
   }

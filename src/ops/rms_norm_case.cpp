@@ -10,27 +10,31 @@ using namespace cases;
 
 constexpr double kEps = 1e-5;
 
+// Of sums kept in a type. What is stored as bf16 was rounded once: half a unit in the last of 8 bits.
+double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-6 : 4e-3; }
+
 // One forward and one backward pass on seeded numbers.
 struct Pass {
-  Bench bench{size_t(1) << 20};
+  Bench bench{size_t(1) << 22};
   Tensor x, weight, dy, y, inverse, dx, dweight;
 
   Pass(DType type, int64_t rows, int64_t width) {
     x = bench.random(type, {rows, width}, 1, 2, 0.3), weight = bench.random(type, {width}, 2, 0.5, 1);
-    dy = bench.random(type, {rows, width}, 3), dweight = bench.random(type, {width}, 4);
-    y = bench.empty(type, {rows, width}), dx = bench.empty(type, {rows, width}), inverse = bench.empty(type, {rows});
+    dy = bench.random(type, {rows, width}, 3), dweight = bench.random(wide(type), {width}, 4);
+    y = bench.empty(type, {rows, width}), dx = bench.empty(type, {rows, width}),
+    inverse = bench.empty(wide(type), {rows});
   }
-  void forward(Stream& stream) const {
-    rms_norm(stream, {.y = y, .x = x, .weight = weight, .eps = kEps, .inverse_rms = inverse});
+  RmsNorm operands() const { return {.y = y, .x = x, .weight = weight, .eps = kEps, .inverse_rms = inverse}; }
+  RmsNormBackward back(int64_t begin, int64_t end) const {
+    return {.dx = dx.rows(begin, end),
+            .dweight = dweight,
+            .dy = dy.rows(begin, end),
+            .x = x.rows(begin, end),
+            .weight = weight,
+            .inverse_rms = inverse.rows(begin, end)};
   }
-  void backward(Stream& stream, int64_t begin, int64_t end) const {
-    rms_norm_backward(stream, {.dx = dx.rows(begin, end),
-                               .dweight = dweight,
-                               .dy = dy.rows(begin, end),
-                               .x = x.rows(begin, end),
-                               .weight = weight,
-                               .inverse_rms = inverse.rows(begin, end)});
-  }
+  void forward(Stream& stream) const { rms_norm(stream, operands()); }
+  void backward(Stream& stream, int64_t begin, int64_t end) const { rms_norm_backward(stream, back(begin, end)); }
   void run(int threads) const {
     Stream stream({}, threads);
     forward(stream), backward(stream, 0, x.dim(0));
@@ -66,19 +70,19 @@ Oracle oracle_of(Pass& p) {
 }
 
 TEST(RmsNorm, EqualsTheOracle) {
-  for (const DType type : {DType::f64, DType::f32})
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130}) {
+      for (const int64_t width : {1, 17, 130, 523}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Pass p(type, rows, width);
         const Oracle o = oracle_of(p);
         p.run(1);
-        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
-        EXPECT_LE(relative_gap(p.y, o.y), bound);
-        EXPECT_LE(relative_gap(p.inverse, o.inverse), bound);
-        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound);
+        EXPECT_LE(relative_gap(p.y, o.y), bound(type));
+        EXPECT_LE(relative_gap(p.inverse, o.inverse), bound(wide(type)));
+        EXPECT_LE(relative_gap(p.dweight, o.dweight), bound(wide(type)));
         // At width 1 the two halves of dx cancel but for eps.
-        EXPECT_LE(width == 1 ? largest_gap(p.dx, o.dx) : relative_gap(p.dx, o.dx), 10 * bound);
+        EXPECT_LE(width == 1 ? largest_gap(p.dx, o.dx) : relative_gap(p.dx, o.dx),
+                  type == DType::bf16 ? bound(type) : 10 * bound(type));
       }
 }
 
@@ -96,14 +100,23 @@ TEST(RmsNorm, GradientEqualsCentralDifferences) {
 }
 
 TEST(RmsNorm, ThreadsDoNotChangeBits) {
-  const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
-  one.run(1), three.run(3);
-  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
-  EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dweight, three.dweight));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass one(type, 65, 523), three(type, 65, 523);
+    one.run(1), three.run(3);
+    EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.inverse, three.inverse));
+    EXPECT_TRUE(same_bits(one.dx, three.dx) && same_bits(one.dweight, three.dweight));
+  }
+}
+
+TEST(RmsNorm, Bf16IsF32RoundedOnce) {
+  Pass p(DType::bf16, 65, 130);
+  Stream stream;
+  expect_rounded_once(p.bench, stream, rms_norm, p.operands());
+  expect_rounded_once(p.bench, stream, rms_norm_backward, p.back(0, 65));
 }
 
 TEST(RmsNorm, HalvesAccumulateToTheWhole) {
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     const Pass whole(type, 65, 130), halves(type, 65, 130);
     Stream stream({}, 2);
     whole.run(2);
@@ -113,12 +126,14 @@ TEST(RmsNorm, HalvesAccumulateToTheWhole) {
 }
 
 TEST(RmsNorm, GradientMayTakeThePlaceOfDy) {
-  const Pass apart(DType::f32, 7, 130);
-  Pass inplace(DType::f32, 7, 130);
-  apart.run(1);
-  inplace.dx = inplace.dy;
-  inplace.run(3);
-  EXPECT_TRUE(same_bits(apart.dx, inplace.dx) && same_bits(apart.dweight, inplace.dweight));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass apart(type, 7, 523);
+    Pass inplace(type, 7, 523);
+    apart.run(1);
+    inplace.dx = inplace.dy;
+    inplace.run(3);
+    EXPECT_TRUE(same_bits(apart.dx, inplace.dx) && same_bits(apart.dweight, inplace.dweight));
+  }
 }
 
 TEST(RmsNorm, RefusesOtherShapesAndTypes) {

@@ -11,48 +11,67 @@ namespace {
 
 template <class T>
 void forward(Threads& threads, const RmsNorm& op) {
+  using W = Wide<T>;
   const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x);
   const T* weight = op.weight.elements<T>();
-  T* inverse_rms = op.inverse_rms ? op.inverse_rms.elements<T>() : nullptr;
+  W* inverse_rms = op.inverse_rms ? op.inverse_rms.elements<W>() : nullptr;
   const int64_t width = x.width;
   for_rows(threads, x.count, width, [&](int64_t row) {
-    const T inverse = 1 / std::sqrt(row_dot<T>(x[row], x[row], width) / T(width) + T(op.eps));
-    row_scale<T>(y[row], x[row], inverse, width);
-    row_mul<T>(y[row], y[row], weight, width);
+    W squares = 0;
+    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
+      const Widened<T> in(x[row] + at, n);
+      squares += row_dot<W>(in, in, n);
+    });
+    const W inverse = 1 / std::sqrt(squares / W(width) + W(op.eps));
     if (inverse_rms) inverse_rms[row] = inverse;
+    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
+      const Widened<T> in(x[row] + at, n), scale(weight + at, n);
+      Rounded<T> out(y[row] + at, n);
+      row_scale_mul<W>(out, in, inverse, scale, n);
+    });
   });
 }
 
 template <class T>
 void backward(Threads& threads, const RmsNormBackward& op) {
+  using W = Wide<T>;
   const Rows<T> dx = rows_of<T>(op.dx), dy = rows_of<T>(op.dy), x = rows_of<T>(op.x);
-  const T *weight = op.weight.elements<T>(), *inverse_rms = op.inverse_rms.elements<T>();
-  T* dweight = op.dweight.elements<T>();
+  const T* weight = op.weight.elements<T>();
+  const W* inverse_rms = op.inverse_rms.elements<W>();
+  W* dweight = op.dweight.elements<W>();
   const int64_t width = x.width;
   // First, because dx may take the place of dy.
   for_columns(threads, width, [&](int64_t begin, int64_t end) {
-    T product[kPieceColumns];
+    const int64_t n = end - begin;
     for (int64_t row = 0; row < x.count; ++row) {
-      row_mul<T>(product, dy[row] + begin, x[row] + begin, end - begin);
-      row_add_scaled<T>(dweight + begin, product, inverse_rms[row], end - begin);
+      const Widened<T> flow(dy[row] + begin, n), in(x[row] + begin, n);
+      row_add_scaled_mul<W>(dweight + begin, flow, inverse_rms[row], in, n);
     }
   });
   for_rows(threads, x.count, width, [&](int64_t row) {
-    const T inverse = inverse_rms[row];
-    const T along = row_dot3<T>(dy[row], weight, x[row], width) / T(width);  // the part that only rescales the row
-    row_mul<T>(dx[row], dy[row], weight, width);
-    row_blend<T>(dx[row], dx[row], inverse, x[row], -along * inverse * inverse * inverse, width);
+    W along = 0;  // the part that only rescales the row
+    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
+      const Widened<T> flow(dy[row] + at, n), scale(weight + at, n), in(x[row] + at, n);
+      along += row_dot3<W>(flow, scale, in, n);
+    });
+    along /= W(width);
+    const W inverse = inverse_rms[row], pull = -along * inverse * inverse * inverse;
+    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
+      const Widened<T> flow(dy[row] + at, n), scale(weight + at, n), in(x[row] + at, n);
+      Rounded<T> out(dx[row] + at, n);
+      row_blend_mul<W>(out, flow, scale, inverse, in, pull, n);
+    });
   });
 }
 
 }  // namespace
 
 void rms_norm(Stream& stream, const RmsNorm& op) {
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() { forward<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { forward<T>(stream.threads(), op); });
 }
 
 void rms_norm_backward(Stream& stream, const RmsNormBackward& op) {
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() { backward<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { backward<T>(stream.threads(), op); });
 }
 
 }  // namespace fulgur::cpu

@@ -45,7 +45,7 @@ TEST(Rotary, KnowsSineAndCosineFarOut) {
 
 TEST(Rotary, MatchesThePlainFormula) {
   constexpr int64_t kRows = 40, kHeads = 3, kWidth = 128, kTurned = 64;
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     Bench bench(size_t(1) << 20);
     std::vector<int64_t> positions;
     for (int64_t row = 0; row < kRows; ++row) positions.push_back(row * 263167);  // to 10.24 million
@@ -60,7 +60,8 @@ TEST(Rotary, MatchesThePlainFormula) {
         set(want, b, get(before, b) * std::cos(angle) + get(before, a) * std::sin(angle));
       }
     }
-    EXPECT_LT(largest_gap(x, want), type == DType::f64 ? 1e-15 : 2e-7);
+    if (type == DType::bf16) EXPECT_LE(relative_gap(x, want), 4e-3);  // rounded once
+    else EXPECT_LT(largest_gap(x, want), type == DType::f64 ? 1e-15 : 2e-7);
   }
 }
 
@@ -76,21 +77,37 @@ TEST(Rotary, BackIsTheTransposedTurn) {
   EXPECT_LT(largest_gap(turned, x), 1e-14);
 }
 
+TEST(Rotary, Bf16IsF32RoundedOnce) {
+  Bench bench(size_t(1) << 20);
+  Stream stream;
+  const Tensor x = bench.random(DType::bf16, {3, 2, 540}, 5);  // half of the turned dims is more than a piece
+  for (const int64_t rotary_dim : {6, 540})
+    for (const Turn way : {Turn::forward, Turn::back})
+      expect_rounded_once(bench, stream, rotary,
+                          Rotary{.x = x,
+                                 .positions = bench.indices(DType::i64, {0, 77, 12345}),
+                                 .rotary_dim = rotary_dim,
+                                 .theta = 1e4,
+                                 .turn = way});
+}
+
 // Heads of a slice turn as they would alone, the others stay, whatever the threads and the rows around.
 TEST(Rotary, TurnsASliceOfHeads) {
-  Bench bench(size_t(1) << 20);
-  std::vector<int64_t> positions;
-  for (int64_t row = 0; row < 50; ++row) positions.push_back(3 * row);
-  const Tensor at = bench.indices(DType::i64, positions);
-  const Tensor qkv = bench.random(DType::f32, {50, 5, 12}, 4), before = bench.converted(qkv, DType::f32);
-  turn(qkv.slice(1, 1, 4), at, 8, 1e4, Turn::forward, 2);
-  EXPECT_TRUE(same_bits(qkv.slice(1, 0, 1), before.slice(1, 0, 1)));
-  EXPECT_TRUE(same_bits(qkv.slice(1, 4, 5), before.slice(1, 4, 5)));
-  EXPECT_TRUE(same_bits(qkv.slice(2, 8, 12), before.slice(2, 8, 12)));
-  const Tensor alone = bench.converted(before.rows(33, 34).slice(1, 2, 3), DType::f32);
-  turn(alone, bench.indices(DType::i64, {99}), 8, 1e4);
-  EXPECT_TRUE(same_bits(alone, qkv.rows(33, 34).slice(1, 2, 3)));
-  EXPECT_FALSE(same_bits(qkv.slice(1, 1, 4).slice(2, 0, 8), before.slice(1, 1, 4).slice(2, 0, 8)));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    Bench bench(size_t(1) << 20);
+    std::vector<int64_t> positions;
+    for (int64_t row = 0; row < 50; ++row) positions.push_back(3 * row);
+    const Tensor at = bench.indices(DType::i64, positions);
+    const Tensor qkv = bench.random(type, {50, 5, 12}, 4), before = bench.converted(qkv, type);
+    turn(qkv.slice(1, 1, 4), at, 8, 1e4, Turn::forward, 2);
+    EXPECT_TRUE(same_bits(qkv.slice(1, 0, 1), before.slice(1, 0, 1)));
+    EXPECT_TRUE(same_bits(qkv.slice(1, 4, 5), before.slice(1, 4, 5)));
+    EXPECT_TRUE(same_bits(qkv.slice(2, 8, 12), before.slice(2, 8, 12)));
+    const Tensor alone = bench.converted(before.rows(33, 34).slice(1, 2, 3), type);
+    turn(alone, bench.indices(DType::i64, {99}), 8, 1e4);
+    EXPECT_TRUE(same_bits(alone, qkv.rows(33, 34).slice(1, 2, 3)));
+    EXPECT_FALSE(same_bits(qkv.slice(1, 1, 4).slice(2, 0, 8), before.slice(1, 1, 4).slice(2, 0, 8)));
+  }
 }
 
 TEST(RotaryDeathTest, RefusesWrongOperands) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {
@@ -48,19 +49,19 @@ Direction direction_of(double angle) {
 }
 
 template <class T>
-void turn_row(const View<T, 3>& x, int64_t row, const T* cosine, const T* sine, int64_t half) {
+void turn_row(const View<T, 3>& x, int64_t row, const Wide<T>* cosine, const Wide<T>* sine, int64_t half) {
   for (int64_t head = 0; head < x.shape[1]; ++head) {
-    T *const a = &x(row, head, 0), *const b = a + half;
-    for (int64_t i = 0; i < half; ++i) {
-      const T before_a = a[i], before_b = b[i];
-      a[i] = before_a * cosine[i] - before_b * sine[i];
-      b[i] = before_b * cosine[i] + before_a * sine[i];
-    }
+    T* const first = &x(row, head, 0);
+    for_pieces<T>(0, half, [&](int64_t at, int64_t n) {
+      Updated<T> a(first + at, n), b(first + half + at, n);
+      row_turn<Wide<T>>(a, b, cosine + at, sine + at, n);
+    });
   }
 }
 
 template <class T>
 void turn(Threads& threads, const Rotary& op) {
+  using W = Wide<T>;
   const View<T, 3> x = op.x.view<T, 3>();
   const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
   const int64_t half = op.rotary_dim / 2;
@@ -69,11 +70,11 @@ void turn(Threads& threads, const Rotary& op) {
   for (int64_t i = 0; i < half; ++i)
     frequencies[size_t(i)] = std::pow(op.theta, -double(2 * i) / double(op.rotary_dim));
   threads.for_ranges(x.shape[0], kRowsPerItem, [&](int64_t begin, int64_t end) {
-    std::vector<T> cosine(frequencies.size()), sine(frequencies.size());
+    std::vector<W> cosine(frequencies.size()), sine(frequencies.size());
     for (int64_t row = begin; row < end; ++row) {
       for (size_t i = 0; i < frequencies.size(); ++i) {
         const Direction direction = direction_of(double(positions(row)) * frequencies[i]);
-        cosine[i] = T(direction.cosine), sine[i] = T(sign * direction.sine);
+        cosine[i] = W(direction.cosine), sine[i] = W(sign * direction.sine);
       }
       turn_row(x, row, cosine.data(), sine.data(), half);
     }
@@ -83,7 +84,7 @@ void turn(Threads& threads, const Rotary& op) {
 }  // namespace
 
 void rotary(Stream& stream, const Rotary& op) {
-  with_element_type<double, float>(op.x.dtype, [&]<class T>() { turn<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { turn<T>(stream.threads(), op); });
 }
 
 }  // namespace fulgur::cpu

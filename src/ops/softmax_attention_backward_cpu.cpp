@@ -1,6 +1,6 @@
 // Softmax attention's gradients: p = exp(s - log_sum_exp) is recomputed tile by tile, dv = p^T do, ds = p (do v^T - do
 // o), dk = ds^T q and dq = ds k, both divided by sqrt(head_dim). One pass per key tile, one per row tile.
-#include "ops/cpu/attention_block.h"
+#include "ops/cpu/softmax_tiles.h"
 #include "ops/dtype_switch.h"
 #include "ops/softmax_attention.h"
 
@@ -10,12 +10,6 @@ namespace {
 template <class T>
 Matrix<T> rows_at(const View<T, 3>& view, int64_t row, int64_t head) {
   return {&view(row, head, 0), view.stride[0], 1};
-}
-
-template <class T>
-void multiply(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, int64_t m, int64_t n, int64_t k,
-              Store store) {
-  gemm_serial<T>({.c = c, .a = read(a), .b = read(b), .m = m, .n = n, .k = k, .store = store});
 }
 
 template <class T>
@@ -30,12 +24,12 @@ class Gradients {
         k_(op.k.view<T, 3>()),
         v_(op.v.view<T, 3>()),
         o_(op.o.view<T, 3>()),
-        log_sum_exp_(op.log_sum_exp.view<T, 2>()),
+        log_sum_exp_(op.log_sum_exp.view<Wide<T>, 2>()),
         tiles_(tiles_of(op.row_begin.view<int32_t, 1>(), op.positions.view<int64_t, 1>())),
         rows_(op.q.dim(0)),
         width_(op.q.dim(2)),
         group_(op.q.dim(1) / op.k.dim(1)),
-        scale_(T(1) / std::sqrt(T(width_))),
+        scale_(Wide<T>(1) / std::sqrt(Wide<T>(width_))),
         along_(size_t(op.q.dim(1) * rows_)) {}
 
   void run(Threads& threads) {
@@ -47,15 +41,16 @@ class Gradients {
 
  private:
   struct Weights {
-    Matrix<T> p, ds;  // [rows of the row tile, keys of the key tile]
+    Matrix<Wide<T>> p, ds;  // [rows of the row tile, keys of the key tile]
+    Matrix<T> space;        // for the one of them that enters a product
     explicit Weights(Scratch<T>& scratch)
-        : p{scratch.take(kGrid * kGrid), kGrid, 1}, ds{scratch.take(kGrid * kGrid), kGrid, 1} {}
+        : p(scratch.take_wide(kGrid, kGrid)), ds(scratch.take_wide(kGrid, kGrid)), space(scratch.take(kGrid, kGrid)) {}
   };
 
   // do . o of every row: the part of the gradient that only rescales the weights.
   void find_along(const RowTile& tile, int64_t head) {
     for (int64_t row = tile.row; row < tile.row + tile.rows; ++row)
-      along_[size_t(head * rows_ + row)] = row_dot(&d_o_(row, head, 0), &o_(row, head, 0), width_);
+      along_[size_t(head * rows_ + row)] = dot(&d_o_(row, head, 0), &o_(row, head, 0), width_);
   }
 
   // Weights of the tile's rows for the keys of `keys`, and the gradient of their scores. The sum do . v starts at
@@ -66,10 +61,10 @@ class Gradients {
              width_, Store::overwrite);
     for (int64_t i = 0; i < tile.rows; ++i) {
       const int64_t seen = tile.seen(keys.block(), i);
-      T* const p = row_of(weights.p, i);
+      Wide<T>* const p = row_of(weights.p, i);
       row_scale(p, p, scale_, seen);
       row_exp_sum(p, p, log_sum_exp_(head, tile.row + i), seen);
-      std::fill(p + seen, p + keys.rows, T(0));
+      std::fill(p + seen, p + keys.rows, Wide<T>(0));
       std::fill_n(row_of(weights.ds, i), keys.rows, -along_[size_t(head * rows_ + tile.row + i)]);
     }
     multiply(weights.ds, rows_at(d_o_, tile.row, head), rows_at(v_, keys.row, kv_head).transposed(), tile.rows,
@@ -81,52 +76,58 @@ class Gradients {
   // dk and dv of one tile of keys: the heads of the group in order, the rows that see the keys ascending, one chain.
   void sum_over_rows(int64_t index, int64_t kv_head) {
     const RowTile& keys = tiles_[size_t(index)];
-    Scratch<T> scratch(2 * kGrid * (width_ + kGrid));
+    Scratch<T> scratch(2 * kGrid * (width_ + kGrid), kGrid * kGrid);
     const Weights weights(scratch);
-    const Matrix<T> dk{scratch.take(kGrid * width_), width_, 1}, dv{scratch.take(kGrid * width_), width_, 1};
+    const Matrix<Wide<T>> dk = scratch.take_wide(kGrid, width_), dv = scratch.take_wide(kGrid, width_);
     Store store = Store::overwrite;
     for (int64_t head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
       for (size_t t = size_t(index); t < tiles_.size() && tiles_[t].sequence == keys.sequence; ++t) {
         const RowTile& tile = tiles_[t];
         weigh(weights, tile, keys, head);
-        multiply(dv, weights.p.transposed(), rows_at(d_o_, tile.row, head), keys.rows, width_, tile.rows, store);
-        multiply(dk, weights.ds.transposed(), rows_at(q_, tile.row, head), keys.rows, width_, tile.rows, store);
+        multiply(dv, entering(weights.p, weights.space, tile.rows, keys.rows).transposed(),
+                 rows_at(d_o_, tile.row, head), keys.rows, width_, tile.rows, store);
+        multiply(dk, entering(weights.ds, weights.space, tile.rows, keys.rows).transposed(),
+                 rows_at(q_, tile.row, head), keys.rows, width_, tile.rows, store);
         store = Store::add;
       }
     }
     for (int64_t j = 0; j < keys.rows; ++j) {
-      row_scale(&dk_(keys.row + j, kv_head, 0), row_of(dk, j), scale_, width_);
-      std::copy_n(row_of(dv, j), width_, &dv_(keys.row + j, kv_head, 0));
+      row_scale(row_of(dk, j), row_of(dk, j), scale_, width_);
+      store_row(&dk_(keys.row + j, kv_head, 0), row_of(dk, j), width_);
+      store_row(&dv_(keys.row + j, kv_head, 0), row_of(dv, j), width_);
     }
   }
 
   // dq of one tile of rows: the keys they see ascending.
   void sum_over_keys(int64_t index, int64_t head) {
     const RowTile& tile = tiles_[size_t(index)];
-    Scratch<T> scratch(kGrid * (width_ + 2 * kGrid));
+    Scratch<T> scratch(kGrid * (width_ + 2 * kGrid), kGrid * kGrid);
     const Weights weights(scratch);
-    const Matrix<T> dq{scratch.take(kGrid * width_), width_, 1};
+    const Matrix<Wide<T>> dq = scratch.take_wide(kGrid, width_);
     for (int64_t t = index - tile.block(); t <= index; ++t) {
       const RowTile& keys = tiles_[size_t(t)];
       weigh(weights, tile, keys, head);
-      multiply(dq, weights.ds, rows_at(k_, keys.row, head / group_), tile.rows, width_, keys.rows,
-               keys.block() ? Store::add : Store::overwrite);
+      multiply(dq, entering(weights.ds, weights.space, tile.rows, keys.rows), rows_at(k_, keys.row, head / group_),
+               tile.rows, width_, keys.rows, keys.block() ? Store::add : Store::overwrite);
     }
-    for (int64_t i = 0; i < tile.rows; ++i) row_scale(&dq_(tile.row + i, head, 0), row_of(dq, i), scale_, width_);
+    for (int64_t i = 0; i < tile.rows; ++i) {
+      row_scale(row_of(dq, i), row_of(dq, i), scale_, width_);
+      store_row(&dq_(tile.row + i, head, 0), row_of(dq, i), width_);
+    }
   }
 
   const View<T, 3> dq_, dk_, dv_, d_o_, q_, k_, v_, o_;
-  const View<T, 2> log_sum_exp_;
+  const View<Wide<T>, 2> log_sum_exp_;
   const std::vector<RowTile> tiles_;  // without pages a sequence begins at position 0, so they are the key tiles too
   const int64_t rows_, width_, group_;
-  const T scale_;
-  std::vector<T> along_;  // [heads, rows]
+  const Wide<T> scale_;
+  std::vector<Wide<T>> along_;  // [heads, rows]
 };
 
 }  // namespace
 
 void softmax_attention_backward(Stream& stream, const SoftmaxAttentionBackward& op) {
-  with_element_type<double, float>(op.q.dtype, [&]<class T>() { Gradients<T>(op).run(stream.threads()); });
+  with_element_type<double, float, bf16>(op.q.dtype, [&]<class T>() { Gradients<T>(op).run(stream.threads()); });
 }
 
 }  // namespace fulgur::cpu

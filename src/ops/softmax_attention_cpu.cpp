@@ -1,7 +1,7 @@
 // Causal softmax attention, forward: per tile of rows, key blocks of 64 positions with running maximum and sum.
 #include "ops/softmax_attention.h"
 
-#include "ops/cpu/attention_block.h"
+#include "ops/cpu/softmax_tiles.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {
@@ -50,11 +50,11 @@ class Tile {
         group_(op.q.dim(1) / op.kv_heads()),
         first_head_(kv_head * group_),
         rows_(group_ * tile.rows),
-        scale_(T(1) / std::sqrt(T(width_))),
-        scratch_(rows_ * (2 * width_ + kGrid + 3)) {
-    q_ = {scratch_.take(rows_ * width_), width_, 1}, sum_ = {scratch_.take(rows_ * width_), width_, 1};
-    scores_ = {scratch_.take(rows_ * kGrid), kGrid, 1};
-    maximum_ = scratch_.take(rows_), total_ = scratch_.take(rows_), shrink_ = scratch_.take(rows_);
+        scale_(Wide<T>(1) / std::sqrt(Wide<T>(width_))),
+        scratch_(rows_ * (width_ + kGrid + 3), rows_ * (width_ + kGrid)) {
+    q_ = scratch_.take(rows_, width_), weights_ = scratch_.take(rows_, kGrid);
+    sum_ = scratch_.take_wide(rows_, width_), scores_ = scratch_.take_wide(rows_, kGrid);
+    maximum_ = scratch_.take_wide(rows_), total_ = scratch_.take_wide(rows_), shrink_ = scratch_.take_wide(rows_);
   }
 
   void run() {
@@ -62,16 +62,10 @@ class Tile {
     for (int64_t r = 0; r < rows_; ++r) std::copy_n(&q(batch_row(r), head(r), 0), width_, row_of(q_, r));
     for (int64_t block = 0; block <= tile_.block(); ++block) {
       const int64_t present = tile_.seen(block, tile_.rows - 1);
-      gemm_serial<T>(
-          {.c = scores_, .a = read(q_), .b = keys_.k(block).transposed(), .m = rows_, .n = present, .k = width_});
+      multiply(scores_, q_, keys_.k(block).transposed(), rows_, present, width_, Store::overwrite);
       weigh(block, present);
-      gemm_serial<T>({.c = sum_,
-                      .a = read(scores_),
-                      .b = keys_.v(block),
-                      .m = rows_,
-                      .n = width_,
-                      .k = present,
-                      .store = block ? Store::add : Store::overwrite});
+      multiply(sum_, entering(scores_, weights_, rows_, present), keys_.v(block), rows_, width_, present,
+               block ? Store::add : Store::overwrite);
     }
     finish();
   }
@@ -81,53 +75,56 @@ class Tile {
   int64_t head(int64_t r) const { return first_head_ + r / tile_.rows; }
 
   // Scores to weights relative to the maximum so far, over exactly the keys that a row may see; zero elsewhere. What
-  // was summed before shrinks to the new maximum.
+  // was summed before shrinks to the new maximum. The total is that of the weights before they enter the product: so
+  // log_sum_exp, from which backward recomputes them, is an f32 statistic, and o is off by no more than one rounding of
+  // each weight.
   void weigh(int64_t block, int64_t present) {
     for (int64_t r = 0; r < rows_; ++r) {
       const int64_t seen = tile_.seen(block, r % tile_.rows);
-      T* const scores = row_of(scores_, r);
+      Wide<T>* const scores = row_of(scores_, r);
       row_scale(scores, scores, scale_, seen);
-      const T highest = row_max(scores, seen), before = maximum_[r];
+      const Wide<T> highest = row_max(scores, seen), before = maximum_[r];
       maximum_[r] = block == 0 || highest > before ? highest : before;
-      shrink_[r] = block == 0 ? T(0) : before - maximum_[r];
+      shrink_[r] = block == 0 ? Wide<T>(0) : before - maximum_[r];
     }
     row_exp(shrink_, shrink_, rows_);
     for (int64_t r = 0; r < rows_; ++r) {
       const int64_t seen = tile_.seen(block, r % tile_.rows);
-      T* const scores = row_of(scores_, r);
-      const T total = row_exp_sum(scores, scores, maximum_[r], seen);
-      std::fill(scores + seen, scores + present, T(0));
+      Wide<T>* const scores = row_of(scores_, r);
+      const Wide<T> total = row_exp_sum(scores, scores, maximum_[r], seen);
+      std::fill(scores + seen, scores + present, Wide<T>(0));
       total_[r] = block == 0 ? total : total_[r] * shrink_[r] + total;
-      if (block && shrink_[r] != T(1)) row_scale(row_of(sum_, r), row_of(sum_, r), shrink_[r], width_);
+      if (block && shrink_[r] != Wide<T>(1)) row_scale(row_of(sum_, r), row_of(sum_, r), shrink_[r], width_);
     }
   }
 
   void finish() {
     const View<T, 3> o = op_.o.view<T, 3>();
     for (int64_t r = 0; r < rows_; ++r) {
-      row_scale(row_of(sum_, r), row_of(sum_, r), T(1) / total_[r], width_);
-      row_copy_unsigned_zero(&o(batch_row(r), head(r), 0), row_of(sum_, r), width_);
+      row_scale(row_of(sum_, r), row_of(sum_, r), Wide<T>(1) / total_[r], width_);
+      store_unsigned_zero(&o(batch_row(r), head(r), 0), row_of(sum_, r), width_);
     }
     if (!op_.log_sum_exp) return;
-    const View<T, 2> log_sum_exp = op_.log_sum_exp.view<T, 2>();
+    const View<Wide<T>, 2> log_sum_exp = op_.log_sum_exp.view<Wide<T>, 2>();
     for (int64_t r = 0; r < rows_; ++r)
-      log_sum_exp(head(r), batch_row(r)) = maximum_[r] + T(natural_logarithm(double(total_[r])));
+      log_sum_exp(head(r), batch_row(r)) = maximum_[r] + Wide<T>(natural_logarithm(double(total_[r])));
   }
 
   const SoftmaxAttention& op_;
   const RowTile tile_;
   const KeyBlocks<T> keys_;
   const int64_t width_, group_, first_head_, rows_;
-  const T scale_;
+  const Wide<T> scale_;
   Scratch<T> scratch_;
-  Matrix<T> q_, sum_, scores_;
-  T *maximum_, *total_, *shrink_;
+  Matrix<T> q_, weights_;  // the weights as they enter the product with v
+  Matrix<Wide<T>> sum_, scores_;
+  Wide<T>*maximum_, *total_, *shrink_;
 };
 
 }  // namespace
 
 void softmax_attention(Stream& stream, const SoftmaxAttention& op) {
-  with_element_type<double, float>(op.q.dtype, [&]<class T>() {
+  with_element_type<double, float, bf16>(op.q.dtype, [&]<class T>() {
     const std::vector<RowTile> tiles = tiles_of(op.row_begin.view<int32_t, 1>(), op.positions.view<int64_t, 1>());
     for (const RowTile& tile : tiles)
       expect(!op.kv_pages || tile.block() < op.page_table.dim(1), "the page table reaches every position");

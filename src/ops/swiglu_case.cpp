@@ -8,6 +8,9 @@ namespace {
 
 using namespace cases;
 
+// Of sums kept in a type. What is stored as bf16 was rounded once: half a unit in the last of 8 bits.
+double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-6 : 4e-3; }
+
 struct Pass {
   Bench bench{size_t(1) << 20};
   Tensor gate, up, dy, y, dgate, dup;
@@ -17,15 +20,16 @@ struct Pass {
     dy = bench.random(type, {rows, width}, 3), y = bench.empty(type, {rows, width});
     dgate = bench.empty(type, {rows, width}), dup = bench.empty(type, {rows, width});
   }
+  Swiglu operands() const { return {.y = y, .gate = gate, .up = up}; }
+  SwigluBackward back() const { return {.dgate = dgate, .dup = dup, .dy = dy, .gate = gate, .up = up}; }
   void run(int threads) const {
     Stream stream({}, threads);
-    swiglu(stream, {.y = y, .gate = gate, .up = up});
-    swiglu_backward(stream, {.dgate = dgate, .dup = dup, .dy = dy, .gate = gate, .up = up});
+    swiglu(stream, operands()), swiglu_backward(stream, back());
   }
 };
 
 TEST(Swiglu, EqualsTheOracle) {
-  for (const DType type : {DType::f64, DType::f32})
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
       for (const int64_t width : {1, 17, 130}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
@@ -39,10 +43,9 @@ TEST(Swiglu, EqualsTheOracle) {
           set(dgate, i, get(p.dy, i) * get(p.up, i) * (s + g * s * (1 - s)));
         }
         p.run(1);
-        const double bound = type == DType::f64 ? 1e-12 : 1e-6;
-        EXPECT_LE(relative_gap(p.y, y), bound);
-        EXPECT_LE(relative_gap(p.dgate, dgate), bound);
-        EXPECT_LE(relative_gap(p.dup, dup), bound);
+        EXPECT_LE(relative_gap(p.y, y), bound(type));
+        EXPECT_LE(relative_gap(p.dgate, dgate), bound(type));
+        EXPECT_LE(relative_gap(p.dup, dup), bound(type));
       }
 }
 
@@ -59,13 +62,22 @@ TEST(Swiglu, GradientEqualsCentralDifferences) {
 }
 
 TEST(Swiglu, NeitherThreadsNorPlaceChangeBits) {
-  const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
-  one.run(1), three.run(3);
-  EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dgate, three.dgate) && same_bits(one.dup, three.dup));
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Pass one(type, 65, 130), three(type, 65, 130);
+    one.run(1), three.run(3);
+    EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dgate, three.dgate) && same_bits(one.dup, three.dup));
+    Stream stream;
+    swiglu(stream, {.y = three.gate, .gate = three.gate, .up = three.up});
+    swiglu(stream, {.y = one.up, .gate = one.gate, .up = one.up});
+    EXPECT_TRUE(same_bits(one.y, three.gate) && same_bits(one.y, one.up));
+  }
+}
+
+TEST(Swiglu, Bf16IsF32RoundedOnce) {
+  Pass p(DType::bf16, 65, 130);
   Stream stream;
-  swiglu(stream, {.y = three.gate, .gate = three.gate, .up = three.up});
-  swiglu(stream, {.y = one.up, .gate = one.gate, .up = one.up});
-  EXPECT_TRUE(same_bits(one.y, three.gate) && same_bits(one.y, one.up));
+  expect_rounded_once(p.bench, stream, swiglu, p.operands());
+  expect_rounded_once(p.bench, stream, swiglu_backward, p.back());
 }
 
 TEST(Swiglu, RefusesOtherShapesAndTypes) {

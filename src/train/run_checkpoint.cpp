@@ -38,9 +38,8 @@ void save_run_checkpoint(const std::filesystem::path& run_dir, const RunConfig& 
   const std::filesystem::path all = run_dir / "checkpoints";
   std::filesystem::create_directories(all);
   AtomicFolder folder(all / ("step-" + std::to_string(state.step)), Replace::no);
-  const std::pair<const char*, Tensor> parts[] = {{"model.safetensors", state.weights.flat},
-                                                  {"first.safetensors", state.first},
-                                                  {"second.safetensors", state.second}};
+  const std::pair<const char*, Tensor> parts[] = {
+      {"model.safetensors", state.master}, {"first.safetensors", state.first}, {"second.safetensors", state.second}};
   nlohmann::ordered_json files;
   for (const auto& [name, flat] : parts) {
     save_parameters(folder.path() / name, on_flat(state.weights, flat), DType::f32);

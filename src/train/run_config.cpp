@@ -13,6 +13,8 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/grid.h"
+#include "base/threads.h"
 
 namespace fulgur {
 namespace {
@@ -87,6 +89,13 @@ class Reader {
       for (const std::string& a : allowed) list += (list.empty() ? "" : ", ") + a;
       fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected one of " + list);
     }
+    return *value;
+  }
+  bool flag(const std::string& key, bool fallback) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return put(key, fallback);
+    const auto value = node.value_exact<bool>();
+    if (!value) fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected true or false");
     return *value;
   }
   std::vector<CorpusFile> files(const std::string& key, bool required) {
@@ -231,8 +240,8 @@ void read_train(Reader& r, RunConfig& run) {
   run.beta1 = r.number("train.beta1", 0.9, 0, 0.999999), run.beta2 = r.number("train.beta2", 0.95, 0, 0.999999);
   run.eps = r.number("train.eps", 1e-8, 1e-30, 1), run.clip = r.number("train.clip", 1, 0, 1e30);
   run.seed = uint64_t(r.integer("train.seed", 0, 0));
-  r.only<std::string>("train.dtype", "f32");
-  r.only<bool>("train.recompute", false);
+  run.dtype = r.word("train.dtype", "f32", {"f32", "bf16"}) == "bf16" ? DType::bf16 : DType::f32;
+  run.recompute = r.flag("train.recompute", false);
   run.threads = int(r.integer("train.threads", 0, 0, 4096));
   run.save_every = r.integer("train.save_every", 0, 0, kMany), run.keep = r.integer("train.keep", 2, 1, kMany);
   run.validate_every = r.integer("train.validate_every", 0, 0, kMany);
@@ -242,6 +251,8 @@ void judge_sizes(const RunConfig& run) {
   const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
   if (run.steps < 1) wrong("train.steps: expected the number of steps");
   if (run.sequence < 2) wrong("train.sequence: expected the tokens of a packed row");
+  if (run.dtype == DType::bf16 && run.sequence % kGrid != 0)
+    wrong("train.sequence = " + std::to_string(run.sequence) + ": expected a multiple of 64 where train.dtype is bf16");
   if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
   if (run.tokens_per_step < 1 || run.tokens_per_step % run.sequence != 0)
     wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) +
@@ -292,6 +303,8 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   run.resolved = text.str();
   return run;
 }
+
+int RunConfig::thread_count() const { return threads > 0 ? threads : available_cores(); }
 
 double learning_rate(const RunConfig& run, int64_t step) {
   if (step <= run.warmup) return run.lr * double(step) / double(run.warmup);

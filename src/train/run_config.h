@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/tensor.h"
 #include "data/corpus.h"
 
 namespace fulgur {
@@ -26,7 +27,9 @@ struct RunConfig {
   int64_t warmup = 0;  // steps
   int64_t decay = 0;   // steps
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
+  bool recompute = false;  // layers keep only their input, and backward runs them again; changes no bit
   uint64_t seed = 0;
+  DType dtype = DType::f32;    // of weights and activations: f32 or bf16; the master and sums are f32
   int threads = 0;             // 0: all cores
   int64_t save_every = 0;      // steps; 0: at the end alone
   int64_t keep = 2;            // newest checkpoints that stay
@@ -38,6 +41,7 @@ struct RunConfig {
   std::string resolved;  // the whole configuration as TOML, defaults and --set included
 
   int64_t rows_per_step() const { return tokens_per_step / sequence; }
+  int thread_count() const;
 };
 
 // settings: `key=value` as given to --set; they override the file. Throws not_found, invalid_input naming the key and

@@ -4,21 +4,27 @@
 
 namespace fulgur {
 
+StepInput step_input(const RunConfig& run, int64_t step) {
+  const int64_t window = run.window ? run.window : run.sequence;
+  return {.lanes = {},
+          .counted_rows = 0,
+          .window = window,
+          .balance_scale = run.aux / double(run.tokens_per_step / window),
+          .learning_rate = learning_rate(run, step),
+          .beta1 = run.beta1,
+          .beta2 = run.beta2,
+          .eps = run.eps,
+          .weight_decay = run.weight_decay,
+          .max_norm = run.clip,
+          .keep = run.recompute ? Keep::inputs : Keep::everything};
+}
+
 StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, PackedRows& rows) {
   const Arena::Scope scope(exec.scratch);
   const int64_t first = state.step * run.rows_per_step(), lane_rows = run.rows_per_step() / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
-  StepInput input{.lanes = {},
-                  .counted_rows = 0,
-                  .window = run.window ? run.window : run.sequence,
-                  .balance_scale = 0,
-                  .learning_rate = learning_rate(run, state.step + 1),
-                  .beta1 = run.beta1,
-                  .beta2 = run.beta2,
-                  .eps = run.eps,
-                  .weight_decay = run.weight_decay,
-                  .max_norm = run.clip};
+  StepInput input = step_input(run, state.step + 1);
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {
       std::vector<PackedRow> packed;
@@ -31,7 +37,6 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
     lanes.emplace_back(batches[lane]);
   }
   input.lanes = lanes;
-  input.balance_scale = run.aux / double(run.tokens_per_step / input.window);
   return train_step(exec, state, input);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "device/transfer.h"
+#include "files/safetensors.h"
 #include "ops/adamw.h"
 #include "ops/blend.h"
 #include "ops/gradient_norm.h"
@@ -28,19 +29,31 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
     size_t level = size_t(std::popcount(lane));
     clear(exec.stream, t.grads[level].flat);
     for (const MicroBatch& micro : input.lanes[lane])
-      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss);
+      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss, input.keep);
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
   }
 }
 
+// Whether forward reads a copy of the master rather than the master itself.
+bool is_rounded(const TrainingState& t) { return t.weights.flat.dtype != t.master.dtype; }
+
 }  // namespace
+
+void round_master(Stream& stream, TrainingState& t) {
+  if (!is_rounded(t)) return;
+  const Tensor to = t.weights.flat, from = t.master;
+  constexpr int64_t kPiece = 1 << 16;  // elements
+  stream.threads().for_ranges(from.count(), kPiece, [&](int64_t begin, int64_t end) {
+    convert_elements(to.rows(begin, end).data, to.dtype, from.rows(begin, end).data, from.dtype, end - begin);
+  });
+}
 
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
 
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss) {
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
-  Saved saved;
+  Saved saved{.keep = keep, .layers = {}, .last = {}, .final_inverse_rms = {}};
   const Tensor hidden = forward(exec, weights, micro.batch, &saved);
   const Tensor d_hidden = head_loss(exec, weights, grads, hidden, {micro.targets, loss_scale}, loss);
   backward(exec, weights, grads, micro.batch, saved, balance, d_hidden);
@@ -60,7 +73,8 @@ StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
     fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) +
                                        ", gradient norm " + std::to_string(report.gradient_norm) +
                                        ": training diverged; try a lower train.lr");
-  adamw(exec.stream, {.master = t.weights.flat,
+  adamw(exec.stream, {.weights = is_rounded(t) ? t.weights.flat : Tensor{},
+                      .master = t.master,
                       .first = t.first,
                       .second = t.second,
                       .gradient = gradient,

@@ -20,6 +20,7 @@ struct StepInput {
   int64_t window;        // rows of a window of the auxiliary loss
   double balance_scale;  // alpha / windows, over all lanes
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
+  Keep keep;  // what a layer's forward leaves its backward
 };
 
 // Losses of the step's batch before its update: mean cross-entropy in nats per token, and the auxiliary loss.
@@ -27,14 +28,18 @@ struct StepReport {
   double loss, balance_loss, gradient_norm;
 };
 
-// Flat buffers with the offsets of ModelWeights::flat. In f32 the master is what forward reads.
+// Flat buffers with the offsets of ModelWeights::flat.
 struct TrainingState {
-  ModelWeights weights;
+  ModelWeights weights;             // what forward reads: the master, rounded to the run type
+  Tensor master;                    // wide [elements]; in f32 runs the memory of weights.flat itself
   std::vector<ModelWeights> grads;  // wide; one per level of the lanes' tree, the sum ends in the first
-  Tensor first, second;             // the moments
+  Tensor first, second;             // wide [elements], the moments
   Tensor not_decayed;               // i64 [ranges, 2]
   int64_t step = 0;                 // steps taken
 };
+
+// After the master was written (initial values, a checkpoint): makes the weights its rounding. On the CPU.
+void round_master(Stream& stream, TrainingState& state);
 
 // Gradient buffers that a number of lanes takes.
 int64_t gradient_levels(int64_t lanes);
@@ -44,6 +49,6 @@ StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
 // Forward, loss and backward of one micro-batch; grads and the losses (f64 [1] each) are accumulated.
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss);
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything);
 
 }  // namespace fulgur

@@ -43,6 +43,13 @@ ModelConfig judged_config(const std::string& text, const RunConfig& run, const R
   return parse_config(text, origin);
 }
 
+// The type that the model's weights are written in.
+std::string with_stated_type(std::string text, DType type) {
+  for (const char* key : {"torch_dtype", "dtype"})
+    text = with_value(text, key, type == DType::bf16 ? "\"bfloat16\"" : "\"float32\"");
+  return text;
+}
+
 // A folder that does not exist yet; `created` makes it.
 std::filesystem::path new_folder(const std::string& run_dir) {
   const std::filesystem::path dir = run_dir;
@@ -93,16 +100,18 @@ Run::Run(const RunConfig& run)
       config_text_(config_text(run, corpus_)),
       config_(judged_config(config_text_, run, corpus_)),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
-      stream_({}, run.threads > 0 ? run.threads : available_cores()),
+      stream_({}, run.thread_count()),
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
       metrics_(created(dir_) / "metrics.jsonl") {
   if (run.model_path.empty()) {
-    initialise(config_, memory_.state.weights, run.seed, stream_.threads());
+    ModelWeights master = views_of(config_, memory_.state.master);
+    initialise(config_, master, run.seed, stream_.threads());
   } else {
     const LoadedWeights loaded = load_weights(config_, run.model_path, DType::f32);
-    copy(stream_, memory_.state.weights.flat, loaded.weights.flat);
+    copy(stream_, memory_.state.master, loaded.weights.flat);
   }
+  round_master(stream_, memory_.state);
   write_file(dir_ / "run.toml", run.resolved);
 }
 
@@ -140,7 +149,7 @@ void Run::save_checkpoint() {
 
 void Run::save_trained_model() {
   AtomicFolder folder(dir_ / "model", Replace::yes);
-  write_model(folder.path(), config_text_, memory_.state.weights, DType::f32);
+  write_model(folder.path(), with_stated_type(config_text_, run_.dtype), memory_.state.weights, run_.dtype);
   const std::filesystem::path from = run_.tokenizer;
   const std::filesystem::path source = std::filesystem::is_directory(from) ? from : from.parent_path();
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
@@ -154,6 +163,7 @@ TrainReport Run::go() {
   progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
                short_number(double(parameter_count(config_).active)) + " active; " +
                short_number(double(rows.tokens_per_epoch())) + " training tokens");
+  progress.say(memory_.plan.describe());
   Exec e = exec();
   int64_t tokens = 0;
   while (memory_.state.step < run_.steps) {
@@ -165,7 +175,7 @@ TrainReport Run::go() {
   const double rate = double(tokens) / progress.seconds(), bits = validate(progress);
   save_checkpoint();
   save_trained_model();
-  const Tensor flat = memory_.state.weights.flat;
+  const Tensor flat = memory_.state.master;
   return {.steps = memory_.state.step,
           .losses = losses_,
           .bits_per_byte = bits,

@@ -1,77 +1,155 @@
 #include "train/training_memory.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "base/progress.h"
 #include "train/micro_batch.h"
+#include "train/train_rows.h"
 
 namespace fulgur {
 namespace {
 
-// Weights or gradients without bytes.
-ModelWeights shapes_of(const ModelConfig& config) {
-  ModelWeights w = views_of(config, contiguous(nullptr, DType::f32, {}, {flat_elements(config)}));
-  fill_decays(config, w, contiguous(nullptr, DType::f32, {}, {config.layers, config.heads}));
+constexpr size_t kAlign = 256;  // bytes, as arenas align
+
+size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// Tensors without bytes for a measuring run.
+Tensor shape(DType type, std::initializer_list<int64_t> axes) { return contiguous(nullptr, type, {}, axes); }
+
+ModelWeights shapes_of(const ModelConfig& config, DType type) {
+  ModelWeights w = views_of(config, shape(type, {flat_elements(config)}));
+  fill_decays(config, w, shape(wide(type), {config.layers, config.heads}));
   return w;
 }
 
-constexpr size_t kAlign = 256;   // bytes, as arenas align
-constexpr size_t kSlack = 4096;  // bytes: the step's own few numbers
+TrainingState state_shapes(const ModelConfig& config, DType type) {
+  const Tensor flat = shape(wide(type), {flat_elements(config)});
+  TrainingState state{.weights = shapes_of(config, type),
+                      .master = flat,
+                      .grads = {views_of(config, flat)},
+                      .first = flat,
+                      .second = flat,
+                      .not_decayed = {}};
+  state.not_decayed = shape(DType::i64, {int64_t(not_decayed_ranges(state.weights).size()), 2});
+  return state;
+}
 
-// Scratch of a forward over whole documents and the head.
-size_t measured_validation(const ModelConfig& config, int64_t rows) {
+// A step's batches lie in scratch together; one of them at a time is worked on.
+ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
   Stream stream = Stream::measuring({});
   Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
   Exec exec{stream, scratch, tape, config};
-  const ModelWeights weights = shapes_of(config);
+  TrainingState state = state_shapes(config, run.dtype);
+  std::vector<MicroBatch> laid_out;
+  for (int64_t i = 0; i < run.rows_per_step(); i += run.micro_rows)
+    laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
+  const Lane lane(laid_out.data(), 1);
+  StepInput input = step_input(run, 1);
+  input.lanes = {&lane, 1}, input.counted_rows = 1;
+  train_step(exec, state, input);
+  return {scratch.peak_bytes(), tape.peak_bytes()};
+}
+
+// Scratch of a forward over whole documents and the head.
+size_t measured_validation(const ModelConfig& config, DType type, int64_t rows) {
+  Stream stream = Stream::measuring({});
+  Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
+  Exec exec{stream, scratch, tape, config};
+  const ModelWeights weights = shapes_of(config, type);
   const MicroBatch micro = largest_micro_batch(exec, rows);
-  head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, scratch.alloc(DType::f64, {1}));
-  return scratch.peak_bytes() + kSlack;
+  head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, shape(DType::f64, {1}));
+  return scratch.peak_bytes();
+}
+
+// What the CPU twins allocate themselves. A thread keeps the packed operands of its matrix products (at most 0.75 MiB
+// of rows, 4 of columns, 1 of sums) and one attention block's matrices (7 of 64 rows and a state: 0.4 MiB at 128 dims a
+// head); softmax attention's backward keeps a number for every head and row, others a few for every row.
+size_t operator_bytes(const ModelConfig& config, int64_t rows, int threads) {
+  constexpr int64_t kThreadBytes = int64_t(8) << 20, kNumbersPerRow = 8;
+  return size_t(threads * kThreadBytes + rows * (config.heads + kNumbersPerRow) * byte_size(DType::f32));
+}
+
+[[noreturn]] void refuse(const TrainingPlan& plan, size_t free_bytes, const RunConfig& run) {
+  std::string list, keys = "lower train.sequence";
+  for (const TrainingPlan::Part& p : plan.parts())
+    list += (list.empty() ? "" : ", ") + std::string(p.name) + " " + std::to_string(p.bytes);
+  if (run.micro_rows > 1) keys += " or train.micro_rows";
+  if (!run.recompute) keys += ", or set train.recompute = true";
+  fail(ErrorKind::out_of_memory, "training needs " + std::to_string(plan.total()) + " bytes (" + list + "), " +
+                                     std::to_string(free_bytes) + " are free: " + keys);
 }
 
 }  // namespace
 
-ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t laid_out, int64_t window) {
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows) {
   Stream stream = Stream::measuring({});
   Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
   Exec exec{stream, scratch, tape, config};
-  const ModelWeights weights = shapes_of(config);
-  ModelWeights grads = shapes_of(config);
-  const Tensor loss = scratch.alloc(DType::f64, {1});
-  for (int64_t i = 1; i < laid_out; ++i) largest_micro_batch(exec, rows);
+  const ModelWeights weights = shapes_of(config, type);
+  ModelWeights grads = shapes_of(config, wide(type));
   const MicroBatch micro = largest_micro_batch(exec, rows);
-  micro_step(exec, weights, grads, micro, 1, {.loss = loss, .window = window, .scale = 1}, loss);
-  return {scratch.peak_bytes() + kSlack, tape.peak_bytes() + kSlack};
+  const Tensor loss = shape(DType::f64, {1});
+  micro_step(exec, weights, grads, micro, 1, {.loss = loss, .window = rows, .scale = 1}, loss);
+  return {scratch.peak_bytes(), tape.peak_bytes()};
 }
 
-TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows) {
-  const ArenaBytes arenas =
-      measured_micro_step(config, run.micro_rows * run.sequence, run.rows_per_step() / run.micro_rows,
-                          run.window ? run.window : run.sequence);
-  scratch_bytes = arenas.scratch, tape_bytes = arenas.tape;
-  if (validation_rows > 0) scratch_bytes = std::max(scratch_bytes, measured_validation(config, validation_rows));
-  scratch_bytes = (scratch_bytes + kAlign - 1) / kAlign * kAlign;  // the tape begins where it ends
+std::vector<TrainingPlan::Part> TrainingPlan::parts() const {
+  std::vector<Part> all{{"weights", weights}, {"master", master}, {"gradients", gradients}, {"moments", moments},
+                        {"scratch", scratch}, {"tape", tape},     {"snapshot", snapshot},   {"operators", operators}};
+  std::erase_if(all, [](const Part& p) { return p.bytes == 0; });
+  return all;
+}
+
+size_t TrainingPlan::total() const {
+  size_t bytes = 0;
+  for (const Part& p : parts()) bytes += p.bytes;
+  return bytes;
+}
+
+std::string TrainingPlan::describe() const {
+  std::string line;
+  for (const Part& p : parts())
+    line += (line.empty() ? ": " : ", ") + (p.name + (" " + short_number(double(p.bytes)) + "B"));
+  return "memory " + short_number(double(total())) + "B" + line;
+}
+
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows) {
+  const size_t elements = size_t(flat_elements(config)), flat = elements * sizeof(float);
+  const ModelWeights weights = shapes_of(config, run.dtype);
+  const ArenaBytes arenas = measured_step(config, run);
+  const int64_t rows = std::max(run.micro_rows * run.sequence, validation_rows);
+  TrainingPlan plan{.weights = size_t(config.layers * config.heads) * sizeof(float),
+                    .master = flat,
+                    .gradients = flat * size_t(gradient_levels(run.lanes)),
+                    .moments = 2 * flat + not_decayed_ranges(weights).size() * 2 * sizeof(int64_t),
+                    .scratch = arenas.scratch,
+                    .tape = arenas.tape,
+                    .operators = operator_bytes(config, rows, run.thread_count())};
+  if (run.dtype != DType::f32) plan.weights += elements * size_t(byte_size(run.dtype));
+  if (validation_rows > 0)
+    plan.scratch = std::max(plan.scratch, measured_validation(config, run.dtype, validation_rows));
+  plan.scratch = aligned(plan.scratch);  // the tape begins where it ends
+  return plan;
+}
+
+TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows)
+    : plan(plan_training(config, run, validation_rows)) {
+  const size_t free_bytes = available_memory();
+  if (plan.total() > free_bytes) refuse(plan, free_bytes, run);
   const int64_t elements = flat_elements(config), levels = gradient_levels(run.lanes);
-  const size_t flat_bytes = size_t(elements * byte_size(DType::f32));
-  const size_t needed = flat_bytes * size_t(3 + levels) + scratch_bytes + tape_bytes, free_bytes = available_memory();
-  if (needed > free_bytes)
-    fail(ErrorKind::out_of_memory,
-         "training needs " + std::to_string(needed) + " bytes (weights " + std::to_string(flat_bytes) + ", gradients " +
-             std::to_string(flat_bytes * size_t(levels)) + ", moments " + std::to_string(2 * flat_bytes) +
-             ", activations " + std::to_string(scratch_bytes + tape_bytes) + "), " + std::to_string(free_bytes) +
-             " are free: lower train.micro_rows or train.sequence");
-  weights = Buffer(flat_bytes, Purpose::weights), gradients = Buffer(flat_bytes * size_t(levels), Purpose::optimizer);
-  moments = Buffer(2 * flat_bytes, Purpose::optimizer),
-  activations = Buffer(scratch_bytes + tape_bytes, Purpose::activations);
-  decays = Buffer(size_t(config.layers * config.heads) * 4, Purpose::weights);
-  state.weights = views_of(config, weights.tensor(DType::f32, {elements}));
+  master = Buffer(plan.master, Purpose::optimizer), gradients = Buffer(plan.gradients, Purpose::optimizer);
+  moments = Buffer(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
+  activations = Buffer(plan.scratch + plan.tape, Purpose::activations);
+  decays = Buffer(size_t(config.layers * config.heads) * sizeof(float), Purpose::weights);
+  state.master = master.tensor(DType::f32, {elements});
+  if (run.dtype != DType::f32) weights = Buffer(size_t(elements * byte_size(run.dtype)), Purpose::weights);
+  state.weights = views_of(config, run.dtype == DType::f32 ? state.master : weights.tensor(run.dtype, {elements}));
   fill_decays(config, state.weights, decays.tensor(DType::f32, {config.layers, config.heads}));
-  for (int64_t level = 0; level < levels; ++level)
-    state.grads.push_back(views_of(config, gradients.tensor(DType::f32, {levels, elements}).at(level)));
-  const Tensor both = moments.tensor(DType::f32, {2, elements});
+  const Tensor all = gradients.tensor(DType::f32, {levels, elements}), both = moments.tensor(DType::f32, {2, elements});
+  for (int64_t level = 0; level < levels; ++level) state.grads.push_back(views_of(config, all.at(level)));
   state.first = both.at(0), state.second = both.at(1);
   const auto ranges = not_decayed_ranges(state.weights);
-  not_decayed = Buffer(std::max<size_t>(ranges.size(), 1) * 16, Purpose::optimizer);
+  not_decayed = Buffer(ranges.size() * 2 * sizeof(int64_t), Purpose::optimizer);
   state.not_decayed = not_decayed.tensor(DType::i64, {int64_t(ranges.size()), 2});
   int64_t* bound = state.not_decayed.elements<int64_t>();
   for (const auto& [begin, end] : ranges) *bound++ = begin, *bound++ = end;

@@ -1,5 +1,9 @@
-// The memory of a run: weights, gradients, moments, and the arenas of one micro-batch, sized by a measuring run.
+// The memory of a run: counted to the byte before any is taken, then held. The arenas are sized by a measuring run of
+// the step's own code.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "device/buffer.h"
 #include "train/run_config.h"
 #include "train/train_step.h"
@@ -10,21 +14,44 @@ namespace fulgur {
 struct ArenaBytes {
   size_t scratch, tape;
 };
-// Of one micro-batch of `rows` rows with `laid_out` micro-batches in scratch at once; f32 on the CPU.
-ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t laid_out, int64_t window);
+// Of one micro_step over `rows` rows on the CPU, its batch laid out in scratch.
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows);
+
+// Bytes of a run, by what they serve.
+struct TrainingPlan {
+  size_t weights = 0;    // what forward reads; in f32 runs the decays alone, for it reads the master
+  size_t master = 0;     // f32 weights
+  size_t gradients = 0;  // f32, one buffer for each level of the lanes' tree
+  size_t moments = 0;    // f32, two; and which elements weight decay leaves alone
+  size_t scratch = 0;    // of a layer, of a step's batches, of validation: whichever is most
+  size_t tape = 0;       // what backward reads back
+  size_t snapshot = 0;   // what a checkpoint is written from while training goes on
+  size_t operators = 0;  // at most: what the CPU's operators pack and sum in, outside the arenas
+
+  struct Part {
+    const char* name;
+    size_t bytes;
+  };
+  std::vector<Part> parts() const;  // those that take bytes
+  size_t total() const;
+  std::string describe() const;  // one line
+};
+
+// validation_rows: of the largest validation batch, 0 without any.
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
 struct TrainingMemory {
-  Buffer weights, decays, gradients, moments, not_decayed, activations;
+  TrainingPlan plan;
+  Buffer weights, decays, master, gradients, moments, not_decayed, activations;
   TrainingState state;
-  size_t scratch_bytes = 0, tape_bytes = 0;
 
-  // validation_rows: of the largest validation batch, 0 without any. Throws out_of_memory with the bytes asked and free
-  // before any work. Weights are zero.
+  // Throws out_of_memory before any work, with the bytes of every part, what is free, and the keys that help.
+  // All values are zero.
   TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
-  // The two halves of `activations`.
-  Arena scratch() const { return {activations.data(), scratch_bytes, {}}; }
-  Arena tape() const { return {activations.data() + scratch_bytes, tape_bytes, {}}; }
+  // The two parts of `activations`.
+  Arena scratch() const { return {activations.data(), plan.scratch, {}}; }
+  Arena tape() const { return {activations.data() + plan.scratch, plan.tape, {}}; }
 };
 
 }  // namespace fulgur

@@ -1,58 +1,53 @@
-// What the attention operators' CPU twins share: an item's scratch, powers of the decay, a logarithm of our own.
+// What the attention operators' CPU twins share: an item's scratch, products, and rows on their way between the run
+// type T and the wide type of sums.
+//
+// What enters a product is T; products add up in wide. So bf16 runs round each operand once, where it is made, and in
+// f32 and f64 runs, whose T is wide, none of this moves a byte.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <new>
-#include <vector>
+#include <type_traits>
 
 #include "base/grid.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/gemm_bf16.h"
+#include "ops/cpu/rows.h"
 #include "ops/cpu/simd.h"
 
 namespace fulgur::cpu {
+
+template <class T>
+inline constexpr bool kIsWide = std::is_same_v<T, Wide<T>>;
 
 // The uninitialised scratch of one work item: one allocation, handed out in order.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements)
-      : memory_(static_cast<T*>(::operator new(size_t(elements) * sizeof(T), kAlignment))), left_(elements) {}
-  T* take(int64_t elements) {
-    expect(elements <= left_, "scratch holds what was asked for");
-    left_ -= elements;
-    return memory_.get() + left_;
-  }
+  Scratch(int64_t wides, int64_t elements)
+      : memory_(static_cast<std::byte*>(
+            ::operator new(size_t(wides) * sizeof(Wide<T>) + size_t(elements) * sizeof(T), kAlignment))),
+        first_(reinterpret_cast<T*>(memory_.get() + size_t(wides) * sizeof(Wide<T>))),
+        wides_(wides),
+        elements_(elements) {}
+
+  Wide<T>* take_wide(int64_t count) { return reinterpret_cast<Wide<T>*>(memory_.get()) + claim(wides_, count); }
+  Matrix<Wide<T>> take_wide(int64_t rows, int64_t width) { return {take_wide(rows * width), width, 1}; }
+  Matrix<T> take(int64_t rows, int64_t width) { return {first_ + claim(elements_, rows * width), width, 1}; }
 
  private:
+  static int64_t claim(int64_t& left, int64_t count) {
+    expect(count <= left, "scratch holds what was asked for");
+    return left -= count;
+  }
+
   static constexpr std::align_val_t kAlignment{64};
   struct Release {
-    void operator()(T* memory) const { ::operator delete(memory, kAlignment); }
+    void operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
   };
-  std::unique_ptr<T, Release> memory_;
-  int64_t left_;
-};
-
-// lambda_n = exp(-(slope * n)) for n = 0 ... 64; one exponential each, never a product of powers.
-template <class T>
-class Decay {
- public:
-  explicit Decay(T slope) {
-    T exponents[kGrid + 1];
-    for (int64_t n = 0; n <= kGrid; ++n) exponents[n] = -(slope * T(n));
-    row_exp(powers_, exponents, kGrid + 1);
-    for (int64_t j = 0; j < kGrid; ++j) reversed_[j] = powers_[kGrid - 1 - j];
-  }
-  T operator()(int64_t n) const { return powers_[n]; }
-
-  // Row i of the products of a block's rows: column j times lambda_(i-j) up to the diagonal, zero above it.
-  void apply(T* row, int64_t i, int64_t columns) const {
-    row_mul(row, row, reversed_ + (kGrid - 1 - i), i + 1);
-    std::fill(row + i + 1, row + columns, T(0));
-  }
-
- private:
-  T powers_[kGrid + 1], reversed_[kGrid];
+  std::unique_ptr<std::byte, Release> memory_;
+  T* first_;
+  int64_t wides_, elements_;
 };
 
 template <class T>
@@ -60,66 +55,108 @@ T* row_of(const Matrix<T>& matrix, int64_t i) {
   return matrix.data + i * matrix.row_stride;
 }
 
-template <class T>
-Matrix<const T> read(const Matrix<T>& matrix) {
-  return {matrix.data, matrix.row_stride, matrix.column_stride};
-}
-
-// S = lambda_64 S + sum over a full block's j of (lambda_(63-j) k_j)^T v_j. An S not `known` is zero and starts from
-// +0, which is the same bits. `aged`: scratch of the block's size.
-template <class T>
-void close_block(const Decay<T>& decay, const Matrix<T>& state, bool known, const Matrix<T>& k, const Matrix<T>& v,
-                 const Matrix<T>& aged, int64_t width) {
-  for (int64_t j = 0; j < kGrid; ++j) row_scale(row_of(aged, j), row_of(k, j), decay(kGrid - 1 - j), width);
-  for (int64_t d = 0; known && d < width; ++d) row_scale(row_of(state, d), row_of(state, d), decay(kGrid), width);
-  gemm_serial<T>({.c = state,
-                  .a = read(aged.transposed()),
-                  .b = read(v),
-                  .m = width,
-                  .n = width,
-                  .k = kGrid,
-                  .store = known ? Store::add : Store::overwrite});
-}
-
-// Rows [row, row + rows) of the batch: one sequence's positions from `position` on, inside one block of the grid.
-struct RowTile {
-  int64_t sequence, row, rows, position;
-  int64_t block() const { return position / kGrid; }
-  // How many keys of a block the tile's row i sees.
-  int64_t seen(int64_t key_block, int64_t i) const { return key_block < block() ? kGrid : position % kGrid + i + 1; }
-};
-
-inline std::vector<RowTile> tiles_of(const View<int32_t, 1>& row_begin, const View<int64_t, 1>& positions) {
-  std::vector<RowTile> tiles;
-  for (int64_t sequence = 0; sequence + 1 < row_begin.shape[0]; ++sequence) {
-    const int64_t end = row_begin(sequence + 1);
-    for (int64_t row = row_begin(sequence); row < end;) {
-      const int64_t position = positions(row), rows = std::min(kGrid - position % kGrid, end - row);
-      tiles.push_back({sequence, row, rows, position});
-      row += rows;
-    }
+// c = a * b, or added to c, on the calling thread. A, B: T or const T.
+template <class A, class B>
+void multiply(const Matrix<Wide<std::remove_const_t<A>>>& c, const Matrix<A>& a, const Matrix<B>& b, int64_t m,
+              int64_t n, int64_t k, Store store) {
+  using T = std::remove_const_t<A>;
+  if constexpr (std::is_same_v<T, bf16>) {
+    gemm_serial(Bf16Product{.c = {c.data, DType::f32, c.row_stride},
+                            .a = {a.data, DType::bf16, a.row_stride, a.column_stride},
+                            .b = {b.data, DType::bf16, b.row_stride, b.column_stride},
+                            .m = m,
+                            .n = n,
+                            .k = k,
+                            .store = store});
+  } else {
+    gemm_serial<T>({.c = c,
+                    .a = {a.data, a.row_stride, a.column_stride},
+                    .b = {b.data, b.row_stride, b.column_stride},
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .store = store});
   }
-  return tiles;
+}
+
+// Rows of sums as they enter a product: rounded into `space`, or themselves.
+template <class T>
+Matrix<T> entering(const Matrix<Wide<T>>& x, const Matrix<T>& space, int64_t rows, int64_t width) {
+  if constexpr (kIsWide<T>) {
+    return x;
+  } else {
+    for (int64_t i = 0; i < rows; ++i) row_narrow(row_of(space, i), row_of(x, i), width);
+    return space;
+  }
+}
+
+// body(piece, begin, count) for elements [begin, begin + count) of a row; piece: room for them as f32.
+template <class Body>
+void for_pieces(int64_t n, const Body& body) {
+  float piece[kPieceColumns];
+  for (int64_t begin = 0; begin < n; begin += kPieceColumns) body(piece, begin, std::min(kPieceColumns, n - begin));
+}
+
+// y = f(x) in wide arithmetic: f(to, from, begin, count) computes elements [begin, begin + count) of the row.
+template <class T, class F>
+void map_row(T* y, const T* x, int64_t n, const F& f) {
+  if constexpr (kIsWide<T>) {
+    f(y, x, 0, n);
+  } else {
+    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
+      row_widen(piece, x + begin, count);
+      f(piece, piece, begin, count);
+      row_narrow(y + begin, piece, count);
+    });
+  }
+}
+
+template <class T>
+void silu(T* y, const T* x, int64_t n) {
+  map_row(y, x, n, [](auto* to, const auto* from, int64_t, int64_t count) { row_silu(to, from, count); });
+}
+
+template <class T>
+void scale(T* y, const T* x, Wide<T> a, int64_t n) {
+  map_row(y, x, n, [a](auto* to, const auto* from, int64_t, int64_t count) { row_scale(to, from, a, count); });
+}
+
+template <class T>
+Wide<T> dot(const T* x, const T* y, int64_t n) {
+  if constexpr (kIsWide<T>) {
+    return row_dot(x, y, n);
+  } else {
+    float sum = 0, other[kPieceColumns];
+    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
+      row_widen(piece, x + begin, count), row_widen(other, y + begin, count);
+      sum += row_dot(piece, other, count);
+    });
+    return sum;
+  }
+}
+
+template <class T>
+void store_row(T* y, const Wide<T>* x, int64_t n) {
+  if constexpr (kIsWide<T>) {
+    std::copy_n(x, n, y);
+  } else {
+    row_narrow(y, x, n);
+  }
 }
 
 // y = x, with a zero's sign dropped: a product that runs on over columns of zeros may or may not have turned -0 into
 // +0.
 template <class T>
-void row_copy_unsigned_zero(T* y, const T* x, int64_t n) {
-  std::fill_n(y, n, T(0));
-  row_add(y, x, n);
-}
-
-// Natural logarithm of a positive finite number, the same bits with any compiler and library; error below 2e-16 of its
-// size plus 2e-16.
-inline double natural_logarithm(double x) {
-  int exponent = 0;
-  double m = std::frexp(x, &exponent);  // [0.5, 1)
-  if (m < 0.70710678118654752) m *= 2, --exponent;
-  const double z = (m - 1) / (m + 1), z2 = z * z;  // log m = 2 artanh z, |z| < 0.172
-  double sum = 0;
-  for (int k = 23; k >= 1; k -= 2) sum = sum * z2 + 1.0 / k;
-  return double(exponent) * 0.69314718055994531 + 2 * z * sum;
+void store_unsigned_zero(T* y, const Wide<T>* x, int64_t n) {
+  if constexpr (kIsWide<T>) {
+    std::fill_n(y, n, T(0));
+    row_add(y, x, n);
+  } else {
+    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
+      store_unsigned_zero(piece, x + begin, count);
+      row_narrow(y + begin, piece, count);
+    });
+  }
 }
 
 }  // namespace fulgur::cpu

@@ -53,7 +53,9 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .element_bytes = 2,
                                 .pack_rows = pack_rows,
                                 .pack_columns = pack_columns,
-                                .multiply = multiply};
+                                .multiply = multiply,
+                                .load_block = load_block,
+                                .store_block = store_block};
 
 }  // namespace
 

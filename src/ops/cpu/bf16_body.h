@@ -48,8 +48,8 @@ inline void interleave(const uint16_t* a, const uint16_t* b, Words& low, Words& 
   __builtin_memcpy(&x, a, sizeof x), __builtin_memcpy(&y, b, sizeof y);
   low = (Words)__builtin_shufflevector(x, y, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10,
                                        42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47);
-  high = (Words)__builtin_shufflevector(x, y, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25,
-                                        57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
+  high = (Words)__builtin_shufflevector(x, y, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56,
+                                        25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
 }
 
 // A block that is not whole: its numbers with zeros around them, lanes or steps side by side as they were.
@@ -62,7 +62,8 @@ struct Ragged {
         __builtin_memcpy(values + lane * kBlock, from + lane * lane_stride, std::size_t(k) * 2);
     } else {
       for (int64_t p = 0; p < k; ++p)
-        for (int64_t lane = 0; lane < lanes; ++lane) values[p * kLanes + lane] = from[p * k_stride + lane * lane_stride];
+        for (int64_t lane = 0; lane < lanes; ++lane)
+          values[p * kLanes + lane] = from[p * k_stride + lane * lane_stride];
     }
   }
 };
@@ -124,6 +125,54 @@ inline void pack_rows(const Bf16Kernel&, const uint16_t* from, int64_t lane_stri
                  });
 }
 
+typedef uint16_t HalfLine __attribute__((vector_size(32)));
+
+inline uint16_t rounded(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  if (x != x) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline float widened(uint16_t half) {
+  const uint32_t bits = uint32_t(half) << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+// 16 numbers to nearest even; the quiet bit keeps a NaN one.
+inline HalfLine rounded(Words bits) {
+  const Words magnitude = bits & 0x7fffffff;
+  const Words even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+  return __builtin_convertvector(magnitude > 0x7f800000 ? quiet : even, HalfLine);
+}
+
+inline void load_block(const Bf16Kernel&, float* block, const void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
+                       int64_t width) {
+  const auto* halves = static_cast<const uint16_t*>(c);
+  const auto* floats = static_cast<const float*>(c);
+  for (int64_t i = 0; i < count; ++i, block += kLanes) {
+    for (int64_t j = 0; j < width; ++j)
+      block[j] = c_is_bf16 ? widened(halves[i * c_stride + j]) : floats[i * c_stride + j];
+    for (int64_t j = width; j < kLanes; ++j) block[j] = 0;
+  }
+}
+
+inline void store_block(const Bf16Kernel&, const float* block, void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
+                        int64_t width) {
+  auto* halves = static_cast<uint16_t*>(c);
+  auto* floats = static_cast<float*>(c);
+  for (int64_t i = 0; i < count; ++i, block += kLanes, halves += c_stride, floats += c_stride) {
+    if (!c_is_bf16) {
+      __builtin_memcpy(floats, block, std::size_t(width) * sizeof(float));
+    } else if (width == kLanes) {
+      const HalfLine low = rounded(load_words(block)), high = rounded(load_words(block + 16));
+      __builtin_memcpy(halves, &low, sizeof low), __builtin_memcpy(halves + 16, &high, sizeof high);
+    } else {
+      for (int64_t j = 0; j < width; ++j) halves[j] = rounded(block[j]);
+    }
+  }
+}
+
 // Products on tiles of 16 rows of 64 bytes. Tiles names the instructions: zero<T>, load<T>(from, bytes between rows),
 // store<T>, multiply<C, A, B>: C += the products of A's rows of pairs with B's columns of pairs.
 template <class Tiles>
@@ -148,6 +197,7 @@ struct TileProducts {
       Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
     }
     for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock, b += kLanes * kBlock) {
+      for (int64_t i = 0; i < kLanes; ++i) __builtin_prefetch(a + (kLanes + i) * kBlock);  // the next step's rows
       Tiles::template load<4>(a, 64), Tiles::template load<6>(b, 128);
       Tiles::template multiply<0, 4, 6>();
       Tiles::template load<7>(b + kLanes, 128);
@@ -208,6 +258,8 @@ struct TileProducts {
             .pack_rows = pack_rows,
             .pack_columns = pack_columns,
             .multiply = multiply,
+            .load_block = load_block,
+            .store_block = store_block,
             .begin = Tiles::begin,
             .end = Tiles::end,
             .few = kHalf,

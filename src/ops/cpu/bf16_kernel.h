@@ -25,11 +25,19 @@ struct Bf16Kernel {
   using MultiplyFew = void (*)(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t ahead,
                                const void* x, float* to, bool from_to);
 
+  // A block of sums, `columns` wide, from and to `count` lines of f32 or bf16 numbers of which `width` belong to it.
+  using LoadBlock = void (*)(const Bf16Kernel& self, float* block, const void* c, bool c_is_bf16, int64_t c_stride,
+                             int64_t count, int64_t width);
+  using StoreBlock = void (*)(const Bf16Kernel& self, const float* block, void* c, bool c_is_bf16, int64_t c_stride,
+                              int64_t count, int64_t width);
+
   int64_t rows, columns, step, row_grain;
   int64_t element_bytes;  // of a packed element
   Pack pack_rows;         // may write kBf16PackSlack elements beyond its panel
   Pack pack_columns;
   Multiply multiply;
+  LoadBlock load_block;
+  StoreBlock store_block;
   void (*begin)() = nullptr;  // around the products of a tile, on each thread
   void (*end)() = nullptr;
   int64_t few = 0;  // rows of a up to which b is read as it lies; 0: never

@@ -49,6 +49,23 @@ void multiply(const Bf16Kernel& self, int64_t count, int64_t k, const void* a, c
                                     c_stride, from_c);
 }
 
+void load_block(const Bf16Kernel& self, float* block, const void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
+                int64_t width) {
+  for (int64_t i = 0; i < count; ++i, block += self.columns) {
+    if (c_is_bf16) row_widen(block, static_cast<const bf16*>(c) + i * c_stride, width);
+    else std::copy_n(static_cast<const float*>(c) + i * c_stride, width, block);
+    std::fill(block + width, block + self.columns, 0.0F);
+  }
+}
+
+void store_block(const Bf16Kernel& self, const float* block, void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
+                 int64_t width) {
+  for (int64_t i = 0; i < count; ++i, block += self.columns) {
+    if (c_is_bf16) row_narrow(static_cast<bf16*>(c) + i * c_stride, block, width);
+    else std::copy_n(block, width, static_cast<float*>(c) + i * c_stride);
+  }
+}
+
 }  // namespace
 
 Bf16Kernel bf16_kernel_widened(Isa isa) {
@@ -61,6 +78,8 @@ Bf16Kernel bf16_kernel_widened(Isa isa) {
           .pack_rows = pack_rows,
           .pack_columns = pack_columns,
           .multiply = multiply,
+          .load_block = load_block,
+          .store_block = store_block,
           .widened = &f32};
 }
 

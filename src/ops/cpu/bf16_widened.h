@@ -1,4 +1,5 @@
-// bf16 products for processors without any: panels of bf16 are widened as they are packed and the f32 kernel multiplies.
+// bf16 products for processors without any: panels of bf16 are widened as they are packed and the f32 kernel
+// multiplies.
 #pragma once
 #include "ops/cpu/bf16_kernel.h"
 #include "ops/cpu/isa.h"

@@ -10,11 +10,12 @@
 namespace fulgur::cpu {
 namespace {
 
-constexpr int64_t kDepth = 512;                 // packed steps of k whose panel of columns stays in the nearest cache
-constexpr int64_t kSpilledDepth = 2048;         // packed steps after which f32 sums go back to memory
-constexpr int64_t kRowBytes = 768 << 10;        // of packed rows, for the next cache
+constexpr int64_t kDepth = 512;           // packed steps of k whose panel of columns stays in the nearest cache
+constexpr int64_t kSpilledDepth = 2048;   // packed steps after which f32 sums go back to memory
+constexpr int64_t kRowBytes = 768 << 10;  // of packed rows, for the next cache
 constexpr int64_t kColumnBytes = int64_t(4) << 20;  // of packed columns, for the last one
-constexpr int64_t kMostLanes = 32;              // of a panel
+constexpr int64_t kMostLanes = 32;                  // of a panel
+constexpr int64_t kLinesAtOnce = 32;                // of a matrix whose lanes lie side by side: a block
 
 // Steps of k that are packed side by side.
 struct Run {
@@ -131,59 +132,60 @@ class TileRun {
     Workspace& space = workspace();
     rows_ = reserve(space.rows, most), columns_ = reserve(space.columns, rounded_up(columns, kernel_.columns));
     strip_ = space.strip.reserve<float>(most * kernel_.columns);
+    pack_lanes(kernel_.pack_columns, kernel_.columns, columns_of_b_, column, columns, columns_);
     for (int64_t row = 0; row < p_.m; row += most) {
       const int64_t rows = std::min(most, p_.m - row);
-      for (int64_t r = 0; r < rows; r += kernel_.rows)
-        pack_panel(kernel_.pack_rows, kernel_.rows, p_.a, row + r, std::min(kernel_.rows, rows - r),
-                   rows_ + r * depth_ * kernel_.element_bytes);
-      for (int64_t j = 0; j < columns; j += kernel_.columns) {
-        std::byte* const panel = columns_ + j * depth_ * kernel_.element_bytes;
-        const int64_t width = std::min(kernel_.columns, columns - j);
-        if (row == 0) pack_panel(kernel_.pack_columns, kernel_.columns, columns_of_b_, column + j, width, panel);
-        multiply_panel(panel, row, rows, column + j, width);
-      }
+      pack_lanes(kernel_.pack_rows, kernel_.rows, p_.a, row, rows, rows_);
+      for (int64_t j = 0; j < columns; j += kernel_.columns)
+        multiply_panel(columns_ + panel_bytes(j), row, rows, column + j, std::min(kernel_.columns, columns - j));
     }
   }
 
   std::byte* reserve(PackSpace& space, int64_t lanes) const {
-    return space.reserve<std::byte>((lanes * depth_ + kBf16PackSlack) * kernel_.element_bytes);
+    return space.reserve<std::byte>(panel_bytes(lanes) + kBf16PackSlack * kernel_.element_bytes);
   }
+  int64_t panel_bytes(int64_t lanes) const { return lanes * depth_ * kernel_.element_bytes; }
 
-  void pack_panel(Bf16Kernel::Pack how, int64_t width, const Bf16Input& matrix, int64_t lane, int64_t lanes,
+  // Panels of `width` lanes, in the order in which the memory lies. A panel of lanes whose steps lie side by side may
+  // spill over its end, so those are packed one after the other.
+  void pack_lanes(Bf16Kernel::Pack how, int64_t width, const Bf16Input& matrix, int64_t lane, int64_t lanes,
                   std::byte* to) const {
-    for (int64_t r = steps_.chunks[first_].first_run; r < steps_.chunks[end_ - 1].end_run; ++r) {
+    const int64_t begin = steps_.chunks[first_].first_run, end = steps_.chunks[end_ - 1].end_run;
+    const auto pack_part = [&](int64_t first, const Run& run, int64_t k, int64_t length) {
+      pack(kernel_, how, matrix, lane + first, std::min(width, lanes - first), run.begin + k, length,
+           to + panel_bytes(first) + (run.packed_begin + k - origin_) * width * kernel_.element_bytes);
+    };
+    if (matrix.column_stride == 1) {
+      for (int64_t first = 0; first < lanes; first += width)
+        for (int64_t r = begin; r < end; ++r)
+          pack_part(first, steps_.runs[size_t(r)], 0, steps_.runs[size_t(r)].length);
+      return;
+    }
+    for (int64_t r = begin; r < end; ++r) {
       const Run& run = steps_.runs[size_t(r)];
-      pack(kernel_, how, matrix, lane, lanes, run.begin, run.length,
-           to + (run.packed_begin - origin_) * width * kernel_.element_bytes);
+      for (int64_t k = 0; k < run.length; k += kLinesAtOnce)
+        for (int64_t first = 0; first < lanes; first += width)
+          pack_part(first, run, k, std::min(kLinesAtOnce, run.length - k));
     }
   }
 
-  // Sums go straight to an f32 c where whole panels lie there, else through the strip.
+  // Sums of all rows for one panel of columns, chunk by chunk, in a strip of blocks that lie close together.
   void multiply_panel(const std::byte* panel, int64_t row, int64_t rows, int64_t column, int64_t width) {
-    const bool from_c = p_.store == Store::add || first_ > 0;
-    int64_t direct = 0;
-    if (p_.c.dtype == DType::f32 && width == kernel_.columns) {
-      direct = rows / kernel_.rows * kernel_.rows;
-      if ((rows - direct) % kernel_.row_grain == 0) direct = rows;
+    const bool from_c = p_.store == Store::add || first_ > 0, c_is_bf16 = p_.c.dtype == DType::bf16;
+    for (int64_t r = 0; from_c && r < rows; r += kernel_.rows)
+      kernel_.load_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
+                         std::min(kernel_.rows, rows - r), width);
+    for (size_t i = first_; i < end_; ++i) {
+      const Chunk& chunk = steps_.chunks[i];
+      const int64_t offset = (chunk.packed_begin - origin_) * kernel_.element_bytes;
+      for (int64_t r = 0; r < rows; r += kernel_.rows)
+        kernel_.multiply(kernel_, std::min(kernel_.rows, rows - r), chunk.packed_length,
+                         rows_ + panel_bytes(r) + offset * kernel_.rows, panel + offset * kernel_.columns,
+                         strip_ + r * kernel_.columns, kernel_.columns, from_c || i > first_);
     }
-    for (int64_t i = direct; from_c && i < rows; ++i) {
-      float* const line = strip_ + i * kernel_.columns;
-      load_line(line, p_.c, row + i, column, width);
-      std::fill(line + width, line + kernel_.columns, 0.0F);
-    }
-    for (size_t chunk = first_; chunk < end_; ++chunk) {
-      const Chunk& c = steps_.chunks[chunk];
-      const int64_t offset = (c.packed_begin - origin_) * kernel_.element_bytes;
-      for (int64_t r = 0; r < rows; r += kernel_.rows) {
-        const bool to_c = r < direct;
-        float* const sums = to_c ? reinterpret_cast<float*>(at(p_.c, row + r, column)) : strip_ + r * kernel_.columns;
-        kernel_.multiply(kernel_, std::min(kernel_.rows, rows - r), c.packed_length,
-                         rows_ + r * depth_ * kernel_.element_bytes + offset * kernel_.rows,
-                         panel + offset * kernel_.columns, sums, to_c ? p_.c.row_stride : kernel_.columns,
-                         from_c || chunk > first_);
-      }
-    }
-    for (int64_t i = direct; i < rows; ++i) store_line(strip_ + i * kernel_.columns, p_.c, row + i, column, width);
+    for (int64_t r = 0; r < rows; r += kernel_.rows)
+      kernel_.store_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
+                          std::min(kernel_.rows, rows - r), width);
   }
 
   const Bf16Kernel& kernel_;
@@ -285,7 +287,9 @@ void gemm_batch(Threads& threads, const Bf16Product* products, int64_t count) {
   const Bf16Kernel& kernel = picked();
   for_each_tile(
       threads, count, kernel.rows, kernel.columns,
-      [&](int64_t i) { return Extent{products[i].m, products[i].n, products[i].k}; },
+      [&](int64_t i) {
+        return Extent{products[i].m, products[i].n, products[i].k};
+      },
       [&](const Extent& e) { return cost(kernel, e); },
       [&](int64_t i, int64_t row, int64_t rows, int64_t column, int64_t columns) {
         multiply_tile(kernel, part(products[i], row, rows, column, columns));

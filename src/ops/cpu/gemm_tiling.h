@@ -74,8 +74,8 @@ Tiling tiling(const Extent& p, int64_t least_rows, int64_t least_columns, double
 
 // run(product, row, rows, column, columns) for every tile of products 0 ... count - 1 of extent(product).
 template <class ExtentOf, class Cost, class Run>
-void for_each_tile(Threads& threads, int64_t count, int64_t least_rows, int64_t least_columns,
-                   const ExtentOf& extent, const Cost& cost, const Run& run) {
+void for_each_tile(Threads& threads, int64_t count, int64_t least_rows, int64_t least_columns, const ExtentOf& extent,
+                   const Cost& cost, const Run& run) {
   std::vector<Tiling> tilings(static_cast<size_t>(count));
   double total = 0;
   for (int64_t i = 0; i < count; ++i) total += cost(extent(i));

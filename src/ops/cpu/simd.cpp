@@ -71,6 +71,18 @@ void row_mul(T* y, const T* a, const T* b, int64_t n) {
   rows<T>().mul(y, a, b, n);
 }
 template <class T>
+void row_scale_mul(T* y, const T* x, T a, const T* b, int64_t n) {
+  rows<T>().scale_mul(y, x, a, b, n);
+}
+template <class T>
+void row_add_scaled_mul(T* y, const T* x, T a, const T* b, int64_t n) {
+  rows<T>().add_scaled_mul(y, x, a, b, n);
+}
+template <class T>
+void row_blend_mul(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n) {
+  rows<T>().blend_mul(y, a, b, alpha, c, beta, n);
+}
+template <class T>
 void row_exp(T* y, const T* x, int64_t n) {
   rows<T>().exp(y, x, n);
 }
@@ -98,6 +110,14 @@ template <class T>
 void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
   rows<T>().swiglu_backward(dgate, dup, dy, gate, up, n);
 }
+template <class T>
+void row_turn(T* a, T* b, const T* cosine, const T* sine, int64_t n) {
+  rows<T>().turn(a, b, cosine, sine, n);
+}
+template <class T>
+void row_adamw(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n) {
+  rows<T>().adamw(master, first, second, gradient, step, decay, n);
+}
 void row_widen(float* y, const bf16* x, int64_t n) { tables().widen(y, reinterpret_cast<const uint16_t*>(x), n); }
 void row_narrow(bf16* y, const float* x, int64_t n) { tables().narrow(reinterpret_cast<uint16_t*>(y), x, n); }
 
@@ -110,6 +130,10 @@ template void row_add(float* y, const float* x, int64_t n);
 template void row_add_scaled(float* y, const float* x, float a, int64_t n);
 template void row_blend(float* y, const float* a, float alpha, const float* b, float beta, int64_t n);
 template void row_mul(float* y, const float* a, const float* b, int64_t n);
+template void row_scale_mul(float* y, const float* x, float a, const float* b, int64_t n);
+template void row_add_scaled_mul(float* y, const float* x, float a, const float* b, int64_t n);
+template void row_blend_mul(float* y, const float* a, const float* b, float alpha, const float* c, float beta,
+                            int64_t n);
 template void row_exp(float* y, const float* x, int64_t n);
 template float row_exp_sum(float* y, const float* x, float shift, int64_t n);
 template void row_silu(float* y, const float* x, int64_t n);
@@ -118,6 +142,9 @@ template void row_sigmoid(float* y, const float* x, int64_t n);
 template void row_swiglu(float* y, const float* gate, const float* up, int64_t n);
 template void row_swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
                                   int64_t n);
+template void row_turn(float* a, float* b, const float* cosine, const float* sine, int64_t n);
+template void row_adamw(float* master, float* first, float* second, const float* gradient, const AdamWStep<float>& step,
+                        float decay, int64_t n);
 template double row_sum(const double* x, int64_t n);
 template double row_max(const double* x, int64_t n);
 template double row_dot(const double* x, const double* y, int64_t n);
@@ -127,6 +154,10 @@ template void row_add(double* y, const double* x, int64_t n);
 template void row_add_scaled(double* y, const double* x, double a, int64_t n);
 template void row_blend(double* y, const double* a, double alpha, const double* b, double beta, int64_t n);
 template void row_mul(double* y, const double* a, const double* b, int64_t n);
+template void row_scale_mul(double* y, const double* x, double a, const double* b, int64_t n);
+template void row_add_scaled_mul(double* y, const double* x, double a, const double* b, int64_t n);
+template void row_blend_mul(double* y, const double* a, const double* b, double alpha, const double* c, double beta,
+                            int64_t n);
 template void row_exp(double* y, const double* x, int64_t n);
 template double row_exp_sum(double* y, const double* x, double shift, int64_t n);
 template void row_silu(double* y, const double* x, int64_t n);
@@ -135,5 +166,8 @@ template void row_sigmoid(double* y, const double* x, int64_t n);
 template void row_swiglu(double* y, const double* gate, const double* up, int64_t n);
 template void row_swiglu_backward(double* dgate, double* dup, const double* dy, const double* gate, const double* up,
                                   int64_t n);
+template void row_turn(double* a, double* b, const double* cosine, const double* sine, int64_t n);
+template void row_adamw(double* master, double* first, double* second, const double* gradient,
+                        const AdamWStep<double>& step, double decay, int64_t n);
 
 }  // namespace fulgur::cpu

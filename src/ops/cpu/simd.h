@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
+#include "ops/cpu/simd_table.h"
 
 namespace fulgur::cpu {
 
@@ -29,6 +30,12 @@ void row_blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);  // al
 template <class T>
 void row_mul(T* y, const T* a, const T* b, int64_t n);  // y = a * b
 template <class T>
+void row_scale_mul(T* y, const T* x, T a, const T* b, int64_t n);  // y = (a * x) * b
+template <class T>
+void row_add_scaled_mul(T* y, const T* x, T a, const T* b, int64_t n);  // y += a * (x * b)
+template <class T>
+void row_blend_mul(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n);  // alpha * (a * b) + beta * c
+template <class T>
 void row_exp(T* y, const T* x, int64_t n);  // y = exp(x)
 template <class T>
 T row_exp_sum(T* y, const T* x, T shift, int64_t n);  // y = exp(x - shift), returns its row_sum
@@ -42,6 +49,10 @@ template <class T>
 void row_swiglu(T* y, const T* gate, const T* up, int64_t n);  // y = silu(gate) * up
 template <class T>
 void row_swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
+template <class T>
+void row_turn(T* a, T* b, const T* cosine, const T* sine, int64_t n);  // (a cos - b sin, b cos + a sin); a, b apart
+template <class T>
+void row_adamw(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n);
 void row_widen(float* y, const bf16* x, int64_t n);   // y = x; the rows lie apart
 void row_narrow(bf16* y, const float* x, int64_t n);  // y = bf16(x), to nearest even; the rows lie apart
 

@@ -153,6 +153,15 @@ struct Rows {
   static void mul(T* y, const T* a, const T* b, int64_t n) {
     walk(n, 0, [=](auto get, auto put) { put(y, get(a) * get(b)); });
   }
+  static void scale_mul(T* y, const T* x, T a, const T* b, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, all(a) * get(x) * get(b)); });
+  }
+  static void add_scaled_mul(T* y, const T* x, T a, const T* b, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + all(a) * (get(x) * get(b))); });
+  }
+  static void blend_mul(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n) {
+    walk(n, 0, [=](auto get, auto put) { put(y, all(alpha) * (get(a) * get(b)) + all(beta) * get(c)); });
+  }
 
   static void exp(T* y, const T* x, int64_t n) {
     walk(n, 0, [=](auto get, auto put) { put(y, exponential(get(x))); });
@@ -194,12 +203,34 @@ struct Rows {
     });
   }
 
-  static constexpr RowTable<T> kTable = {sum, max, dot,     dot3, scale,         add,     add_scaled, blend,
-                                         mul, exp, exp_sum, silu, silu_backward, sigmoid, swiglu,     swiglu_backward};
+  static T root(T x) { return sizeof(T) == 4 ? T(__builtin_sqrtf(float(x))) : T(__builtin_sqrt(double(x))); }
+  // The rest are plain loops, which the compiler turns into vectors by itself.
+  static void turn(T* __restrict a, T* __restrict b, const T* __restrict cosine, const T* __restrict sine, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      const T before_a = a[i], before_b = b[i];
+      a[i] = before_a * cosine[i] - before_b * sine[i];
+      b[i] = before_b * cosine[i] + before_a * sine[i];
+    }
+  }
+  static void adamw(T* __restrict w, T* __restrict m, T* __restrict v, const T* __restrict gradient,
+                    const AdamWStep<T>& step, T decay, int64_t n) {
+    const AdamWStep<T> c = step;
+    for (int64_t i = 0; i < n; ++i) {
+      const T g = c.clip * gradient[i];
+      m[i] = c.keep1 * m[i] + c.take1 * g;
+      v[i] = c.keep2 * v[i] + (c.take2 * g) * g;
+      const T direction = (m[i] * c.unbias1) / (root(v[i] * c.unbias2) + c.eps);
+      w[i] = w[i] - c.rate * (direction + decay * w[i]);
+    }
+  }
+
+  static constexpr RowTable<T> kTable = {
+      sum,   max,           dot,       dot3,           scale,           add,  add_scaled,
+      blend, mul,           scale_mul, add_scaled_mul, blend_mul,       exp,  exp_sum,
+      silu,  silu_backward, sigmoid,   swiglu,         swiglu_backward, turn, adamw};
 };
 
-// Between f32 and the bits of bf16: integer loops that the compiler turns into vectors by itself. What the processors
-// offer instead takes numbers below the normal ones for 0.
+// Between f32 and the bits of bf16, in integers: the processors' own conversion takes subnormal numbers for 0.
 void widen(float* __restrict y, const uint16_t* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = __builtin_bit_cast(float, uint32_t(x[i]) << 16);
 }

@@ -6,6 +6,12 @@
 
 namespace fulgur::cpu {
 
+// The constants of one step of AdamW (ops/adamw.h).
+template <class T>
+struct AdamWStep {
+  T clip, keep1, take1, keep2, take2, unbias1, unbias2, rate, eps;
+};
+
 template <class T>
 struct RowTable {
   T (*sum)(const T* x, int64_t n);
@@ -17,6 +23,9 @@ struct RowTable {
   void (*add_scaled)(T* y, const T* x, T a, int64_t n);
   void (*blend)(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);
   void (*mul)(T* y, const T* a, const T* b, int64_t n);
+  void (*scale_mul)(T* y, const T* x, T a, const T* b, int64_t n);
+  void (*add_scaled_mul)(T* y, const T* x, T a, const T* b, int64_t n);
+  void (*blend_mul)(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n);
   void (*exp)(T* y, const T* x, int64_t n);
   T (*exp_sum)(T* y, const T* x, T shift, int64_t n);
   void (*silu)(T* y, const T* x, int64_t n);
@@ -24,6 +33,8 @@ struct RowTable {
   void (*sigmoid)(T* y, const T* x, int64_t n);
   void (*swiglu)(T* y, const T* gate, const T* up, int64_t n);
   void (*swiglu_backward)(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
+  void (*turn)(T* a, T* b, const T* cosine, const T* sine, int64_t n);
+  void (*adamw)(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n);
 };
 
 struct RowTables {

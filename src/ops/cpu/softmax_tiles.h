@@ -1,0 +1,43 @@
+// Softmax attention's rows in tiles that lie inside one block of the grid, and a logarithm of our own.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "ops/cpu/attention_block.h"
+
+namespace fulgur::cpu {
+
+// Rows [row, row + rows) of the batch: one sequence's positions from `position` on, inside one block of the grid.
+struct RowTile {
+  int64_t sequence, row, rows, position;
+  int64_t block() const { return position / kGrid; }
+  // How many keys of a block the tile's row i sees.
+  int64_t seen(int64_t key_block, int64_t i) const { return key_block < block() ? kGrid : position % kGrid + i + 1; }
+};
+
+inline std::vector<RowTile> tiles_of(const View<int32_t, 1>& row_begin, const View<int64_t, 1>& positions) {
+  std::vector<RowTile> tiles;
+  for (int64_t sequence = 0; sequence + 1 < row_begin.shape[0]; ++sequence) {
+    const int64_t end = row_begin(sequence + 1);
+    for (int64_t row = row_begin(sequence); row < end;) {
+      const int64_t position = positions(row), rows = std::min(kGrid - position % kGrid, end - row);
+      tiles.push_back({sequence, row, rows, position});
+      row += rows;
+    }
+  }
+  return tiles;
+}
+
+// Natural logarithm of a positive finite number, the same bits with any compiler and library; error below 2e-16 of its
+// size plus 2e-16.
+inline double natural_logarithm(double x) {
+  int exponent = 0;
+  double m = std::frexp(x, &exponent);  // [0.5, 1)
+  if (m < 0.70710678118654752) m *= 2, --exponent;
+  const double z = (m - 1) / (m + 1), z2 = z * z;  // log m = 2 artanh z, |z| < 0.172
+  double sum = 0;
+  for (int k = 23; k >= 1; k -= 2) sum = sum * z2 + 1.0 / k;
+  return double(exponent) * 0.69314718055994531 + 2 * z * sum;
+}
+
+}  // namespace fulgur::cpu
