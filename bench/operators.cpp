@@ -55,8 +55,7 @@ class FirstCalls {
 };
 
 void visit_generation(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
-  Threads threads(bench.threads);
-  const RandomModel model(config, bench.type, threads);
+  const RandomModel model(config, bench.type, bench.threads);
   Engine engine(model.config, model.weights,
                 {.sequences = 1,
                  .tokens = bench.tokens + 2,
@@ -72,9 +71,12 @@ void visit_generation(const OperatorBench& bench, const ModelConfig& config, Fir
 void visit_training(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
   RunConfig run = bench.run;
   run.sequence = run.tokens_per_step = bench.tokens, run.micro_rows = run.lanes = 1, run.window = 0;
+  run.dtype = bench.type;
   TrainingMemory memory(config, run, 0);
   Stream stream({}, bench.threads);
-  initialise(config, memory.state.weights, run.seed, stream.threads());
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, run.seed, stream.threads());
+  round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
   PackedRows rows(random_documents(config, 2, run.sequence), run.sequence, run.seed);
