@@ -109,7 +109,7 @@ void run_decode(const BenchOptions& o) {
 void run_train(const BenchOptions& o) {
   const RunConfig run = o.run_config();
   const bench::MemoryRates memory = memory_rates(o);
-  report(o, "train", DType::f32, memory, bench::run_train(run, o.steps));
+  report(o, "train", run.dtype, memory, bench::run_train(run, o.steps));
 }
 
 Json json_of(const bench::OperatorTime& t, bench::Floors& floors) {

@@ -42,7 +42,7 @@ class FirstCalls {
  private:
   void see(const OperatorCall& call, const Replay& replay) {
     if (std::string(call.name).find(filter_) == std::string::npos) return;
-    std::string key = phase_ + call.name + label_of(call);
+    std::string key = call.name + label_of(call);
     for (const TouchedTensor& t : call.tensors) key += shape_of(t.tensor);
     if (seen_.insert(key).second) visit_(phase_, call, replay);
   }
@@ -55,8 +55,7 @@ class FirstCalls {
 };
 
 void visit_generation(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
-  Threads threads(bench.threads);
-  const RandomModel model(config, bench.type, threads);
+  const RandomModel model(config, bench.type, bench.threads);
   Engine engine(model.config, model.weights,
                 {.sequences = 1,
                  .tokens = bench.tokens + 2,
@@ -72,6 +71,7 @@ void visit_generation(const OperatorBench& bench, const ModelConfig& config, Fir
 void visit_training(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
   RunConfig run = bench.run;
   run.sequence = run.tokens_per_step = bench.tokens, run.micro_rows = run.lanes = 1, run.window = 0;
+  run.dtype = bench.type;
   TrainingMemory memory(config, run, 0);
   Stream stream({}, bench.threads);
   ModelWeights master = views_of(config, memory.state.master);
