@@ -85,7 +85,7 @@ Answer answer(Engine& engine, Sequence& sequence, const Tokenizer& tokenizer, co
 void run_generate(const GenerateOptions& o) {
   const std::string text = prompt_text(o);
   const Tokenizer tokenizer = Tokenizer::load(o.run.model);
-  const LoadedModel model = load_model(o.run);
+  const LoadedModel model = load_model(o.run, o.run.type(fastest_type()));
   const std::vector<int32_t> prompt = prompt_tokens(tokenizer, o.run.model, text);
   for (const int32_t id : prompt)
     if (id >= model.config.vocab_size)
@@ -111,6 +111,7 @@ void run_generate(const GenerateOptions& o) {
                                         {"tokens", a.ids.size()},
                                         {"seconds", a.answer_seconds}}},
                                       {"threads", o.run.thread_count()},
+                                      {"dtype", name_of(model.weights().flat.dtype)},
                                       {"isa", cpu::name_of(cpu::isa())},
                                       {"peak_activation_bytes", engine.peak_activation_bytes()}};
   std::printf("%s\n", report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
@@ -121,7 +122,7 @@ void run_generate(const GenerateOptions& o) {
 void add_generate(CLI::App& app) {
   auto o = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continues a prompt, streaming the text");
-  o->run.add_to(*command);
+  o->run.add_to(*command, "bf16 where the CPU multiplies it, else f32");
   CLI::Option* prompt = command->add_option("--prompt", o->prompt, "text to continue");
   CLI::Option* file = command->add_option("--prompt-file", o->prompt_file, "file with the text; -: standard input");
   prompt->excludes(file);

@@ -22,8 +22,8 @@ struct LogitsOptions {
 // The tensors that traces write, one row per token of all documents.
 class Recording {
  public:
-  Recording(const ModelConfig& c, int64_t tokens, bool routing) : tokens_(tokens) {
-    hidden_ = add("hidden", DType::f32, {tokens, c.width}), logits_ = add("logits", DType::f32, {tokens, c.vocab_size});
+  Recording(const ModelConfig& c, DType type, int64_t tokens, bool routing) : tokens_(tokens) {
+    hidden_ = add("hidden", type, {tokens, c.width}), logits_ = add("logits", DType::f32, {tokens, c.vocab_size});
     for (int64_t layer = 0; routing && layer < c.layers; ++layer) {
       experts_.push_back(add("experts_" + std::to_string(layer), DType::i32, {tokens, c.experts_per_token}));
       weights_.push_back(add("weights_" + std::to_string(layer), DType::f32, {tokens, c.experts_per_token}));
@@ -73,8 +73,14 @@ class Recording {
     names_.push_back(name), parts_.push_back(memory_.back().tensor(type, shape));
     return parts_.back();
   }
+  // Numbers as f32.
   static TensorToWrite written(const std::string& name, Tensor t) {
-    return {name, t.dtype, {t.dim(0), t.dim(1)}, [t](std::byte* out) { std::memcpy(out, t.data, size_t(t.bytes())); }};
+    if (t.dtype == DType::i32)
+      return {
+          name, t.dtype, {t.dim(0), t.dim(1)}, [t](std::byte* out) { std::memcpy(out, t.data, size_t(t.bytes())); }};
+    return {name, DType::f32, {t.dim(0), t.dim(1)}, [t](std::byte* out) {
+              convert_elements(out, DType::f32, t.data, t.dtype, t.count());
+            }};
   }
   void judge_choices(const std::string& path, const ModelConfig& c, int64_t layer) const {
     const int32_t* ids = experts_[size_t(layer)].elements<int32_t>();
@@ -112,14 +118,15 @@ void add_states(std::vector<TensorToWrite>& list, const LoadedModel& model, cons
 }
 
 void run_logits(const LogitsOptions& o) {
-  const LoadedModel model = load_model(o.run);
+  const DType type = o.run.type(DType::f32);
+  const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
   int64_t tokens = 0, longest = 0;
   for (const auto& d : documents) tokens += int64_t(d.size()), longest = std::max(longest, int64_t(d.size()));
   const int64_t chunk = o.chunk > 0 ? std::min(o.chunk, longest) : longest;
   const int64_t step_rows = std::min(tokens, chunk * int64_t(documents.size()));
 
-  Recording recording(model.config, tokens, o.states || !o.routing.empty());
+  Recording recording(model.config, type, tokens, o.states || !o.routing.empty());
   if (!o.routing.empty()) recording.impose(o.routing, model.config);
   Engine engine(model.config, model.weights(),
                 {.sequences = int64_t(documents.size()),
@@ -153,6 +160,7 @@ void run_logits(const LogitsOptions& o) {
                                         {"out", o.out},
                                         {"positions", positions},
                                         {"threads", o.run.thread_count()},
+                                        {"dtype", name_of(type)},
                                         {"isa", cpu::name_of(cpu::isa())},
                                         {"peak_activation_bytes", engine.peak_activation_bytes()}};
     std::printf("%s\n", report.dump().c_str());
@@ -167,7 +175,7 @@ void add_logits(CLI::App& app) {
   auto options = std::make_shared<LogitsOptions>();
   CLI::App* command =
       app.add_subcommand("logits", "Writes every row's logits, f32 [tokens, vocab], to a safetensors file");
-  options->run.add_to(*command);
+  options->run.add_to(*command, "f32");
   command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")
       ->required();
   command->add_option("--out", options->out, "safetensors file to write")->required();
