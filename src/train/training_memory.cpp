@@ -60,6 +60,8 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
              std::to_string(flat_bytes * size_t(levels)) + ", moments " + std::to_string(2 * flat_bytes) +
              ", activations " + std::to_string(scratch_bytes + tape_bytes) + "), " + std::to_string(free_bytes) +
              " are free: lower train.micro_rows or train.sequence");
+  const bool saves_meanwhile = run.save_every > 0 && run.save_every < run.steps;
+  if (saves_meanwhile && needed + 3 * flat_bytes <= free_bytes) snapshot = Buffer(3 * flat_bytes, Purpose::optimizer);
   weights = Buffer(flat_bytes, Purpose::weights), gradients = Buffer(flat_bytes * size_t(levels), Purpose::optimizer);
   moments = Buffer(2 * flat_bytes, Purpose::optimizer),
   activations = Buffer(scratch_bytes + tape_bytes, Purpose::activations);
@@ -75,6 +77,10 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   state.not_decayed = not_decayed.tensor(DType::i64, {int64_t(ranges.size()), 2});
   int64_t* bound = state.not_decayed.elements<int64_t>();
   for (const auto& [begin, end] : ranges) *bound++ = begin, *bound++ = end;
+}
+
+Tensor TrainingMemory::snapshot_tensor() const {
+  return snapshot.bytes() == 0 ? Tensor{} : snapshot.tensor(DType::f32, {3, state.weights.flat.count()});
 }
 
 }  // namespace fulgur

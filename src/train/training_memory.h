@@ -14,7 +14,7 @@ struct ArenaBytes {
 ArenaBytes measured_micro_step(const ModelConfig& config, int64_t rows, int64_t laid_out, int64_t window);
 
 struct TrainingMemory {
-  Buffer weights, decays, gradients, moments, not_decayed, activations;
+  Buffer weights, decays, gradients, moments, not_decayed, activations, snapshot;
   TrainingState state;
   size_t scratch_bytes = 0, tape_bytes = 0;
 
@@ -24,6 +24,9 @@ struct TrainingMemory {
 
   // The two halves of `activations`.
   Arena scratch() const { return {activations.data(), scratch_bytes, {}}; }
+  // f32 [3, elements] that a checkpoint is written from while training goes on; empty where it is not saved meanwhile,
+  // or memory does not suffice.
+  Tensor snapshot_tensor() const;
   Arena tape() const { return {activations.data() + scratch_bytes, tape_bytes, {}}; }
 };
 
