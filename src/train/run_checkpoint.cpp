@@ -130,10 +130,22 @@ auto judged(const fs::path& run_dir, int64_t step, const Body& body) {
   }
 }
 
-[[noreturn]] void refuse_change(const RunCheckpoint& from, const std::string& key, const std::string& now,
-                                const std::string& before) {
-  fail(ErrorKind::invalid_input, "--resume: " + key + " is " + now + ", but " + before + " in " + from.folder.string() +
-                                     ": expected what decides results to be unchanged");
+// "KEY is NOW (was BEFORE), ..." for what differs; empty where nothing does.
+std::string changes(const RunIdentity& now, const RunIdentity& before) {
+  std::string list;
+  const auto compare = [&](const std::string& key, const std::string& value, const std::string& then) {
+    if (value != then) list += (list.empty() ? "" : ", ") + key + " is " + value + " (was " + then + ")";
+  };
+  const Json keys = Json::parse(now.keys), old_keys = Json::parse(before.keys);
+  for (const auto& [key, value] : keys.items())
+    if (!old_keys.contains(key)) compare(key, value.dump(), "absent");
+    else if (old_keys[key] != value) compare(key, value.dump(), old_keys[key].dump());
+  for (const auto& [key, value] : old_keys.items())
+    if (!keys.contains(key)) compare(key, "absent", value.dump());
+  compare("the digest of data.tokenizer", now.tokenizer, before.tokenizer);
+  compare("the digest of data.train", now.data, before.data);
+  compare("the digest of data.validation", now.validation, before.validation);
+  return list;
 }
 
 }  // namespace
@@ -177,19 +189,10 @@ RunCheckpoint open_run_checkpoint(const fs::path& run_dir) {
 }
 
 void require_same(const RunCheckpoint& from, const RunIdentity& identity) {
-  const Json now = Json::parse(identity.keys), before = Json::parse(from.identity.keys);
-  for (const auto& [key, value] : now.items()) {
-    const bool known = before.contains(key);
-    if (!known || before[key] != value) refuse_change(from, key, value.dump(), known ? before[key].dump() : "absent");
-  }
-  for (const auto& [key, value] : before.items())
-    if (!now.contains(key)) refuse_change(from, key, "absent", value.dump());
-  const auto same_digest = [&](const char* key, const std::string& digest, const std::string& then) {
-    if (digest != then) refuse_change(from, std::string("the digest of what ") + key + " holds", digest, then);
-  };
-  same_digest("data.tokenizer", identity.tokenizer, from.identity.tokenizer);
-  same_digest("data.train", identity.data, from.identity.data);
-  same_digest("data.validation", identity.validation, from.identity.validation);
+  const std::string list = changes(identity, from.identity);
+  if (!list.empty())
+    fail(ErrorKind::invalid_input,
+         "--resume: " + list + ": what decides results has to be what it was in " + from.folder.string());
 }
 
 void load_run_checkpoint(const RunCheckpoint& checkpoint, const ModelWeights& table, const TrainedTensors& tensors) {

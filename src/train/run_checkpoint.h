@@ -42,7 +42,7 @@ struct RunCheckpoint {
 // older checkpoint that is whole.
 RunCheckpoint open_run_checkpoint(const std::filesystem::path& run_dir);
 
-// Throws invalid_input with the first key that differs and both its values.
+// Throws invalid_input with every key that differs and both its values.
 void require_same(const RunCheckpoint& checkpoint, const RunIdentity& identity);
 
 // Fills the tensors after every file's digest has been verified. Throws corrupt_file as open_run_checkpoint does.
