@@ -15,7 +15,8 @@ struct GradientsOptions {
 };
 
 void run_gradients(const GradientsOptions& o) {
-  const LoadedModel model = load_model(o.run);
+  const DType type = o.run.type(DType::f32);
+  const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
   PackedRow row;
   for (const auto& d : documents) append_document(row, d);
@@ -23,7 +24,7 @@ void run_gradients(const GradientsOptions& o) {
   if (counted < 1)
     fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
 
-  const ArenaBytes bytes = measured_micro_step(model.config, DType::f32, rows);
+  const ArenaBytes bytes = measured_micro_step(model.config, type, rows);
   const Buffer scratch_memory(bytes.scratch, Purpose::activations), tape_memory(bytes.tape, Purpose::activations);
   Arena scratch(scratch_memory.data(), bytes.scratch, {}), tape(tape_memory.data(), bytes.tape, {});
   Stream stream({}, o.run.thread_count());
@@ -33,8 +34,8 @@ void run_gradients(const GradientsOptions& o) {
   double loss = 0;
   const Tensor loss_tensor = contiguous(reinterpret_cast<std::byte*>(&loss), DType::f64, {}, {1});
   const std::vector<PackedRow> micro_rows{row};
-  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted),
-             {.loss = loss_tensor, .window = rows, .scale = 0}, loss_tensor);
+  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted), Balance{},
+             loss_tensor);
 
   std::vector<TensorToWrite> list{{"loss", DType::f32, {1}, [loss](std::byte* out) {
                                      const float value = float(loss);
@@ -56,7 +57,7 @@ void add_gradients(CLI::App& app) {
   auto options = std::make_shared<GradientsOptions>();
   CLI::App* command = app.add_subcommand(
       "gradients", "Writes the loss of some ids and every parameter's gradient to a safetensors file");
-  options->run.add_to(*command);
+  options->run.add_to(*command, "f32");
   command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")
       ->required();
   command->add_option("--out", options->out, "safetensors file to write")->required();

@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "bench/trace.h"
 #include "files/safetensors.h"
 #include "generate/current_state.h"
 #include "ops/cpu/isa.h"
@@ -14,7 +15,7 @@ namespace {
 
 struct LogitsOptions {
   RunOptions run;
-  std::string ids, out, routing;
+  std::string ids, out, routing, trace;
   int64_t chunk = 0;  // 0: whole
   bool states = false, json = false;
 };
@@ -22,8 +23,8 @@ struct LogitsOptions {
 // The tensors that traces write, one row per token of all documents.
 class Recording {
  public:
-  Recording(const ModelConfig& c, int64_t tokens, bool routing) : tokens_(tokens) {
-    hidden_ = add("hidden", DType::f32, {tokens, c.width}), logits_ = add("logits", DType::f32, {tokens, c.vocab_size});
+  Recording(const ModelConfig& c, DType type, int64_t tokens, bool routing) : tokens_(tokens) {
+    hidden_ = add("hidden", type, {tokens, c.width}), logits_ = add("logits", DType::f32, {tokens, c.vocab_size});
     for (int64_t layer = 0; routing && layer < c.layers; ++layer) {
       experts_.push_back(add("experts_" + std::to_string(layer), DType::i32, {tokens, c.experts_per_token}));
       weights_.push_back(add("weights_" + std::to_string(layer), DType::f32, {tokens, c.experts_per_token}));
@@ -73,8 +74,14 @@ class Recording {
     names_.push_back(name), parts_.push_back(memory_.back().tensor(type, shape));
     return parts_.back();
   }
+  // Numbers as f32.
   static TensorToWrite written(const std::string& name, Tensor t) {
-    return {name, t.dtype, {t.dim(0), t.dim(1)}, [t](std::byte* out) { std::memcpy(out, t.data, size_t(t.bytes())); }};
+    if (t.dtype == DType::i32)
+      return {
+          name, t.dtype, {t.dim(0), t.dim(1)}, [t](std::byte* out) { std::memcpy(out, t.data, size_t(t.bytes())); }};
+    return {name, DType::f32, {t.dim(0), t.dim(1)}, [t](std::byte* out) {
+              convert_elements(out, DType::f32, t.data, t.dtype, t.count());
+            }};
   }
   void judge_choices(const std::string& path, const ModelConfig& c, int64_t layer) const {
     const int32_t* ids = experts_[size_t(layer)].elements<int32_t>();
@@ -112,14 +119,16 @@ void add_states(std::vector<TensorToWrite>& list, const LoadedModel& model, cons
 }
 
 void run_logits(const LogitsOptions& o) {
-  const LoadedModel model = load_model(o.run);
+  bench::StepTrace trace(o.trace);
+  const DType type = o.run.type(DType::f32);
+  const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
   int64_t tokens = 0, longest = 0;
   for (const auto& d : documents) tokens += int64_t(d.size()), longest = std::max(longest, int64_t(d.size()));
   const int64_t chunk = o.chunk > 0 ? std::min(o.chunk, longest) : longest;
   const int64_t step_rows = std::min(tokens, chunk * int64_t(documents.size()));
 
-  Recording recording(model.config, tokens, o.states || !o.routing.empty());
+  Recording recording(model.config, type, tokens, o.states || !o.routing.empty());
   if (!o.routing.empty()) recording.impose(o.routing, model.config);
   Engine engine(model.config, model.weights(),
                 {.sequences = int64_t(documents.size()),
@@ -139,7 +148,7 @@ void run_logits(const LogitsOptions& o) {
   for (size_t i = 0; i < sequences.size(); ++i) sequences[i].trace = &traces[i], running.push_back(&sequences[i]);
   nlohmann::ordered_json positions = nlohmann::ordered_json::array();
   while (std::any_of(sequences.begin(), sequences.end(), [](const Sequence& s) { return s.pending() > 0; })) {
-    engine.step(running);
+    trace.step(engine.stream(), [&] { return engine.step(running); });
     nlohmann::ordered_json reached = nlohmann::ordered_json::array();
     for (const Sequence& s : sequences) reached.push_back(s.state.position());
     positions.push_back(sequences.size() == 1 ? reached.front() : reached);
@@ -148,11 +157,13 @@ void run_logits(const LogitsOptions& o) {
   std::vector<TensorToWrite> list = recording.tensors(o.states);
   if (o.states) add_states(list, model, engine, sequences);
   write_safetensors(o.out, list);
+  trace.finish(o.run.thread_count());
   if (o.json) {
     const nlohmann::ordered_json report{{"tokens", tokens},
                                         {"out", o.out},
                                         {"positions", positions},
                                         {"threads", o.run.thread_count()},
+                                        {"dtype", name_of(type)},
                                         {"isa", cpu::name_of(cpu::isa())},
                                         {"peak_activation_bytes", engine.peak_activation_bytes()}};
     std::printf("%s\n", report.dump().c_str());
@@ -167,13 +178,14 @@ void add_logits(CLI::App& app) {
   auto options = std::make_shared<LogitsOptions>();
   CLI::App* command =
       app.add_subcommand("logits", "Writes every row's logits, f32 [tokens, vocab], to a safetensors file");
-  options->run.add_to(*command);
+  options->run.add_to(*command, "f32");
   command->add_option("--ids", options->ids, "file or list: 1,2,3, or JSON; a list of lists is packed documents")
       ->required();
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->add_option("--chunk", options->chunk, "tokens fed at a time; default: all")->check(CLI::PositiveNumber);
   command->add_flag("--states", options->states, "also hidden, state_l, experts_l and weights_l");
   command->add_option("--routing", options->routing, "impose experts_l and weights_l of this safetensors file");
+  add_trace_option(*command, options->trace);
   command->add_flag("--json", options->json, "report as one JSON document");
   command->callback([options] { run_logits(*options); });
 }

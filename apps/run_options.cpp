@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/threads.h"
+#include "ops/cpu/isa.h"
 
 namespace fulgur {
 namespace {
@@ -23,27 +24,42 @@ std::vector<int32_t> ids_of(const nlohmann::json& list, int64_t vocab_size) {
 
 }  // namespace
 
-void RunOptions::add_to(CLI::App& command) {
+void RunOptions::add_to(CLI::App& command, const std::string& default_dtype) {
   command.add_option("MODEL", model, "Hugging Face directory")->required();
   command.add_option("--device", device, "cpu or cuda[:N]")->capture_default_str();
-  command.add_option("--dtype", dtype, "f32 (bf16 runs come later)")->capture_default_str();
+  command.add_option("--dtype", dtype, "f32 or bf16, of weights and activations; default: " + default_dtype);
   command.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   command.add_option("--rotary-dim", rotary_dim, "rotated dims of each head, where a `minimax` config leaves it open");
 }
 
 int RunOptions::thread_count() const { return threads > 0 ? threads : available_cores(); }
 
-LoadedModel load_model(const RunOptions& options) {
-  if (options.dtype == "bf16")
-    fail(ErrorKind::unsupported, "--dtype bf16: bf16 runs are not supported yet; expected f32");
-  if (options.dtype != "f32") fail(ErrorKind::invalid_input, "--dtype " + options.dtype + ": expected f32");
+DType RunOptions::type(DType fallback) const {
+  if (dtype.empty()) return fallback;
+  if (dtype == "f32") return DType::f32;
+  if (dtype == "bf16") return DType::bf16;
+  fail(ErrorKind::invalid_input, "--dtype " + dtype + ": expected f32 or bf16");
+}
+
+DType fastest_type() {
+  const bool multiplies = cpu::isa() == cpu::Isa::amx || (cpu::isa() == cpu::Isa::avx512 && cpu::has_avx512_bf16());
+  return multiplies ? DType::bf16 : DType::f32;
+}
+
+void add_trace_option(CLI::App& command, std::string& path) {
+  command.add_option("--trace", path,
+                     "Chrome trace to write of the operators of the third step, or of the last where there are fewer; "
+                     "their times and floors go to standard error");
+}
+
+LoadedModel load_model(const RunOptions& options, DType run_type) {
   if (options.device.starts_with("cuda"))
     fail(ErrorKind::unsupported, "--device " + options.device + ": the operators have no CUDA twins yet; expected cpu");
   if (options.device != "cpu")
     fail(ErrorKind::invalid_input, "--device " + options.device + ": expected cpu or cuda[:N]");
   LoadedModel model;
   model.config = read_config(options.model, options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt);
-  model.loaded = load_weights(model.config, options.model, DType::f32);
+  model.loaded = load_weights(model.config, options.model, run_type);
   return model;
 }
 

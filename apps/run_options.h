@@ -10,14 +10,22 @@
 namespace fulgur {
 
 struct RunOptions {
-  std::string model, device = "cpu", dtype = "f32";
+  std::string model, device = "cpu", dtype;  // dtype empty: the command's default
   int threads = 0;
   int64_t rotary_dim = 0;
 
-  // Adds MODEL, --device, --dtype, --threads and --rotary-dim.
-  void add_to(CLI::App& command);
+  // Adds MODEL, --device, --dtype, --threads and --rotary-dim. default_dtype: for the help.
+  void add_to(CLI::App& command, const std::string& default_dtype);
   int thread_count() const;
+  // What was asked for, else `fallback`. Throws invalid_input for what is neither f32 nor bf16.
+  DType type(DType fallback) const;
 };
+
+// bf16 where the CPU multiplies it, else f32: what commands run in that do not compare numbers.
+DType fastest_type();
+
+// Adds --trace F (bench/trace.h).
+void add_trace_option(CLI::App& command, std::string& path);
 
 // A model in memory: its config outlives the weights' views.
 struct LoadedModel {
@@ -26,7 +34,7 @@ struct LoadedModel {
 
   const ModelWeights& weights() const { return loaded.weights; }
 };
-LoadedModel load_model(const RunOptions& options);
+LoadedModel load_model(const RunOptions& options, DType run_type);
 
 // Token ids from a file or a list: `1,2,3` or JSON, a list or a list of lists (packed documents). Each id is judged
 // against the vocabulary.

@@ -59,7 +59,7 @@ std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& s
   std::string numbers;
   for (int64_t step = 0; step < kSteps; ++step) {
     const StepReport report = train_rows(exec, memory.state, run, rows);
-    const float seen[] = {float(report.loss), float(report.balance_loss), float(report.gradient_norm)};
+    const float seen[] = {float(report.loss), float(report.router.balance_loss), float(report.gradient_norm)};
     add_bytes(numbers, seen, sizeof seen);
   }
   add_bytes(numbers, memory.state.weights.flat.data, size_t(memory.state.weights.flat.bytes()));

@@ -20,15 +20,15 @@ std::vector<int32_t> random_tokens(uint64_t seed, int64_t count, int64_t vocab) 
 struct Rows {
   Buffer memory;
   Trace trace;
-  Rows(const ModelConfig& c, int64_t tokens)
+  Rows(const ModelConfig& c, DType type, int64_t tokens)
       : memory(size_t(tokens * (c.width + c.vocab_size) * 4), Purpose::workspace) {
-    trace.hidden = memory.tensor(DType::f32, {tokens, c.width});
+    trace.hidden = memory.tensor(type, {tokens, c.width});
     trace.logits = contiguous(memory.data() + trace.hidden.bytes(), DType::f32, {}, {tokens, c.vocab_size});
   }
   std::vector<std::byte> bytes() const { return {memory.data(), memory.data() + memory.bytes()}; }
 };
 
-constexpr int64_t kTokens = 150;
+constexpr int64_t kTokens = 280;
 
 std::vector<std::byte> run(const TinyModel& m, const std::vector<int32_t>& tokens, int64_t chunk, int threads) {
   Engine engine(m.config, m.weights,
@@ -37,7 +37,7 @@ std::vector<std::byte> run(const TinyModel& m, const std::vector<int32_t>& token
                  .traces = true,
                  .threads = threads,
                  .limits = {.rows = kTokens, .chunk = chunk}});
-  Rows rows(m.config, kTokens);
+  Rows rows(m.config, m.weights.flat.dtype, kTokens);
   Sequence sequence = engine.begin(tokens);
   sequence.trace = &rows.trace;
   Sequence* const running[] = {&sequence};
@@ -45,18 +45,20 @@ std::vector<std::byte> run(const TinyModel& m, const std::vector<int32_t>& token
   return rows.bytes();
 }
 
-TEST(Engine, chunks_and_threads_change_no_byte) {
-  const TinyModel m(tiny_config(), DType::f32, 7);
+class Engines : public testing::TestWithParam<DType> {};
+
+TEST_P(Engines, chunks_and_threads_change_no_byte) {
+  const TinyModel m(tiny_config(), GetParam(), 7);
   const std::vector<int32_t> tokens = random_tokens(1, kTokens, m.config.vocab_size);
   const std::vector<std::byte> whole = run(m, tokens, kTokens, 1);
-  for (const int64_t chunk : {1, 17, 63, 64, 65, 128, 150})
+  for (const int64_t chunk : {int64_t(1), int64_t(17), int64_t(63), int64_t(64), int64_t(65), int64_t(256), kTokens})
     for (const int threads : {1, 2})
       EXPECT_EQ(run(m, tokens, chunk, threads), whole) << "chunk " << chunk << ", threads " << threads;
 }
 
 // The sequence among up to three others of random lengths and chunks, which start and end while it runs.
-TEST(Engine, neighbours_change_no_byte) {
-  const TinyModel m(tiny_config(), DType::f32, 8);
+TEST_P(Engines, neighbours_change_no_byte) {
+  const TinyModel m(tiny_config(), GetParam(), 8);
   for (uint64_t seed = 0; seed < 20; ++seed) {
     const auto draw = [&](uint64_t i, int64_t from, int64_t to) {
       return from + int64_t(philox(seed, i, 9)[0] % uint64_t(to - from + 1));
@@ -66,11 +68,11 @@ TEST(Engine, neighbours_change_no_byte) {
 
     Engine engine(m.config, m.weights,
                   {.sequences = 4,
-                   .tokens = 1000,
+                   .tokens = 1200,
                    .traces = true,
                    .threads = 2,
                    .limits = {.rows = 90, .chunk = draw(0, 1, 70)}});
-    Rows rows(m.config, kTokens);
+    Rows rows(m.config, m.weights.flat.dtype, kTokens);
     std::vector<Sequence> others;
     for (uint64_t i = 0; i < 3; ++i) {
       others.push_back(
@@ -98,8 +100,8 @@ TEST(Engine, neighbours_change_no_byte) {
   }
 }
 
-TEST(Engine, sampled_tokens_do_not_depend_on_neighbours) {
-  const TinyModel m(tiny_config(), DType::f32, 9);
+TEST_P(Engines, sampled_tokens_do_not_depend_on_neighbours) {
+  const TinyModel m(tiny_config(), GetParam(), 9);
   const auto generate = [&](bool with_neighbour) {
     Engine engine(m.config, m.weights,
                   {.sequences = 2, .tokens = 400, .threads = 1, .limits = {.rows = 64, .chunk = 20}});
@@ -114,6 +116,9 @@ TEST(Engine, sampled_tokens_do_not_depend_on_neighbours) {
   };
   EXPECT_EQ(generate(false), generate(true));
 }
+
+INSTANTIATE_TEST_SUITE_P(Types, Engines, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
 
 }  // namespace
 }  // namespace fulgur::tests

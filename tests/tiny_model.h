@@ -29,9 +29,9 @@ struct TinyModel {
   TinyModel(ModelConfig c, DType type, uint64_t seed)
       : config(std::move(c)),
         memory(size_t(flat_elements(config) * byte_size(type)), Purpose::weights),
-        decay_memory(size_t(config.layers * config.heads * byte_size(type)), Purpose::weights) {
+        decay_memory(size_t(config.layers * config.heads * byte_size(wide(type))), Purpose::weights) {
     weights = views_of(config, memory.tensor(type, {flat_elements(config)}));
-    fill_decays(config, weights, decay_memory.tensor(type, {config.layers, config.heads}));
+    fill_decays(config, weights, decay_memory.tensor(wide(type), {config.layers, config.heads}));
     Threads threads(1);
     initialise(config, weights, seed, threads);
   }

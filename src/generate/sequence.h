@@ -17,7 +17,7 @@ struct Sampling {
 
 // Rows of one sequence, kept for whoever asks: tensors in main memory, one row per token; any of them may be absent.
 struct Trace {
-  Tensor hidden, logits;                 // wide [tokens, width], [tokens, vocab]
+  Tensor hidden, logits;                 // run type [tokens, width], wide [tokens, vocab]
   std::vector<Tensor> experts, weights;  // per layer, i32 and wide [tokens, experts_per_token]
   bool imposes_routing = false;          // experts and weights are read instead of written
 };

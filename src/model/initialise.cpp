@@ -30,7 +30,8 @@ void fill(const ModelConfig& c, const Parameter& p, uint64_t seed, Threads& thre
       const int64_t row = i / columns, row_end = std::min(end, (row + 1) * columns);
       const double deviation = initial_deviation(c, p, row);
       for (; i < row_end; ++i)
-        values[i] = p.kind == ParameterKind::norm ? T(1) : T(initial_normal(seed, hash, uint64_t(i)) * deviation);
+        values[i] = T(p.kind == ParameterKind::norm ? Wide<T>(1)
+                                                    : Wide<T>(initial_normal(seed, hash, uint64_t(i)) * deviation));
     }
   });
 }
@@ -51,11 +52,14 @@ double initial_deviation(const ModelConfig& c, const Parameter& p, int64_t row) 
 }
 
 void initialise(const ModelConfig& config, ModelWeights& weights, uint64_t seed, Threads& threads) {
-  expect(!weights.flat.device.is_cuda() && weights.flat.dtype == wide(weights.flat.dtype),
-         "weights are initialised in f32 or f64, on the CPU");
+  expect(!weights.flat.device.is_cuda(), "weights are initialised on the CPU");
   for (const Parameter& p : weights.parameters) {
-    if (weights.flat.dtype == DType::f64) fill<double>(config, p, seed, threads);
-    else fill<float>(config, p, seed, threads);
+    switch (weights.flat.dtype) {
+      case DType::f64: fill<double>(config, p, seed, threads); break;
+      case DType::f32: fill<float>(config, p, seed, threads); break;
+      case DType::bf16: fill<bf16>(config, p, seed, threads); break;
+      default: expect(false, "weights are f64, f32 or bf16");
+    }
   }
 }
 

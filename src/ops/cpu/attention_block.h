@@ -81,22 +81,8 @@ Matrix<T> entering(const Matrix<T>& x, const Matrix<T>&, int64_t, int64_t) {
   return x;
 }
 inline Matrix<bf16> entering(const Matrix<float>& x, const Matrix<bf16>& space, int64_t rows, int64_t width) {
-  for (int64_t i = 0; i < rows; ++i) row_narrow(row_of(space, i), row_of(x, i), width);
+  rows_store(space.data, space.row_stride, x.data, x.row_stride, rows, width);
   return space;
-}
-
-template <class T>
-void silu(T* y, const T* x, int64_t n) {
-  for_pieces<T>(0, n, [&](int64_t at, int64_t count) {
-    row_silu<Wide<T>>(Rounded<T>(y + at, count), Widened<T>(x + at, count), count);
-  });
-}
-
-template <class T>
-void scale(T* y, const T* x, Wide<T> a, int64_t n) {
-  for_pieces<T>(0, n, [&](int64_t at, int64_t count) {
-    row_scale<Wide<T>>(Rounded<T>(y + at, count), Widened<T>(x + at, count), a, count);
-  });
 }
 
 template <class T>
@@ -114,16 +100,5 @@ void store_row(T* y, const T* x, int64_t n) {
   std::copy_n(x, n, y);
 }
 inline void store_row(bf16* y, const float* x, int64_t n) { row_narrow(y, x, n); }
-
-// The same with a zero's sign dropped: a product that runs on over columns of zeros may or may not have turned -0 into
-// +0.
-template <class T>
-void store_unsigned_zero(T* y, const Wide<T>* x, int64_t n) {
-  for_pieces<T>(0, n, [&](int64_t at, int64_t count) {
-    Rounded<T> piece(y + at, count);
-    std::fill_n<Wide<T>*>(piece, count, 0);
-    row_add<Wide<T>>(piece, x + at, count);
-  });
-}
 
 }  // namespace fulgur::cpu

@@ -1,0 +1,118 @@
+// A step's numbers depend neither on what layers keep for their backward, nor on micro-batches or threads, in f32 and
+// bf16; and the memory that a plan counts is the memory that the step takes.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/random.h"
+#include "model/initialise.h"
+#include "tests/scratch.h"
+#include "tests/tiny_model.h"
+#include "train/train_rows.h"
+#include "train/training_memory.h"
+
+namespace fulgur::tests {
+namespace {
+
+constexpr int64_t kRows = 4, kSequence = 128;
+
+PackedRows documents() {
+  TokenizedDocuments all;
+  for (uint64_t d = 0; d < 12; ++d) {
+    std::vector<int32_t> tokens;
+    for (uint64_t i = 0; i < 5 + 23 * d; ++i) tokens.push_back(int32_t(philox(d, i, 4)[0] % 97));
+    all.add(tokens);
+  }
+  return {all, kSequence, 3};
+}
+
+RunConfig run_config(DType type, bool recompute, int64_t micro_rows) {
+  RunConfig run;
+  run.steps = 3, run.sequence = kSequence, run.tokens_per_step = kRows * kSequence, run.micro_rows = micro_rows;
+  run.lr = 1e-3, run.schedule = Schedule::constant, run.dtype = type, run.recompute = recompute, run.threads = 1;
+  return run;
+}
+
+struct Trained {
+  std::vector<std::byte> master;
+  std::vector<double> losses;
+  size_t scratch_peak, tape_peak;
+  TrainingPlan plan;
+  bool weights_are_the_rounded_master = true;
+};
+
+Trained trained(const RunConfig& run, int threads) {
+  const ModelConfig config = tiny_config();
+  TrainingMemory memory(config, run, 0);
+  Stream stream({}, threads);
+  ModelWeights master = views_of(config, memory.state.master);
+  initialise(config, master, 1, stream.threads());
+  round_master(stream, memory.state);
+  Arena scratch = memory.scratch(), tape = memory.tape();
+  Exec exec{stream, scratch, tape, config};
+  PackedRows rows = documents();
+  Trained result{.master = {}, .losses = {}, .scratch_peak = 0, .tape_peak = 0, .plan = memory.plan};
+  for (int64_t step = 0; step < run.steps; ++step)
+    result.losses.push_back(train_rows(exec, memory.state, run, rows).loss);
+  const Tensor flat = memory.state.master, read = memory.state.weights.flat;
+  result.master = {flat.data, flat.data + flat.bytes()};
+  for (int64_t i = 0; run.dtype == DType::bf16 && i < flat.count(); ++i)
+    result.weights_are_the_rounded_master &= read.elements<bf16>()[i].bits == bf16(flat.elements<float>()[i]).bits;
+  result.scratch_peak = scratch.peak_bytes(), result.tape_peak = tape.peak_bytes();
+  return result;
+}
+
+class Recompute : public testing::TestWithParam<DType> {};
+
+TEST_P(Recompute, nor_micro_batches_nor_threads_change_a_bit) {
+  const Trained whole = trained(run_config(GetParam(), false, kRows), 1);
+  EXPECT_TRUE(whole.weights_are_the_rounded_master);
+  for (const bool recompute : {false, true})
+    for (const int64_t micro_rows : {1, 2, 4}) {
+      const Trained other = trained(run_config(GetParam(), recompute, micro_rows), 2);
+      EXPECT_TRUE(other.master == whole.master) << "recompute " << recompute << ", micro rows " << micro_rows;
+      EXPECT_EQ(other.losses, whole.losses);
+    }
+}
+
+TEST_P(Recompute, shrinks_the_tape_and_the_plan_is_what_is_taken) {
+  const Trained everything = trained(run_config(GetParam(), false, 2), 1),
+                inputs = trained(run_config(GetParam(), true, 2), 1);
+  EXPECT_LT(inputs.tape_peak, everything.tape_peak / 2);
+  for (const Trained* t : {&everything, &inputs}) {
+    EXPECT_EQ(t->plan.tape, t->tape_peak);
+    EXPECT_LE(t->scratch_peak, t->plan.scratch);
+    const size_t begins = size_t(kRows) * kSequence * sizeof(int32_t);  // planned as if every row were a document
+    EXPECT_GE(t->scratch_peak + begins + 4096, t->plan.scratch);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Recompute, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+TEST(TrainingPlan, counts_every_part_and_says_what_helps) {
+  const ModelConfig config = tiny_config();
+  RunConfig run = run_config(DType::bf16, false, 2);
+  run.lanes = 2;
+  const TrainingPlan plan = plan_training(config, run, 0);
+  const size_t elements = size_t(flat_elements(config));
+  EXPECT_EQ(plan.weights, elements * 2 + size_t(config.layers * config.heads) * 4);
+  EXPECT_EQ(plan.master, elements * 4);
+  EXPECT_EQ(plan.gradients, elements * 4 * 2) << "two levels of the lanes' tree";
+  EXPECT_GE(plan.moments, elements * 8);
+  size_t sum = 0;
+  for (const TrainingPlan::Part& p : plan.parts()) {
+    sum += p.bytes;
+    EXPECT_NE(plan.describe().find(p.name), std::string::npos);
+  }
+  EXPECT_EQ(sum, plan.total());
+  run.micro_rows = 1, run.lanes = 1;
+  EXPECT_LT(plan_training(config, run, 0).tape, plan.tape);
+  EXPECT_GT(plan_training(config, run, 4096).scratch, plan.scratch) << "validation's batch is larger than the step's";
+  run.micro_rows = 2, run.sequence = int64_t(1) << 25, run.tokens_per_step = 2 * run.sequence;
+  expect_error(ErrorKind::out_of_memory, {"tape", "free", "train.sequence", "train.micro_rows", "train.recompute"},
+               [&] { TrainingMemory(config, run, 0); });
+}
+
+}  // namespace
+}  // namespace fulgur::tests
