@@ -4,6 +4,9 @@
 // What is stored of a sequence is its sum S at the last multiple of 64 tokens (`state`) and the k and v rows since
 // (`tail`). A row is q times the decayed state plus its block's rows in order, whoever computes it: prefill in any
 // chunks, decode, training. So its bits depend on the sequence alone, and a kernel may not be chosen by the batch.
+//
+// What a bf16 run rounds (spec/model.md 8.9): q, k and v after SiLU, decayed k, the decayed q k^T, the copy of S that
+// is multiplied, and o as it is stored. S, sums and squares are f32.
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"
@@ -46,7 +49,9 @@ struct LightningAttention {
   }
 };
 
-// Two sweeps: dq forward in time with the state, dk and dv backward in time with the state's gradient.
+// Two sweeps: dq forward in time with the state, dk and dv backward in time with the state's gradient. Calls may divide
+// a sequence anywhere; in bf16, whose products add several rows at once, where equal bits are wanted at multiples
+// of 64.
 struct LightningAttentionBackward {
   Tensor dqkv;                         // [rows, heads, 3, head_dim], overwritten
   Tensor d_o;                          // [rows, heads, head_dim]

@@ -4,6 +4,9 @@
 // Keys are walked in blocks of 64 positions counted from the sequence's first token, with running statistics: per block
 // the scores, their maximum, exp, the rescaling of what was summed before, then P * V. So a row's bits depend on its
 // sequence alone, whether k and v come from this batch's rows or from pages, in any chunks.
+//
+// What a bf16 run rounds: the weights as they meet v (their sum is that of the unrounded ones), in backward also the
+// gradients of the scores, and what is stored. Scores, statistics and sums are f32.
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"

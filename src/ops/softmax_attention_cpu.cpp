@@ -100,10 +100,10 @@ class Tile {
 
   void finish() {
     const View<T, 3> o = op_.o.view<T, 3>();
-    for (int64_t r = 0; r < rows_; ++r) {
-      row_scale(row_of(sum_, r), row_of(sum_, r), Wide<T>(1) / total_[r], width_);
-      store_unsigned_zero(&o(batch_row(r), head(r), 0), row_of(sum_, r), width_);
-    }
+    for (int64_t r = 0; r < rows_; ++r) row_scale(row_of(sum_, r), row_of(sum_, r), Wide<T>(1) / total_[r], width_);
+    // A product that runs on over columns of zeros may or may not have turned -0 into +0; here a zero loses its sign.
+    for (int64_t r = 0; r < rows_; r += tile_.rows)
+      rows_store(&o(tile_.row, head(r), 0), o.stride[0], row_of(sum_, r), sum_.row_stride, tile_.rows, width_);
     if (!op_.log_sum_exp) return;
     const View<Wide<T>, 2> log_sum_exp = op_.log_sum_exp.view<Wide<T>, 2>();
     for (int64_t r = 0; r < rows_; ++r)

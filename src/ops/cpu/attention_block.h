@@ -13,12 +13,8 @@
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/gemm_bf16.h"
 #include "ops/cpu/rows.h"
-#include "ops/cpu/simd.h"
 
 namespace fulgur::cpu {
-
-template <class T>
-inline constexpr bool kIsWide = std::is_same_v<T, Wide<T>>;
 
 // The uninitialised scratch of one work item: one allocation, handed out in order.
 template <class T>
@@ -79,84 +75,30 @@ void multiply(const Matrix<Wide<std::remove_const_t<A>>>& c, const Matrix<A>& a,
   }
 }
 
-// Rows of sums as they enter a product: rounded into `space`, or themselves.
+// Rows of sums as they enter a product: themselves, or in bf16 runs rounded into `space`.
 template <class T>
-Matrix<T> entering(const Matrix<Wide<T>>& x, const Matrix<T>& space, int64_t rows, int64_t width) {
-  if constexpr (kIsWide<T>) {
-    return x;
-  } else {
-    rows_store(space.data, space.row_stride, x.data, x.row_stride, rows, width);
-    return space;
-  }
+Matrix<T> entering(const Matrix<T>& x, const Matrix<T>&, int64_t, int64_t) {
+  return x;
 }
-
-// body(piece, begin, count) for elements [begin, begin + count) of a row; piece: room for them as f32.
-template <class Body>
-void for_pieces(int64_t n, const Body& body) {
-  float piece[kPieceColumns];
-  for (int64_t begin = 0; begin < n; begin += kPieceColumns) body(piece, begin, std::min(kPieceColumns, n - begin));
-}
-
-// y = f(x) in wide arithmetic: f(to, from, begin, count) computes elements [begin, begin + count) of the row.
-template <class T, class F>
-void map_row(T* y, const T* x, int64_t n, const F& f) {
-  if constexpr (kIsWide<T>) {
-    f(y, x, 0, n);
-  } else {
-    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
-      row_widen(piece, x + begin, count);
-      f(piece, piece, begin, count);
-      row_narrow(y + begin, piece, count);
-    });
-  }
-}
-
-template <class T>
-void silu(T* y, const T* x, int64_t n) {
-  map_row(y, x, n, [](auto* to, const auto* from, int64_t, int64_t count) { row_silu(to, from, count); });
-}
-
-template <class T>
-void scale(T* y, const T* x, Wide<T> a, int64_t n) {
-  map_row(y, x, n, [a](auto* to, const auto* from, int64_t, int64_t count) { row_scale(to, from, a, count); });
+inline Matrix<bf16> entering(const Matrix<float>& x, const Matrix<bf16>& space, int64_t rows, int64_t width) {
+  rows_store(space.data, space.row_stride, x.data, x.row_stride, rows, width);
+  return space;
 }
 
 template <class T>
 Wide<T> dot(const T* x, const T* y, int64_t n) {
-  if constexpr (kIsWide<T>) {
-    return row_dot(x, y, n);
-  } else {
-    float sum = 0, other[kPieceColumns];
-    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
-      row_widen(piece, x + begin, count), row_widen(other, y + begin, count);
-      sum += row_dot(piece, other, count);
-    });
-    return sum;
-  }
+  Wide<T> sum = 0;
+  for_pieces<T>(0, n, [&](int64_t at, int64_t count) {
+    sum += row_dot<Wide<T>>(Widened<T>(x + at, count), Widened<T>(y + at, count), count);
+  });
+  return sum;
 }
 
+// Sums to where they are stored.
 template <class T>
-void store_row(T* y, const Wide<T>* x, int64_t n) {
-  if constexpr (kIsWide<T>) {
-    std::copy_n(x, n, y);
-  } else {
-    row_narrow(y, x, n);
-  }
+void store_row(T* y, const T* x, int64_t n) {
+  std::copy_n(x, n, y);
 }
-
-// y = x, with a zero's sign dropped: a product that runs on over columns of zeros may or may not have turned -0 into
-// +0.
-template <class T>
-void store_unsigned_zero(T* y, const Wide<T>* x, int64_t n) {
-  if constexpr (kIsWide<T>) {
-    std::fill_n(y, n, T(0));
-    row_add(y, x, n);
-  } else {
-    for_pieces(n, [&](float* piece, int64_t begin, int64_t count) {
-      store_unsigned_zero(piece, x + begin, count);
-      row_narrow(y + begin, piece, count);
-    });
-  }
-}
+inline void store_row(bf16* y, const float* x, int64_t n) { row_narrow(y, x, n); }
 
 }  // namespace fulgur::cpu
