@@ -33,12 +33,7 @@ struct BenchOptions {
     if (!dtype.empty()) all.push_back("train.dtype=" + dtype);
     return read_run_config(config, all);
   }
-  // What the hardware multiplies.
-  DType type() const {
-    if (dtype == "bf16") return DType::bf16;
-    if (dtype == "f32") return DType::f32;
-    return cpu::has(cpu::Isa::amx) || cpu::has_avx512_bf16() ? DType::bf16 : DType::f32;
-  }
+  DType type() const { return dtype.empty() ? fastest_type() : dtype == "bf16" ? DType::bf16 : DType::f32; }
 };
 
 Json header(const BenchOptions& o, const char* kind, DType type) {
@@ -109,7 +104,7 @@ void run_decode(const BenchOptions& o) {
 void run_train(const BenchOptions& o) {
   const RunConfig run = o.run_config();
   const bench::MemoryRates memory = memory_rates(o);
-  report(o, "train", DType::f32, memory, bench::run_train(run, o.steps));
+  report(o, "train", run.dtype, memory, bench::run_train(run, o.steps));
 }
 
 Json json_of(const bench::OperatorTime& t, bench::Floors& floors) {
@@ -184,7 +179,7 @@ CLI::App* add(CLI::App& bench, const std::shared_ptr<BenchOptions>& o, const cha
   command->add_option("--set", o->settings, "section.key=value, overrides the file; may be given several times")
       ->allow_extra_args(false);
   command
-      ->add_option("--dtype", o->dtype, "f32 or bf16; default: bf16 where the CPU multiplies it (train: train.dtype)")
+      ->add_option("--dtype", o->dtype, "f32 or bf16; default: bf16 where the CPU multiplies it; of train: train.dtype")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--threads", o->threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   command->add_flag("--json", o->json, "one JSON document");

@@ -15,5 +15,6 @@ void add_generate(CLI::App& app);
 void add_train(CLI::App& app);
 void add_signature(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_doctor(CLI::App& app);
 
 }  // namespace fulgur

@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/run_options.h"
 #include "base/progress.h"
+#include "bench/trace.h"
 #include "files/json_file.h"
 #include "generate/engine.h"
 #include "ops/cpu/isa.h"
@@ -19,7 +20,7 @@ namespace {
 
 struct GenerateOptions {
   RunOptions run;
-  std::string prompt, prompt_file;
+  std::string prompt, prompt_file, trace;
   int64_t max_tokens = 256;
   Sampling sampling;
   bool json = false;
@@ -55,7 +56,8 @@ struct Answer {
   double prompt_seconds = 0, answer_seconds = 0;
 };
 
-Answer answer(Engine& engine, Sequence& sequence, const Tokenizer& tokenizer, const ModelConfig& config, bool streams) {
+Answer answer(Engine& engine, Sequence& sequence, const Tokenizer& tokenizer, const ModelConfig& config, bool streams,
+              bench::StepTrace& trace) {
   Answer a;
   StreamingDecoder decoder(tokenizer);
   const auto show = [&](const std::string& piece) {
@@ -65,7 +67,7 @@ Answer answer(Engine& engine, Sequence& sequence, const Tokenizer& tokenizer, co
   Sequence* const running[] = {&sequence};
   double mark = monotonic_seconds();
   while (sequence.new_tokens > 0) {
-    const std::vector<Sampled> fresh = engine.step(running);
+    const std::vector<Sampled> fresh = trace.step(engine.stream(), [&] { return engine.step(running); });
     const double now = monotonic_seconds();
     (a.ids.empty() ? a.prompt_seconds : a.answer_seconds) += now - mark;
     mark = now;
@@ -83,6 +85,7 @@ Answer answer(Engine& engine, Sequence& sequence, const Tokenizer& tokenizer, co
 }
 
 void run_generate(const GenerateOptions& o) {
+  bench::StepTrace trace(o.trace);
   const std::string text = prompt_text(o);
   const Tokenizer tokenizer = Tokenizer::load(o.run.model);
   const LoadedModel model = load_model(o.run, o.run.type(fastest_type()));
@@ -97,11 +100,10 @@ void run_generate(const GenerateOptions& o) {
   Sequence sequence = engine.begin(prompt);
   sequence.new_tokens = o.max_tokens, sequence.sampling = o.sampling;
   if (!o.json) std::fputs(text.c_str(), stdout);
-  const Answer a = answer(engine, sequence, tokenizer, model.config, !o.json);
-  if (!o.json) {
-    std::fputc('\n', stdout);
-    return;
-  }
+  const Answer a = answer(engine, sequence, tokenizer, model.config, !o.json, trace);
+  if (!o.json) std::fputc('\n', stdout), std::fflush(stdout);
+  trace.finish(o.run.thread_count());
+  if (!o.json) return;
   const nlohmann::ordered_json report{{"text", a.text},
                                       {"ids", a.ids},
                                       {"finish_reason", a.finish_reason},
@@ -142,6 +144,7 @@ void add_generate(CLI::App& app) {
       ->check(CLI::Range(0.0f, 1.0f))
       ->capture_default_str();
   command->add_option("--seed", o->sampling.seed, "seed of the random numbers")->capture_default_str();
+  add_trace_option(*command, o->trace);
   command->add_flag("--json", o->json, "one JSON document instead of streamed text");
   command->callback([o, prompt, file] {
     if (prompt->count() + file->count() == 0) fail(ErrorKind::invalid_input, "expected --prompt or --prompt-file");

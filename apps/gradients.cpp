@@ -34,8 +34,8 @@ void run_gradients(const GradientsOptions& o) {
   double loss = 0;
   const Tensor loss_tensor = contiguous(reinterpret_cast<std::byte*>(&loss), DType::f64, {}, {1});
   const std::vector<PackedRow> micro_rows{row};
-  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted),
-             {.loss = loss_tensor, .window = rows, .scale = 0}, loss_tensor);
+  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted), Balance{},
+             loss_tensor);
 
   std::vector<TensorToWrite> list{{"loss", DType::f32, {1}, [loss](std::byte* out) {
                                      const float value = float(loss);

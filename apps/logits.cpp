@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "bench/trace.h"
 #include "files/safetensors.h"
 #include "generate/current_state.h"
 #include "ops/cpu/isa.h"
@@ -14,7 +15,7 @@ namespace {
 
 struct LogitsOptions {
   RunOptions run;
-  std::string ids, out, routing;
+  std::string ids, out, routing, trace;
   int64_t chunk = 0;  // 0: whole
   bool states = false, json = false;
 };
@@ -118,6 +119,7 @@ void add_states(std::vector<TensorToWrite>& list, const LoadedModel& model, cons
 }
 
 void run_logits(const LogitsOptions& o) {
+  bench::StepTrace trace(o.trace);
   const DType type = o.run.type(DType::f32);
   const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
@@ -146,7 +148,7 @@ void run_logits(const LogitsOptions& o) {
   for (size_t i = 0; i < sequences.size(); ++i) sequences[i].trace = &traces[i], running.push_back(&sequences[i]);
   nlohmann::ordered_json positions = nlohmann::ordered_json::array();
   while (std::any_of(sequences.begin(), sequences.end(), [](const Sequence& s) { return s.pending() > 0; })) {
-    engine.step(running);
+    trace.step(engine.stream(), [&] { return engine.step(running); });
     nlohmann::ordered_json reached = nlohmann::ordered_json::array();
     for (const Sequence& s : sequences) reached.push_back(s.state.position());
     positions.push_back(sequences.size() == 1 ? reached.front() : reached);
@@ -155,6 +157,7 @@ void run_logits(const LogitsOptions& o) {
   std::vector<TensorToWrite> list = recording.tensors(o.states);
   if (o.states) add_states(list, model, engine, sequences);
   write_safetensors(o.out, list);
+  trace.finish(o.run.thread_count());
   if (o.json) {
     const nlohmann::ordered_json report{{"tokens", tokens},
                                         {"out", o.out},
@@ -182,6 +185,7 @@ void add_logits(CLI::App& app) {
   command->add_option("--chunk", options->chunk, "tokens fed at a time; default: all")->check(CLI::PositiveNumber);
   command->add_flag("--states", options->states, "also hidden, state_l, experts_l and weights_l");
   command->add_option("--routing", options->routing, "impose experts_l and weights_l of this safetensors file");
+  add_trace_option(*command, options->trace);
   command->add_flag("--json", options->json, "report as one JSON document");
   command->callback([options] { run_logits(*options); });
 }

@@ -43,6 +43,12 @@ DType RunOptions::type(DType fallback) const {
 
 DType fastest_type() { return cpu::multiplies_bf16() ? DType::bf16 : DType::f32; }
 
+void add_trace_option(CLI::App& command, std::string& path) {
+  command.add_option("--trace", path,
+                     "Chrome trace to write of the operators of the third step, or of the last where there are fewer; "
+                     "their times and floors go to standard error");
+}
+
 LoadedModel load_model(const RunOptions& options, DType run_type) {
   if (options.device.starts_with("cuda"))
     fail(ErrorKind::unsupported, "--device " + options.device + ": the operators have no CUDA twins yet; expected cpu");

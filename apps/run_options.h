@@ -24,6 +24,9 @@ struct RunOptions {
 // bf16 where the CPU multiplies it, else f32: what commands run in that do not compare numbers.
 DType fastest_type();
 
+// Adds --trace F (bench/trace.h).
+void add_trace_option(CLI::App& command, std::string& path);
+
 // A model in memory: its config outlives the weights' views.
 struct LoadedModel {
   ModelConfig config;

@@ -61,7 +61,7 @@ std::string trained(const ModelConfig& config, const RunConfig& run, TrainingMem
   std::string numbers;
   for (int64_t step = 0; step < kSteps; ++step) {
     const StepReport report = train_rows(exec, memory.state, run, rows);
-    const float seen[] = {float(report.loss), float(report.balance_loss), float(report.gradient_norm)};
+    const float seen[] = {float(report.loss), float(report.router.balance_loss), float(report.gradient_norm)};
     add_bytes(numbers, seen, sizeof seen);
   }
   add_bytes(numbers, memory.state.master.data, size_t(memory.state.master.bytes()));

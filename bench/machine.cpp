@@ -13,23 +13,18 @@ namespace fulgur::bench {
 namespace {
 
 constexpr int64_t kPiece = int64_t(1) << 20;  // bytes that a thread takes at a time
+constexpr int kWindows = 16;                  // parts of the buffers, one a pass: a short pass meets a quiet moment
 constexpr int64_t kLeastCache = int64_t(32) << 20, kMostCache = int64_t(256) << 20;
 
-// Eight running sums, so that loads and not one chain of additions decide the time.
+// Four running sums of eight words, so that loads and not a chain of additions decide the time.
 uint64_t sum_of(const std::byte* bytes, int64_t size) {
-  uint64_t lane[8] = {}, word[8];
-  for (int64_t i = 0; i + int64_t(sizeof word) <= size; i += int64_t(sizeof word)) {
-    std::memcpy(word, bytes + i, sizeof word);
-    for (int j = 0; j < 8; ++j) lane[j] += word[j];
-  }
-  return lane[0] + lane[1] + lane[2] + lane[3] + lane[4] + lane[5] + lane[6] + lane[7];
-}
-
-template <class Pass>
-double fastest_pass(double least_seconds, const Pass& pass) {
-  const auto nothing = [](int) {};
-  return fastest(
-      least_seconds, nothing, [&](int) { pass(); }, nothing);
+  using Words = uint64_t __attribute__((vector_size(64), may_alias, aligned(8)));
+  const Words* word = reinterpret_cast<const Words*>(bytes);
+  Words lane[4] = {};
+  for (int64_t i = 0; i + 4 <= size / int64_t(sizeof(Words)); i += 4)
+    for (int j = 0; j < 4; ++j) lane[j] += word[i + j];
+  const Words all = lane[0] + lane[1] + lane[2] + lane[3];
+  return all[0] + all[1] + all[2] + all[3] + all[4] + all[5] + all[6] + all[7];
 }
 
 }  // namespace
@@ -37,22 +32,26 @@ double fastest_pass(double least_seconds, const Pass& pass) {
 int64_t cache_bytes() { return std::clamp<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), kLeastCache, kMostCache); }
 
 MemoryRates measured_memory_rates(Threads& threads, double seconds) {
-  const int64_t bytes = 2 * cache_bytes();
+  const int64_t bytes = 2 * cache_bytes(), window = bytes / kWindows;
   const Buffer from(size_t(bytes), Purpose::workspace), to(size_t(bytes), Purpose::workspace);
-  const auto pieces = [&](const auto& body) {
-    threads.for_ranges(bytes, kPiece, [&](int64_t begin, int64_t end) { body(begin, end - begin); });
+  // body(at, size) over all windows, or over those of pass i.
+  const auto pieces = [&](int64_t first, int64_t size, const auto& body) {
+    threads.for_ranges(size, kPiece, [&](int64_t begin, int64_t end) { body(first + begin, end - begin); });
   };
-  pieces([&](int64_t at, int64_t size) { std::memset(from.data() + at, int(at >> 20) | 1, size_t(size)); });
-  pieces([&](int64_t at, int64_t size) { std::memset(to.data() + at, 0, size_t(size)); });
+  const auto timed = [&](const auto& body) {
+    const auto nothing = [](int) {};
+    return double(window) / fastest(
+                                seconds, nothing, [&](int i) { pieces(i % kWindows * window, window, body); }, nothing);
+  };
+  pieces(0, bytes, [&](int64_t at, int64_t size) { std::memset(from.data() + at, int(at >> 20) | 1, size_t(size)); });
+  pieces(0, bytes, [&](int64_t at, int64_t size) { std::memset(to.data() + at, 1, size_t(size)); });
   std::atomic<uint64_t> sum = 0;
-  const double copied = fastest_pass(seconds, [&] {
-    pieces([&](int64_t at, int64_t size) { std::memcpy(to.data() + at, from.data() + at, size_t(size)); });
-  });
-  const double read = fastest_pass(seconds, [&] {
-    pieces([&](int64_t at, int64_t size) { sum.fetch_add(sum_of(to.data() + at, size), std::memory_order_relaxed); });
-  });
+  const double copied =
+      timed([&](int64_t at, int64_t size) { std::memcpy(to.data() + at, from.data() + at, size_t(size)); });
+  const double read =
+      timed([&](int64_t at, int64_t size) { sum.fetch_add(sum_of(to.data() + at, size), std::memory_order_relaxed); });
   expect(sum.load() != 0, "what was copied is there");
-  return {.copy = 2 * double(bytes) / copied, .read = double(bytes) / read};
+  return {.copy = 2 * copied, .read = read};
 }
 
 }  // namespace fulgur::bench

@@ -14,8 +14,8 @@ struct MemoryRates {
 // Bytes of the largest cache; what a buffer has to exceed so that its bytes come from memory.
 int64_t cache_bytes();
 
-// Best of several passes of all threads over buffers larger than the caches. `seconds`: how long each of the two takes
-// at least. Throws out_of_memory.
+// Best of several passes of all threads, in turn over the parts of buffers larger than the caches. `seconds`: how long
+// each of the two takes at least. Throws out_of_memory.
 MemoryRates measured_memory_rates(Threads& threads, double seconds);
 
 }  // namespace fulgur::bench

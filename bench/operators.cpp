@@ -1,6 +1,7 @@
 #include "bench/operators.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "bench/random_model.h"
@@ -25,10 +26,17 @@ ModelConfig cut_down(ModelConfig config) {
   return config;
 }
 
+std::string first_shape(const OperatorCall& call) {
+  const std::vector<MatrixProduct>& products = call.work.products;
+  if (!products.empty() && !products.front().in_cache) return described(products.front());
+  return call.tensors.empty() ? "" : shape_of(call.tensors.front().tensor);
+}
+
 // A recorder that shows each distinct call of the filter's operators once.
 class FirstCalls {
  public:
-  FirstCalls(const std::string& filter, const VisitCall& visit) : filter_(filter), visit_(visit) {
+  FirstCalls(const std::string& filter, const std::function<void(const VisitedCall&)>& visit)
+      : filter_(filter), visit_(visit) {
     recorder_.before = [this](const OperatorCall& call, const Replay& replay) { see(call, replay); };
   }
   template <class Run>
@@ -42,21 +50,24 @@ class FirstCalls {
  private:
   void see(const OperatorCall& call, const Replay& replay) {
     if (std::string(call.name).find(filter_) == std::string::npos) return;
-    std::string key = phase_ + call.name + label_of(call);
+    std::string shape = first_shape(call), key = call.name + shape;
     for (const TouchedTensor& t : call.tensors) key += shape_of(t.tensor);
-    if (seen_.insert(key).second) visit_(phase_, call, replay);
+    if (!seen_.insert(key).second) return;
+    const int earlier = labels_[phase_ + call.name + shape]++;
+    if (earlier > 0) shape += " (" + std::to_string(earlier + 1) + ")";
+    visit_({phase_, shape, call, replay});
   }
 
   const std::string filter_;
-  const VisitCall& visit_;
+  const std::function<void(const VisitedCall&)>& visit_;
   Recorder recorder_;
   std::string phase_;
   std::set<std::string> seen_;
+  std::map<std::string, int> labels_;
 };
 
 void visit_generation(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
-  Threads threads(bench.threads);
-  const RandomModel model(config, bench.type, threads);
+  const RandomModel model(config, bench.type, bench.threads);
   Engine engine(model.config, model.weights,
                 {.sequences = 1,
                  .tokens = bench.tokens + 2,
@@ -72,6 +83,7 @@ void visit_generation(const OperatorBench& bench, const ModelConfig& config, Fir
 void visit_training(const OperatorBench& bench, const ModelConfig& config, FirstCalls& calls) {
   RunConfig run = bench.run;
   run.sequence = run.tokens_per_step = bench.tokens, run.micro_rows = run.lanes = 1, run.window = 0;
+  run.dtype = bench.type;
   TrainingMemory memory(config, run, 0);
   Stream stream({}, bench.threads);
   ModelWeights master = views_of(config, memory.state.master);
@@ -85,13 +97,7 @@ void visit_training(const OperatorBench& bench, const ModelConfig& config, First
 
 }  // namespace
 
-std::string label_of(const OperatorCall& call) {
-  const std::vector<MatrixProduct>& products = call.work.products;
-  if (!products.empty() && !products.front().in_cache) return described(products.front());
-  return call.tensors.empty() ? "" : shape_of(call.tensors.front().tensor);
-}
-
-void visit_operators(const OperatorBench& bench, const VisitCall& visit) {
+void visit_operators(const OperatorBench& bench, const std::function<void(const VisitedCall&)>& visit) {
   const ModelConfig config = cut_down(model_shape(bench.run));
   FirstCalls calls(bench.filter, visit);
   visit_generation(bench, config, calls);
@@ -101,9 +107,9 @@ void visit_operators(const OperatorBench& bench, const VisitCall& visit) {
 std::vector<OperatorTime> time_operators(const OperatorBench& bench, Floors& floors) {
   std::vector<OperatorTime> times;
   Stream stream({}, bench.threads);
-  visit_operators(bench, [&](const std::string& phase, const OperatorCall& call, const Replay& replay) {
-    Replayed replayed(call, replay, 2 * cache_bytes());
-    times.push_back({phase, call.name, label_of(call), replayed.seconds(stream, kOperatorSeconds), call.work, {}});
+  visit_operators(bench, [&](const VisitedCall& v) {
+    Replayed replayed(v.call, v.replay, 2 * cache_bytes());
+    times.push_back({v.phase, v.call.name, v.shape, replayed.seconds(stream, kOperatorSeconds), v.call.work, {}});
   });
   for (OperatorTime& t : times) t.floor = floors.of(t.work);
   return times;

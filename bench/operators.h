@@ -28,11 +28,13 @@ struct OperatorBench {
 std::vector<OperatorTime> time_operators(const OperatorBench& bench, Floors& floors);
 
 // Visits each distinct call of the three steps before it runs: what time_operators times and instructions are counted
-// of. visit(phase, call, replay).
-using VisitCall = std::function<void(const std::string& phase, const OperatorCall&, const Replay&)>;
-void visit_operators(const OperatorBench& bench, const VisitCall& visit);
-
-// What tells calls of one operator apart: its first product, or its first tensor.
-std::string label_of(const OperatorCall& call);
+// of. shape: what tells calls of one operator in one step apart, its first product or its first tensor, and a number
+// where that is not enough.
+struct VisitedCall {
+  const std::string &phase, &shape;
+  const OperatorCall& call;
+  const Replay& replay;
+};
+void visit_operators(const OperatorBench& bench, const std::function<void(const VisitedCall&)>& visit);
 
 }  // namespace fulgur::bench

@@ -2,6 +2,7 @@
 
 #include "base/random.h"
 #include "model/initialise.h"
+#include "train/train_step.h"
 
 namespace fulgur::bench {
 
@@ -12,13 +13,20 @@ ModelConfig model_shape(const RunConfig& run) {
   return parse_config(run.model_json, "[model]");
 }
 
-RandomModel::RandomModel(const ModelConfig& shape, DType type, Threads& threads)
+RandomModel::RandomModel(const ModelConfig& shape, DType type, int threads)
     : config(shape),
       memory(size_t(flat_elements(shape) * byte_size(type)), Purpose::weights),
       decay_memory(size_t(shape.layers * shape.heads * byte_size(wide(type))), Purpose::weights) {
-  weights = views_of(config, memory.tensor(type, {flat_elements(config)}));
-  fill_decays(config, weights, decay_memory.tensor(wide(type), {config.layers, config.heads}));
-  initialise(config, weights, 1, threads);
+  Stream stream({}, threads);
+  TrainingState state;
+  state.weights = views_of(config, memory.tensor(type, {flat_elements(config)}));
+  fill_decays(config, state.weights, decay_memory.tensor(wide(type), {config.layers, config.heads}));
+  const Buffer drawn(type == DType::f32 ? 0 : size_t(flat_elements(config)) * sizeof(float), Purpose::workspace);
+  state.master = type == DType::f32 ? state.weights.flat : drawn.tensor(DType::f32, {flat_elements(config)});
+  ModelWeights master = views_of(config, state.master);
+  initialise(config, master, 1, stream.threads());
+  round_master(stream, state);
+  weights = std::move(state.weights);
 }
 
 std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t count, uint64_t seed) {

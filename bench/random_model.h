@@ -3,7 +3,6 @@
 #include <string>
 #include <vector>
 
-#include "base/threads.h"
 #include "data/packed_rows.h"
 #include "device/buffer.h"
 #include "model/weights.h"
@@ -19,8 +18,8 @@ struct RandomModel {
   Buffer memory, decay_memory;
   ModelWeights weights;
 
-  // type: f32 or bf16. Throws out_of_memory.
-  RandomModel(const ModelConfig& shape, DType type, Threads& threads);
+  // type: f32, or bf16, which is drawn in f32 and rounded. Throws out_of_memory.
+  RandomModel(const ModelConfig& shape, DType type, int threads);
 };
 
 std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t count, uint64_t seed);

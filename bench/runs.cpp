@@ -1,6 +1,7 @@
 #include "bench/runs.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "base/progress.h"
 #include "bench/random_model.h"
@@ -45,8 +46,7 @@ void add_rate(Measured& m, const std::string& name, double tokens) {
 
 Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
   Measured m;
-  Threads threads(setup.threads);
-  const RandomModel model(setup.shape, setup.type, threads);
+  const RandomModel model(setup.shape, setup.type, setup.threads);
   Engine engine(model.config, model.weights, {.sequences = 1, .tokens = tokens + 1, .threads = setup.threads});
   for (int i = 0; i <= kPrefills + 1; ++i) {
     Sequence sequence = engine.begin(random_tokens(model.config, tokens, 1));
@@ -62,8 +62,7 @@ Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
 
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps) {
   Measured m;
-  Threads threads(setup.threads);
-  const RandomModel model(setup.shape, setup.type, threads);
+  const RandomModel model(setup.shape, setup.type, setup.threads);
   Engine engine(model.config, model.weights,
                 {.sequences = batch, .tokens = batch * (context + steps + 3), .threads = setup.threads});
   std::vector<Sequence> sequences;
@@ -86,8 +85,9 @@ Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context,
 Measured run_train(const RunConfig& run, int64_t steps) {
   Measured m;
   const ModelConfig config = model_shape(run);
+  std::fprintf(stderr, "%s\n", plan_training(config, run, 0).describe().c_str());
   TrainingMemory memory(config, run, 0);
-  Stream stream({}, run.threads > 0 ? run.threads : available_cores());
+  Stream stream({}, run.thread_count());
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, run.seed, stream.threads());
   round_master(stream, memory.state);

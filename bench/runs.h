@@ -2,7 +2,6 @@
 // the code that generates and trains. Times are of steps that nobody records; one more step is recorded for the table.
 #pragma once
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "device/recorder.h"
@@ -36,11 +35,8 @@ Measured run_prefill(const InferenceSetup& setup, int64_t tokens);
 // `batch` sequences with `context` tokens behind them, one token each a step. Median of `steps` steps.
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
 
-// Bytes that a run takes, by purpose; printed before it is attempted.
-using MemoryPlan = std::vector<std::pair<std::string, size_t>>;
-MemoryPlan training_memory_plan(const RunConfig& run);
-
-// Optimizer steps over rows that are one document each. Best of `steps` after one.
+// Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of
+// `steps` after one.
 Measured run_train(const RunConfig& run, int64_t steps);
 
 }  // namespace fulgur::bench

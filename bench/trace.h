@@ -22,6 +22,12 @@ class StepTrace {
 
   // For RecordedStep; null where nothing is recorded.
   Recorder* recorder() { return file_ ? &recorder_ : nullptr; }
+  // A step that run() takes on the stream.
+  template <class Run>
+  auto step(Stream& stream, const Run& run) {
+    const RecordedStep recorded(stream, recorder());
+    return run();
+  }
 
   // Writes the file, measures the rates that the floors need and prints the table. Nothing without a path.
   void finish(int threads);

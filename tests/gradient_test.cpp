@@ -6,54 +6,20 @@
 #include <functional>
 
 #include "base/random.h"
-#include "ops/load_balance.h"
 #include "tests/golden.h"
+#include "tests/one_step.h"
 #include "tests/plain_model.h"
 #include "tests/tiny_model.h"
-#include "train/micro_batch.h"
 
 namespace fulgur::tests {
 namespace {
-
-// One micro-batch of one row in memory of its own.
-template <class T>
-struct Step {
-  Buffer scratch_memory{size_t(64) << 20, Purpose::activations}, tape_memory{size_t(64) << 20, Purpose::activations},
-      grads_memory;
-  Arena scratch{scratch_memory.data(), scratch_memory.bytes(), {}}, tape{tape_memory.data(), tape_memory.bytes(), {}};
-  Stream stream{{}, 2};
-  ModelWeights grads;
-  double loss = 0, balance_loss = 0;
-
-  Step(const ModelConfig& c, const ModelWeights& w, const PackedRow& row, double alpha)
-      : grads_memory(size_t(flat_elements(c)) * sizeof(T), Purpose::optimizer) {
-    grads = views_of(c, grads_memory.tensor(dtype_of<T>, {flat_elements(c)}));
-    Exec exec{stream, scratch, tape, c};
-    const std::vector<PackedRow> rows{row};
-    const MicroBatch micro = micro_batch_of(exec, rows);
-    int64_t counted = 0;
-    for (const int32_t t : row.targets) counted += t >= 0;
-    const auto number = [](double& value) {
-      return contiguous(reinterpret_cast<std::byte*>(&value), DType::f64, {}, {1});
-    };
-    const int64_t window = int64_t(row.tokens.size()) / 2;
-    micro_step(exec, w, grads, micro, 1.0 / double(counted),
-               {.loss = number(balance_loss), .window = window, .scale = alpha / 2}, number(loss));
-  }
-};
-
-PackedRow row_of(const std::vector<std::vector<int32_t>>& documents) {
-  PackedRow row;
-  for (const auto& d : documents) append_document(row, d);
-  return row;
-}
 
 TEST(Gradient, golden) {
   const Golden golden("text01_small");
   const Safetensors want = Safetensors::open(Golden::folder("text01_small") / "golden_grads.safetensors");
   std::vector<int32_t> ids = golden.ints("input_ids");
   ids.resize(300);
-  const Step<float> step(golden.config, golden.loaded.weights, row_of({ids}), 0);
+  const OneStep<float> step(golden.config, golden.loaded.weights, row_of({ids}), {.window = 300});
   EXPECT_NEAR(step.loss, 5.299697785284265, 2e-6);
   double worst = 0;
   for (const Parameter& p : step.grads.parameters) {
@@ -84,7 +50,8 @@ void expect_central_differences(bool post_norm) {
   }
   const PackedRow row = row_of(documents);
   const double alpha = 0.05, h = 1e-5;
-  const Step<double> step(c, m.weights, row, alpha);
+  const Balance balance{.window = 50, .scale = alpha / 2};
+  const OneStep<double> step(c, m.weights, row, balance);
   EXPECT_GT(step.balance_loss, 0);
   for (size_t i = 0; i < m.weights.parameters.size(); ++i) {
     const Parameter& p = m.weights.parameters[i];
@@ -102,7 +69,7 @@ void expect_central_differences(bool post_norm) {
       const std::vector<double> kept(value, value + n);
       const auto loss_at = [&](double by) {
         for (size_t e = 0; e < n; ++e) value[e] = kept[e] + by * direction[e];
-        const Step<double> there(c, m.weights, row, alpha);
+        const OneStep<double> there(c, m.weights, row, balance);
         return there.loss + there.balance_loss;
       };
       EXPECT_NEAR((loss_at(h) - loss_at(-h)) / (2 * h), slope, 1e-6 * std::abs(slope) + 3e-9) << p.checkpoint_name;
@@ -119,7 +86,7 @@ TEST(Gradient, loss_is_the_plain_models) {
   const TinyModel m(tiny_config(), DType::f64, 4);
   std::vector<int32_t> ids;
   for (uint64_t i = 0; i < 90; ++i) ids.push_back(int32_t(philox(5, i, 0)[0] % 97));
-  const Step<double> step(m.config, m.weights, row_of({ids}), 0);
+  const OneStep<double> step(m.config, m.weights, row_of({ids}), {.window = 90});
   EXPECT_NEAR(step.loss, PlainModel(m.config, m.weights).loss(ids), 1e-7);  // decays are rounded where rows are f32
 }
 

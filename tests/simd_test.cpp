@@ -351,5 +351,52 @@ TEST(Isa, IsPickedByTheEnvironment) {
     EXPECT_EXIT(pick_and_exit(wrong), testing::ExitedWithCode(2), "allowed here: .*or unset");
 }
 
+// Rows of a block have the bits of one row after the other, each rounded once.
+template <class T>
+void expect_blocks_are_rows() {
+  using W = Wide<T>;
+  constexpr int64_t kRows = 5, kStride = 300, kWide = 310;
+  const auto narrow = [](W x) {
+    if constexpr (std::is_same_v<T, bf16>) return bf16(x);
+    else return x;
+  };
+  for (const int64_t n : {1, 17, 64, 256, 290}) {
+    std::vector<T> x, y(kRows * kStride), want(kRows * kStride);
+    std::vector<W> wide, factors, in(kStride), out(kStride);
+    for (int64_t i = 0; i < kRows * kStride; ++i) x.push_back(narrow(W(std::sin(double(i)) * 3)));
+    for (int64_t i = 0; i < kRows * kWide; ++i) wide.push_back(W(std::cos(double(i))));
+    for (int64_t i = 0; i < 700; ++i) factors.push_back(W(1 / (1 + double(i))));
+    const auto expect = [&](const char* what, const auto& row_of) {
+      std::fill(want.begin(), want.end(), narrow(W(9)));
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t i = 0; i < n; ++i) in[size_t(i)] = W(x[size_t(r * kStride + i)]);
+        row_of(r, out.data(), in.data(), wide.data() + r * kWide);
+        for (int64_t i = 0; i < n; ++i) want[size_t(r * kStride + i)] = narrow(out[size_t(i)]);
+      }
+      EXPECT_EQ(std::memcmp(y.data(), want.data(), y.size() * sizeof(T)), 0) << what << " " << n;
+      std::fill(y.begin(), y.end(), narrow(W(9)));
+    };
+    std::fill(y.begin(), y.end(), narrow(W(9)));
+    rows_silu(y.data(), kStride, x.data(), kStride, kRows, n);
+    expect("silu", [&](int64_t, W* o, const W* i, const W*) { row_silu(o, i, n); });
+    rows_silu_backward(y.data(), kStride, wide.data(), kWide, x.data(), kStride, kRows, n);
+    expect("silu_backward", [&](int64_t, W* o, const W* i, const W* d) { row_silu_backward(o, d, i, n); });
+    rows_scale(y.data(), kStride, x.data(), kStride, factors.data() + 10, -2, kRows, n);
+    expect("scale", [&](int64_t r, W* o, const W* i, const W*) { row_scale(o, i, factors[size_t(10 - 2 * r)], n); });
+    rows_store(y.data(), kStride, wide.data(), kWide, kRows, n);
+    expect("store", [&](int64_t, W* o, const W*, const W* d) { std::copy_n(d, n, o); });
+    rows_triangle(y.data(), kStride, wide.data(), kWide, factors.data() + 300, 3, 4, kRows, n);
+    expect("triangle", [&](int64_t r, W* o, const W*, const W* d) {
+      for (int64_t j = 0; j < n; ++j) o[j] = j <= 3 + 4 * r ? d[j] * factors[size_t(300 + j - 3 - 4 * r)] : W(0);
+    });
+  }
+}
+
+TEST(Blocks, AreRowsOneAfterTheOther) {
+  expect_blocks_are_rows<float>();
+  expect_blocks_are_rows<double>();
+  expect_blocks_are_rows<bf16>();
+}
+
 }  // namespace
 }  // namespace fulgur::cpu

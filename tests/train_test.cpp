@@ -52,6 +52,17 @@ TEST(RunConfig, reads_overrides_and_writes_what_it_resolved) {
     read_run_config(std::string(FULGUR_SOURCE) + "/configs/" + name + ".toml", {});
 }
 
+TEST(RunConfig, reads_how_experts_are_trained) {
+  const std::string tiny = std::string(FULGUR_SOURCE) + "/configs/tiny.toml";
+  const RunConfig run = read_run_config(tiny, {});
+  EXPECT_TRUE(run.capacity == 0 && run.window == 0 && run.aux_form == AuxForm::report && run.aux == 0.01 && run.z == 0);
+  const RunConfig other =
+      read_run_config(tiny, {"moe.capacity=1.25", "moe.window=128", "moe.aux_form=transformers", "moe.z=0.001"});
+  EXPECT_TRUE(other.capacity == 1.25 && other.window == 128 && other.aux_form == AuxForm::transformers);
+  EXPECT_TRUE(other.aux == 0.001 && other.z == 0.001);
+  EXPECT_EQ(read_run_config(tiny, {"moe.aux_form=transformers", "moe.aux=0.5", "moe.capacity=2"}).aux, 0.5);
+}
+
 TEST(RunConfig, refusals_name_the_key) {
   const std::string tiny = std::string(FULGUR_SOURCE) + "/configs/tiny.toml";
   const auto refused = [&](ErrorKind kind, const std::string& setting, const std::vector<std::string>& words) {
@@ -69,7 +80,13 @@ TEST(RunConfig, refusals_name_the_key) {
   refused(ErrorKind::invalid_input, "moe.window=100", {"moe.window", "512"});
   refused(ErrorKind::invalid_input, "data.train=[3]", {"data.train"});
   refused(ErrorKind::invalid_input, "steps", {"steps"});
-  refused(ErrorKind::unsupported, "moe.capacity=1", {"moe.capacity"});
+  refused(ErrorKind::invalid_input, "moe.window=1024", {"moe.window", "divisor of the 512 tokens"});
+  refused(ErrorKind::invalid_input, "moe.capacity=-1", {"moe.capacity", "0 to 100"});
+  refused(ErrorKind::invalid_input, "moe.capacity=101", {"moe.capacity", "0 to 100"});
+  refused(ErrorKind::invalid_input, "moe.capacity=some", {"moe.capacity", "a number"});
+  refused(ErrorKind::invalid_input, "moe.aux_form=gshard", {"moe.aux_form", "report, transformers"});
+  refused(ErrorKind::invalid_input, "moe.z=-1", {"moe.z"});
+  refused(ErrorKind::invalid_input, "moe.drop=true", {"moe.drop"});
   refused(ErrorKind::invalid_input, "train.recompute=1", {"train.recompute", "true or false"});
   refused(ErrorKind::invalid_input, "train.dtype=f16", {"train.dtype", "f32, bf16"});
   const Scratch scratch;
@@ -153,7 +170,7 @@ TEST(TrainStep, losses_fall_and_are_the_batchs_own) {
   PackedRows rows = documents();
   const StepReport first = t.step(rows);
   EXPECT_NEAR(first.loss, std::log(97.0), 0.5);
-  EXPECT_GT(first.balance_loss, 0);
+  EXPECT_GT(first.router.balance_loss, 0);
   EXPECT_GT(first.gradient_norm, 0);
   StepReport last{};
   for (int i = 0; i < 40; ++i) t.memory->state.step = 0, last = t.step(rows);

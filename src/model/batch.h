@@ -26,6 +26,12 @@ struct Batch {
   std::span<const Tensor> experts = {};  // per layer, i32 [rows, experts_per_token]: written, or read where imposed
   std::span<const Tensor> weights = {};  // per layer, wide [rows, experts_per_token]
 
+  // How training counts its routers' choices: in windows of consecutive rows, of which an expert takes at most
+  // `capacity` choices. Inference and evaluation have neither, and drop nothing.
+  int64_t window = 0;    // rows; divides the rows; 0: no windows
+  int64_t capacity = 0;  // 0: all choices (ops/group_rows.h)
+  Tensor choices = {};   // i32 [layers, windows, experts], written by every layer: the dropped ones included
+
   int64_t rows() const { return tokens.dim(0); }
   int64_t sequences() const { return row_begin.dim(0) - 1; }
   int64_t outputs() const { return head_rows ? head_rows.dim(0) : rows(); }

@@ -30,9 +30,8 @@ void fill(const ModelConfig& c, const Parameter& p, uint64_t seed, Threads& thre
       const int64_t row = i / columns, row_end = std::min(end, (row + 1) * columns);
       const double deviation = initial_deviation(c, p, row);
       for (; i < row_end; ++i)
-        values[i] = T(p.kind == ParameterKind::norm
-                          ? Wide<T>(1)
-                          : Wide<T>(initial_normal(seed, hash, uint64_t(i)) * deviation));
+        values[i] = T(p.kind == ParameterKind::norm ? Wide<T>(1)
+                                                    : Wide<T>(initial_normal(seed, hash, uint64_t(i)) * deviation));
     }
   });
 }

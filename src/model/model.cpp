@@ -85,16 +85,17 @@ void forward_again(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
   layer_forward(exec, w, layer, batch, like(exec.scratch, saved.input), saved.input, &saved);
 }
 
-void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, const Batch& batch, const LayerSaved& saved,
-                    const Balance& balance, Tensor gradient) {
-  half_backward(exec, exec.config.moe_residual, gradient,
-                {.dx = {},
-                 .dweight = grads.moe_norm,
-                 .dy = {},
-                 .x = saved.middle,
-                 .weight = w.moe_norm,
-                 .inverse_rms = saved.moe_inverse_rms},
-                [&](Tensor dx, Tensor dy) { moe_backward(exec, w.moe, grads.moe, saved.moe, balance, dx, dy); });
+void layer_backward(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
+                    const LayerSaved& saved, const Balance& balance, Tensor gradient) {
+  half_backward(
+      exec, exec.config.moe_residual, gradient,
+      {.dx = {},
+       .dweight = grads.moe_norm,
+       .dy = {},
+       .x = saved.middle,
+       .weight = w.moe_norm,
+       .inverse_rms = saved.moe_inverse_rms},
+      [&](Tensor dx, Tensor dy) { moe_backward(exec, w.moe, grads.moe, layer, batch, saved.moe, balance, dx, dy); });
   half_backward(exec, attention_residual(exec.config, w), gradient,
                 {.dx = {},
                  .dweight = grads.attention_norm,
@@ -157,7 +158,7 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
     const Arena::Scope layer(exec.tape);
     LayerSaved kept = saved.layers[i];
     if (saved.keep == Keep::inputs) forward_again(exec, w.layers[i], int(i), batch, kept);
-    layer_backward(exec, w.layers[i], grads.layers[i], batch, kept, balance, gradient);
+    layer_backward(exec, w.layers[i], grads.layers[i], int(i), batch, kept, balance, gradient);
   }
   embedding_backward(exec.stream, {.dtable = grads.embedding.values, .dy = gradient, .tokens = batch.tokens});
 }

@@ -27,9 +27,9 @@ struct SoftmaxSaved {
   Tensor x, qkv, attended, log_sum_exp;  // qkv after rotary
 };
 struct MoeSaved {
-  Tensor x, expert_ids, weights, probabilities;
+  Tensor x, expert_ids, weights, probabilities, log_sum_exp, entropy;
   Tensor sorted_rows, place, expert_begin;
-  Tensor gate, up, down;  // of every choice, grouped by expert
+  Tensor gate, up, down;  // of every kept choice, grouped by expert; zero where choices were dropped
 };
 struct LayerSaved {
   Tensor input, attention_inverse_rms, middle, moe_inverse_rms;
@@ -45,12 +45,26 @@ struct Saved {
   Tensor last, final_inverse_rms;
 };
 
-// The auxiliary loss of the routers (ops/load_balance.h).
-struct Balance {
-  Tensor loss;     // f64 [1], accumulated
-  int64_t window;  // rows
-  double scale;    // alpha / windows of the whole step; 0: no auxiliary loss
+// Columns of what a layer's router sums up over the rows of a step; f64, so one read fetches them all.
+struct RouterSums {
+  static constexpr int64_t kParts = 8;  // of a window, for drops by position
+  static constexpr int64_t balance_loss = 0, z_loss = 1, entropy = 2, dropped = 3, load = dropped + kParts;
+  static int64_t columns(int64_t experts) { return load + experts; }
 };
+
+// How training treats the routers (spec/model.md 8.10).
+struct Balance {
+  Tensor sums = {};       // f64 [layers, RouterSums::columns], accumulated; absent: no losses, and nothing is counted
+  int64_t window = 0;     // rows
+  int64_t row_block = 0;  // rows of a packed row: where a step may be cut into micro-batches (ops/expert_linear.h)
+  int64_t capacity = 0;   // choices of a window that an expert takes; 0: all
+  double scale = 0;       // of ops/load_balance.h: alpha / windows of the whole step; 0: no auxiliary loss
+  bool pooled = false;    // the auxiliary loss counts choices over all layers: form `transformers`
+  double z_scale = 0;     // of ops/router_z_loss.h: z / rows of the whole step; 0: no z-loss
+};
+
+// ceil(factor * k * window / experts) rounded up to a multiple of 8; 0 for factor 0.
+int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor);
 
 // One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the
 // residual's beta; dx: overwritten; grads: accumulated.
@@ -63,8 +77,8 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
 void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads, const Batch& batch,
                       const SoftmaxSaved& saved, Tensor dx, Tensor dy);
 void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor y, Tensor x, MoeSaved* saved);
-void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeSaved& saved, const Balance& balance,
-                  Tensor dx, Tensor dy);
+void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch,
+                  const MoeSaved& saved, const Balance& balance, Tensor dx, Tensor dy);
 
 // model/model.cpp: hidden [outputs, width], normalised, in scratch (or on the tape). saved == nullptr: inference.
 Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* saved = nullptr);

@@ -1,5 +1,7 @@
 // Mixture of experts, the second half of every layer: route, group rows by expert, SwiGLU experts, combine
-// (spec/model.md 2.3, 8.10). Dropless.
+// (spec/model.md 2.3, 8.10).
+#include <cmath>
+
 #include "model/model.h"
 #include "ops/blend.h"
 #include "ops/combine_experts.h"
@@ -8,13 +10,15 @@
 #include "ops/linear.h"
 #include "ops/load_balance.h"
 #include "ops/route_experts.h"
+#include "ops/router_statistics.h"
+#include "ops/router_z_loss.h"
 #include "ops/swiglu.h"
 #include "ops/take_rows.h"
 
 namespace fulgur {
 namespace {
 
-// Fills expert_ids, weights and, when training, probabilities; or takes what the batch imposes.
+// Fills expert_ids, weights and, when training, what the router's losses read; or takes what the batch imposes.
 void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep,
            bool training) {
   const int64_t rows = x.dim(0), experts = exec.config.experts, k = exec.config.experts_per_token;
@@ -23,14 +27,51 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tenso
   s.expert_ids = given ? batch.experts[size_t(layer)] : keep.alloc(DType::i32, {rows, k});
   s.weights = given ? batch.weights[size_t(layer)] : keep.alloc(type, {rows, k});
   if (batch.routing == Batch::Routing::imposed) return;
-  if (training) s.probabilities = keep.alloc(type, {rows, experts});
+  if (training)
+    s.probabilities = keep.alloc(type, {rows, experts}), s.log_sum_exp = keep.alloc(type, {rows}),
+    s.entropy = keep.alloc(type, {rows});
   const Tensor logits = exec.scratch.alloc(type, {rows, experts});
   linear(exec.stream, {.y = logits, .x = x, .w = {.values = w.router}});
-  route_experts(exec.stream,
-                {.expert_ids = s.expert_ids, .weights = s.weights, .logits = logits, .probabilities = s.probabilities});
+  route_experts(exec.stream, {.expert_ids = s.expert_ids,
+                              .weights = s.weights,
+                              .logits = logits,
+                              .probabilities = s.probabilities,
+                              .log_sum_exp = s.log_sum_exp,
+                              .entropy = s.entropy});
+}
+
+// Adds the router's losses to d_logits, and both and what was counted to the layer's sums.
+void judge_router(Exec& exec, int layer, const Batch& batch, const MoeSaved& s, const Balance& balance,
+                  Tensor d_logits) {
+  using Sums = RouterSums;
+  const Tensor sums = balance.sums.at(layer);
+  const auto sum = [&](int64_t column, int64_t count = 1) { return sums.rows(column, column + count); };
+  if (balance.scale != 0)
+    load_balance(exec.stream, {.loss = sum(Sums::balance_loss),
+                               .dlogits = d_logits,
+                               .choices = balance.pooled ? batch.choices : batch.choices.rows(layer, layer + 1),
+                               .probabilities = s.probabilities,
+                               .scale = balance.scale});
+  if (balance.z_scale != 0)
+    router_z_loss(exec.stream, {.loss = sum(Sums::z_loss),
+                                .dlogits = d_logits,
+                                .log_sum_exp = s.log_sum_exp,
+                                .probabilities = s.probabilities,
+                                .scale = balance.z_scale});
+  router_statistics(exec.stream, {.load = sum(Sums::load, exec.config.experts),
+                                  .dropped = sum(Sums::dropped, Sums::kParts),
+                                  .entropy_sum = sum(Sums::entropy),
+                                  .choices = batch.choices.at(layer),
+                                  .place = s.place,
+                                  .entropy = s.entropy});
 }
 
 }  // namespace
+
+int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor) {
+  const double share = factor * double(config.experts_per_token * window) / double(config.experts);
+  return (int64_t(std::ceil(share)) + 7) / 8 * 8;
+}
 
 void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor y, Tensor x, MoeSaved* saved) {
   const ModelConfig& c = exec.config;
@@ -40,6 +81,8 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
              .expert_ids = {},
              .weights = {},
              .probabilities = {},
+             .log_sum_exp = {},
+             .entropy = {},
              .sorted_rows = keep.alloc(DType::i32, {choices}),
              .place = keep.alloc(DType::i32, {rows, c.experts_per_token}),
              .expert_begin = keep.alloc(DType::i32, {c.experts + 1}),
@@ -50,9 +93,13 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
   const Tensor middle = exec.scratch.alloc(x.dtype, {choices, c.expert_width});
 
   route(exec, w, layer, batch, x, s, keep, saved != nullptr);
-  group_rows(
-      exec.stream,
-      {.sorted_rows = s.sorted_rows, .place = s.place, .expert_begin = s.expert_begin, .expert_ids = s.expert_ids});
+  group_rows(exec.stream, {.sorted_rows = s.sorted_rows,
+                           .place = s.place,
+                           .expert_begin = s.expert_begin,
+                           .expert_ids = s.expert_ids,
+                           .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
+                           .window = batch.window,
+                           .capacity = batch.capacity});
   take_rows(exec.stream, {.y = grouped, .x = x, .rows = s.sorted_rows});
   expert_linear(exec.stream, {.y = s.gate, .x = grouped, .w = w.gate, .expert_begin = s.expert_begin});
   expert_linear(exec.stream, {.y = s.up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
@@ -63,11 +110,12 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
   if (saved) *saved = s;
 }
 
-void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeSaved& s, const Balance& balance,
-                  Tensor dx, Tensor dy) {
+void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch, const MoeSaved& s,
+                  const Balance& balance, Tensor dx, Tensor dy) {
   const ModelConfig& c = exec.config;
   const int64_t rows = dy.dim(0), choices = rows * c.experts_per_token;
   const DType type = dy.dtype;
+  const Tensor choice_rows = balance.row_block ? s.sorted_rows : Tensor{};
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
   const Tensor d_down = exec.scratch.alloc(type, {choices, c.width}),
@@ -88,7 +136,9 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeS
                                        .dy = d_down,
                                        .x = middle,
                                        .w = w.down,
-                                       .expert_begin = s.expert_begin});
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
   take_rows(exec.stream, {.y = grouped, .x = s.x, .rows = s.sorted_rows});
   expert_linear_backward(exec.stream, {.dx = d_grouped,
@@ -96,22 +146,23 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, const MoeS
                                        .dy = d_gate,
                                        .x = grouped,
                                        .w = w.gate,
-                                       .expert_begin = s.expert_begin});
-  expert_linear_backward(
-      exec.stream,
-      {.dx = d_from_up, .dw = grads.up.values, .dy = d_up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
+  expert_linear_backward(exec.stream, {.dx = d_from_up,
+                                       .dw = grads.up.values,
+                                       .dy = d_up,
+                                       .x = grouped,
+                                       .w = w.up,
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
   blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
   route_experts_backward(
       exec.stream, {.dlogits = d_logits, .dweights = d_weights, .expert_ids = s.expert_ids, .weights = s.weights});
-  if (balance.scale != 0)
-    load_balance(exec.stream, {.loss = balance.loss,
-                               .dlogits = d_logits,
-                               .expert_ids = s.expert_ids,
-                               .probabilities = s.probabilities,
-                               .window = balance.window,
-                               .scale = balance.scale});
+  if (balance.sums) judge_router(exec, layer, batch, s, balance, d_logits);
   linear_backward(
       exec.stream,
       {.dx = dx, .dw = grads.router, .dy = d_logits, .x = s.x, .w = {.values = w.router}, .dx_store = Store::add});

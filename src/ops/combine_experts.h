@@ -1,4 +1,5 @@
-// y[row] = sum over slots, in slot order, of weights[row, slot] * x[place[row, slot]].
+// y[row] = sum over slots, in slot order, of weights[row, slot] * x[place[row, slot]]. A choice without a place (-1)
+// was dropped: it adds nothing, and the other weights stay as they are.
 #pragma once
 #include "ops/operator.h"
 
@@ -8,7 +9,7 @@ struct CombineExperts {
   Tensor y;        // [rows, width]
   Tensor x;        // [rows * k, width]: the experts' outputs, grouped by expert
   Tensor weights;  // wide [rows, k]
-  Tensor place;    // i32 [rows, k]
+  Tensor place;    // i32 [rows, k], -1: dropped
 
   auto operands() const { return std::tuple{out(y), in(x), in(weights), in(place)}; }
   void check() const {
@@ -19,12 +20,12 @@ struct CombineExperts {
 };
 
 struct CombineExpertsBackward {
-  Tensor dx;        // [rows * k, width], overwritten
-  Tensor dweights;  // wide [rows, k], overwritten
+  Tensor dx;        // [rows * k, width], overwritten where a choice has its place; no other row is touched
+  Tensor dweights;  // wide [rows, k], overwritten: zero for a dropped choice
   Tensor dy;        // [rows, width]
   Tensor x;         // [rows * k, width]
   Tensor weights;   // wide [rows, k]
-  Tensor place;     // i32 [rows, k]
+  Tensor place;     // i32 [rows, k], -1: dropped
 
   auto operands() const { return std::tuple{out(dx), out(dweights), in(dy), in(x), in(weights), in(place)}; }
   void check() const {

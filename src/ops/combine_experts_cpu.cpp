@@ -1,6 +1,8 @@
 // y = w0 * x0, then + w1 * x1 and so on, each product rounded first; backward is one scaled row and one dot per choice.
 #include "ops/combine_experts.h"
 
+#include <utility>
+
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 
@@ -16,9 +18,13 @@ void forward(Threads& threads, const CombineExperts& op) {
   for_rows(threads, y.count, y.width * place.width, [&](int64_t row) {
     for_pieces<T>(0, y.width, [&](int64_t at, int64_t n) {
       Rounded<T> sum(y[row] + at, n);
-      row_scale<W>(sum, Widened<T>(x[place[row][0]] + at, n), weights[row][0], n);
-      for (int64_t slot = 1; slot < place.width; ++slot)
-        row_add_scaled<W>(sum, Widened<T>(x[place[row][slot]] + at, n), weights[row][slot], n);
+      bool first = true;
+      for (int64_t slot = 0; slot < place.width; ++slot) {
+        if (place[row][slot] < 0) continue;
+        const auto store = std::exchange(first, false) ? row_scale<W> : row_add_scaled<W>;
+        store(sum, Widened<T>(x[place[row][slot]] + at, n), weights[row][slot], n);
+      }
+      if (first) std::fill_n(static_cast<W*>(sum), n, W(0));
     });
   });
 }
@@ -32,6 +38,8 @@ void backward(Threads& threads, const CombineExpertsBackward& op) {
   for_rows(threads, dy.count, dy.width * place.width, [&](int64_t row) {
     for (int64_t slot = 0; slot < place.width; ++slot) {
       const int64_t from = place[row][slot];
+      dweights[row][slot] = 0;
+      if (from < 0) continue;
       W dot = 0;
       for_pieces<T>(0, dy.width, [&](int64_t at, int64_t n) {
         const Widened<T> flow(dy[row] + at, n);
@@ -47,7 +55,7 @@ void expect_places(const Tensor& place, int64_t choices) {
   const Rows<int32_t> rows = rows_of<int32_t>(place);
   expect(rows.width > 0, "a row has at least one choice");
   for (int64_t row = 0; row < rows.count; ++row)
-    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows");
+    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows, or -1", -1);
 }
 
 }  // namespace

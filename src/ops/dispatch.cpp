@@ -15,6 +15,8 @@
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/route_experts.h"
+#include "ops/router_statistics.h"
+#include "ops/router_z_loss.h"
 #include "ops/sample.h"
 #include "ops/softmax_attention.h"
 #include "ops/store_kv.h"
@@ -47,6 +49,8 @@ FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)
 FULGUR_DEFINE_OPERATOR(route_experts, RouteExperts)
 FULGUR_DEFINE_OPERATOR(route_experts_backward, RouteExpertsBackward)
+FULGUR_DEFINE_OPERATOR(router_statistics, RouterStatistics)
+FULGUR_DEFINE_OPERATOR(router_z_loss, RouterZLoss)
 FULGUR_DEFINE_OPERATOR(sample, Sample)
 FULGUR_DEFINE_OPERATOR(softmax_attention, SoftmaxAttention)
 FULGUR_DEFINE_OPERATOR(softmax_attention_backward, SoftmaxAttentionBackward)

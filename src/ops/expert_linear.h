@@ -1,4 +1,6 @@
 // y = x * w_e^T for rows grouped by expert e: a product per expert over its own rows. Row offsets stay on the device.
+// Rows from expert_begin[experts] on belong to no expert (dropped choices leave them over): of inputs they are not
+// read, of outputs they become zero.
 #pragma once
 #include "ops/operator.h"
 #include "ops/products.h"

@@ -152,6 +152,30 @@ TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
   EXPECT_TRUE(cases::same_bits(alone.y, all.y));
 }
 
+// With NaN in the rows that belong to no expert, as dropped choices leave them.
+TEST(ExpertLinear, RowsOfNoExpertAreNotReadAndBecomeZero) {
+  Stream stream({}, 2);
+  Bench bench(kBytes);
+  for (const auto& begin : {std::vector<int64_t>{0, 3, 68, 68, 85}, {0, 0, 0, 0, 0}}) {
+    const int64_t kept = begin.back();
+    ExpertLinear op = random_forward(bench, DType::f32, {{0, 3, 68, 68, 90}, 17, 9});
+    op.expert_begin = bench.indices(DType::i32, begin);
+    const ExpertLinearBackward back = random_backward(bench, op);
+    for (const Tensor& t : {op.x, back.dy})
+      std::memset(t.data + kept * t.stride[0] * 4, 0xff, size_t(t.rows(kept, 90).count() * 4));
+    const Tensor dw = bench.converted(back.dw, DType::f32);
+    expert_linear(stream, op);
+    expert_linear_backward(stream, back);
+    const auto zero = [&](const Tensor& t) {
+      const Tensor surplus = t.rows(kept, 90);
+      return cases::same_bits(surplus, bench.zeros(t.dtype, {surplus.dim(0), surplus.dim(1)}));
+    };
+    EXPECT_TRUE(zero(op.y) && zero(back.dx)) << kept;
+    EXPECT_EQ(cases::same_bits(back.dw, dw), kept == 0);
+    EXPECT_TRUE(std::isfinite(cases::inner(back.dw, back.dw))) << kept;
+  }
+}
+
 // Rows 0 ... 127 of 2 choices each in one call, and in calls of a multiple of row_block rows: the gradients of the
 // experts' weights have the same bits.
 TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {

@@ -1,5 +1,6 @@
 #include "ops/expert_linear.h"
 
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -18,6 +19,13 @@ void for_each_expert(const Tensor& expert_begin, int64_t rows, Visit&& visit) {
     expect(0 <= first && first <= last && last <= rows, "experts' rows ascend within the choices");
     visit(expert, first, last);
   }
+}
+
+// Rows of no expert become zero.
+void clear_surplus(const Tensor& y, const Tensor& expert_begin) {
+  const int64_t width = y.dim(1) * byte_size(y.dtype), stride = y.stride[0] * byte_size(y.dtype);
+  for (int64_t row = expert_begin.elements<int32_t>()[expert_begin.dim(0) - 1]; row < y.dim(0); ++row)
+    std::memset(y.data + row * stride, 0, size_t(width));
 }
 
 // Where the choices [first, last) pass a multiple of row_block, counted from first, and their number at the end.
@@ -41,6 +49,7 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
+  clear_surplus(op.y, op.expert_begin);
 }
 
 void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
@@ -61,6 +70,7 @@ void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
+  clear_surplus(op.dx, op.expert_begin);
 }
 
 }  // namespace fulgur::cpu

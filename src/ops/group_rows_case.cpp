@@ -19,29 +19,66 @@ Tensor choices(Bench& bench, int64_t rows, int64_t experts, int64_t k) {
   return bench.indices(DType::i32, ids).split({rows, k});
 }
 
-TEST(GroupRows, EqualsTheOracle) {
-  for (const int64_t rows : {1, 7, 65, 8192})
-    for (const int64_t experts : {1, 4, 33})
-      for (const int64_t k : {1, 2, 4}) {
-        if (k > experts) continue;
-        SCOPED_TRACE(::testing::Message() << rows << " rows, " << experts << " experts, " << k);
-        Bench bench(size_t(1) << 21);
-        Stream stream({}, 3);
-        const Tensor ids = choices(bench, rows, experts, k), place = bench.empty(DType::i32, {rows, k});
-        const Tensor sorted = bench.empty(DType::i32, {rows * k}), begin = bench.empty(DType::i32, {experts + 1});
-        group_rows(stream, {.sorted_rows = sorted, .place = place, .expert_begin = begin, .expert_ids = ids});
-        int64_t at = 0, wrong = 0;
-        for (int64_t e = 0; e < experts; ++e) {
-          wrong += get(begin, e) != double(at);
-          for (int64_t i = 0; i < rows * k; ++i) {
-            if (get(ids, i) != double(e)) continue;
-            wrong += get(sorted, at) != double(i / k);
-            wrong += get(place, i) != double(at++);
-          }
-        }
-        EXPECT_EQ(get(begin, experts), double(rows * k));
-        EXPECT_EQ(wrong, 0);
+// Walks the choices once per expert and counts what it does not find as the oracle says.
+int64_t wrong_entries(const GroupRows& op) {
+  const int64_t k = op.place.dim(1), experts = op.expert_begin.dim(0) - 1, per_window = op.rows_per_window() * k;
+  int64_t at = 0, wrong = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    wrong += get(op.expert_begin, e) != double(at);
+    int64_t chosen = 0;
+    for (int64_t i = 0; i < op.place.count(); ++i) {
+      if (i % per_window == 0) chosen = 0;
+      if (get(op.expert_ids, i) == double(e)) {
+        const bool kept = ++chosen <= op.capacity || op.capacity == 0;
+        wrong += get(op.place, i) != (kept ? double(at) : -1.0);
+        if (kept) wrong += get(op.sorted_rows, at++) != double(i / k);
       }
+      if ((i + 1) % per_window == 0) wrong += get(op.choices, i / per_window * experts + e) != double(chosen);
+    }
+  }
+  wrong += get(op.expert_begin, experts) != double(at);
+  while (at < op.sorted_rows.count()) wrong += get(op.sorted_rows, at++) != -1;
+  return wrong;
+}
+
+TEST(GroupRows, EqualsTheOracle) {
+  for (const int64_t rows : {1, 7, 66, 8192})
+    for (const int64_t experts : {1, 4, 33})
+      for (const int64_t k : {1, 2, 4})
+        for (const auto& [windows, capacity] : {std::pair{0, 0}, {1, 1}, {2, 0}, {2, 3}, {2, 100}}) {
+          if (k > experts || (windows > 0 && rows % windows != 0)) continue;
+          SCOPED_TRACE(::testing::Message() << rows << " rows, " << experts << " experts, " << k << ", " << windows
+                                            << " windows of " << capacity);
+          Bench bench(size_t(1) << 21);
+          Stream stream({}, 3);
+          const GroupRows op{.sorted_rows = bench.empty(DType::i32, {rows * k}),
+                             .place = bench.empty(DType::i32, {rows, k}),
+                             .expert_begin = bench.empty(DType::i32, {experts + 1}),
+                             .expert_ids = choices(bench, rows, experts, k),
+                             .choices = bench.empty(DType::i32, {std::max(windows, 1), experts}),
+                             .window = windows > 0 ? rows / windows : 0,
+                             .capacity = capacity};
+          group_rows(stream, op);
+          EXPECT_EQ(wrong_entries(op), 0);
+        }
+}
+
+// Without a count of choices, and with the dropped choices known by hand: expert 1 takes two of a window's three.
+TEST(GroupRows, EarlierRowsComeFirst) {
+  Bench bench(1 << 16);
+  Stream stream;
+  const Tensor ids = bench.indices(DType::i32, {1, 0, 0, 1, 2, 1, 1, 2}).split({4, 2});
+  const GroupRows op{.sorted_rows = bench.empty(DType::i32, {8}),
+                     .place = bench.empty(DType::i32, {4, 2}),
+                     .expert_begin = bench.empty(DType::i32, {4}),
+                     .expert_ids = ids,
+                     .window = 4,
+                     .capacity = 2};
+  group_rows(stream, op);
+  const double place[] = {2, 0, 1, 3, 4, -1, -1, 5}, rows[] = {0, 1, 0, 1, 2, 3, -1, -1}, begin[] = {0, 2, 4, 6};
+  for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(get(op.place, i), place[i]) << i;
+  for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(get(op.sorted_rows, i), rows[i]) << i;
+  for (int64_t e = 0; e < 4; ++e) EXPECT_EQ(get(op.expert_begin, e), begin[e]) << e;
 }
 
 TEST(GroupRows, RefusesOtherShapesAndTypes) {
@@ -58,6 +95,10 @@ TEST(GroupRows, RefusesOtherShapesAndTypes) {
   EXPECT_BROKEN(group_rows(stream, op), "one row per choice");
   op.sorted_rows = bench.empty(DType::i32, {14}), op.expert_begin = bench.empty(DType::i32, {4});
   EXPECT_BROKEN(group_rows(stream, op), "every choice is one of the experts");
+  op.expert_begin = bench.empty(DType::i32, {5}), op.window = 2;
+  EXPECT_BROKEN(group_rows(stream, op), "windows fill the rows");
+  op.window = 7, op.choices = bench.empty(DType::i32, {2, 4});
+  EXPECT_BROKEN(group_rows(stream, op), "one count per window and expert");
 }
 
 }  // namespace

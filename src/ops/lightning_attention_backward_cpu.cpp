@@ -29,7 +29,7 @@ class Head {
         held_(held),
         blocks_((held + end - begin + kGrid - 1) / kGrid),
         remembers_(op.slots),
-        scratch_(kGrid * (2 * width_ + kGrid) + width_ * width_, kGrid * (5 * width_ + kGrid) + width_ * width_) {
+        scratch_(kGrid * (2 * width_ + kGrid) + width_ * width_, kGrid * (4 * width_ + kGrid) + width_ * width_) {
     if (remembers_) {
       const int32_t slot = op.slots.view<int32_t, 1>()(sequence);
       const auto matrix = [](const auto& view, int64_t axis, auto& first) {
@@ -43,8 +43,8 @@ class Head {
       d_tail_k_ = matrix(d_tail, 3, d_tail(slot, head, 0, 0, 0));
       d_tail_v_ = matrix(d_tail, 3, d_tail(slot, head, 1, 0, 0));
     }
-    k_ = own(kGrid), v_ = own(kGrid), d_sums_ = own(kGrid), aged_ = own(kGrid);
-    scores_ = scratch_.take_wide(kGrid, kGrid), entering_scores_ = scratch_.take(kGrid, kGrid);
+    k_ = own(kGrid), v_ = own(kGrid), aged_ = own(kGrid);
+    scores_ = scratch_.take_wide(kGrid, kGrid), weights_ = scratch_.take(kGrid, kGrid);
     entering_state_ = own(width_);
   }
 
@@ -56,17 +56,16 @@ class Head {
     for (int64_t block = 0; block < blocks_; ++block) {
       const Piece piece = piece_of(block);
       load_keys(piece);
-      for (int64_t r = 0; r < piece.rows(); ++r) load_d_sum(r, piece.row + r);
+      const Matrix<const T> d_sums{&d_o_(piece.row, head_, 0), d_o_.stride[0], 1};
       if (known) {
-        multiply(dq, d_sums_, enter(state).transposed(), piece.rows(), width_, width_, Store::overwrite);
-        for (int64_t r = 0; r < piece.rows(); ++r)
-          row_scale(row_of(dq, r), row_of(dq, r), decay_(piece.held + r + 1), width_);
+        multiply(dq, d_sums, enter(state).transposed(), piece.rows(), width_, width_, Store::overwrite);
+        rows_scale(dq.data, dq.row_stride, dq.data, dq.row_stride, decay_.powers() + piece.held + 1, 1, piece.rows(),
+                   width_);
       }
-      multiply(scores_, d_sums_, v_.transposed(), piece.rows(), piece.present, width_, Store::overwrite);
-      for (int64_t r = 0; r < piece.rows(); ++r) decay_.apply(row_of(scores_, r), piece.held + r, piece.present);
-      multiply(dq, enter(scores_, piece), k_, piece.rows(), width_, piece.present,
-               known ? Store::add : Store::overwrite);
-      for (int64_t r = 0; r < piece.rows(); ++r) store(piece.row + r, 0, row_of(dq, r));
+      multiply(scores_, d_sums, v_.transposed(), piece.rows(), piece.present, width_, Store::overwrite);
+      decay_.apply(weights_, scores_, piece.held, 1, piece.rows(), piece.present);
+      multiply(dq, weights_, k_, piece.rows(), width_, piece.present, known ? Store::add : Store::overwrite);
+      store(piece, 0, dq, 0);
       if (block + 1 == blocks_) break;
       close_block(decay_, state, known, k_, v_, aged_, width_);
       known = true;
@@ -78,7 +77,7 @@ class Head {
   // dS = lambda_64 dS + sum over i of lambda_(i+1) q_i^T do_i. An open block is in no state yet: its dk and dv begin
   // with the tail's gradient, and dS passes by.
   void sweep_backward() {
-    const Matrix<T> q = own(kGrid);
+    const Matrix<T> forward_q = own(kGrid);
     const Matrix<Wide<T>> dk = own_wide(kGrid), dv = own_wide(kGrid);
     const Matrix<Wide<T>> d_state = remembers_ ? d_state_ : own_wide(width_);
     bool known = remembers_;
@@ -86,7 +85,10 @@ class Head {
       const Piece piece = piece_of(block);
       const bool full = piece.present == kGrid;
       load_keys(piece);
-      load_queries(piece, q);
+      // Queries and what flows into their sums, the block's last row first.
+      load(forward_q.data, piece, 0);
+      const Matrix<T> q{row_of(forward_q, piece.rows() - 1), -forward_q.row_stride, 1};
+      const Matrix<const T> d_sums{&d_o_(piece.row + piece.rows() - 1, head_, 0), -d_o_.stride[0], 1};
       if (full && known) {
         leave_block(d_state, dk, dv);
       } else if (!full && remembers_) {
@@ -94,11 +96,11 @@ class Head {
       }
       const Store store_sums = (full ? known : remembers_) ? Store::add : Store::overwrite;
       weigh(piece, q, k_);
-      multiply(dv, enter(scores_, piece).transposed(), d_sums_, piece.present, width_, piece.rows(), store_sums);
-      weigh(piece, d_sums_, v_);
-      multiply(dk, enter(scores_, piece).transposed(), q, piece.present, width_, piece.rows(), store_sums);
+      multiply(dv, weights_.transposed(), d_sums, piece.present, width_, piece.rows(), store_sums);
+      weigh(piece, d_sums, v_);
+      multiply(dk, weights_.transposed(), q, piece.present, width_, piece.rows(), store_sums);
       if (remembers_ || block > 0) {
-        enter_block(piece, d_state, full, known, q);
+        enter_block(piece, d_state, full, known, q, d_sums);
         known = true;
       }
       store_keys(piece, dk, dv);
@@ -110,9 +112,6 @@ class Head {
   Matrix<Wide<T>> own_wide(int64_t rows) { return scratch_.take_wide(rows, width_); }
 
   Matrix<T> enter(const Matrix<Wide<T>>& state) const { return entering(state, entering_state_, width_, width_); }
-  Matrix<T> enter(const Matrix<Wide<T>>& scores, const Piece& piece) const {
-    return entering(scores, entering_scores_, piece.rows(), piece.present);
-  }
 
   template <class U>
   void copy_rows(const Matrix<U>& to, const Matrix<U>& from, int64_t rows) const {
@@ -126,28 +125,19 @@ class Head {
 
   void load_keys(const Piece& piece) {
     copy_rows(k_, tail_k_, piece.held), copy_rows(v_, tail_v_, piece.held);
-    for (int64_t j = piece.held; j < piece.present; ++j) {
-      const int64_t row = piece.row + j - piece.held;
-      silu(row_of(k_, j), &qkv_(row, head_, 1, 0), width_);
-      silu(row_of(v_, j), &qkv_(row, head_, 2, 0), width_);
-    }
+    load(row_of(k_, piece.held), piece, 1), load(row_of(v_, piece.held), piece, 2);
   }
 
-  void load_d_sum(int64_t r, int64_t row) { std::copy_n(&d_o_(row, head_, 0), width_, row_of(d_sums_, r)); }
-
-  // Queries and what flows into their sums, the block's last row first.
-  void load_queries(const Piece& piece, const Matrix<T>& q) {
-    for (int64_t r = 0; r < piece.rows(); ++r) {
-      const int64_t row = piece.row + piece.rows() - 1 - r;
-      silu(row_of(q, r), &qkv_(row, head_, 0, 0), width_);
-      load_d_sum(r, row);
-    }
+  // The piece's rows of q, k or v (part 0, 1, 2) after SiLU.
+  void load(T* to, const Piece& piece, int64_t part) const {
+    rows_silu(to, width_, &qkv_(piece.row, head_, part, 0), qkv_.stride[0], piece.rows(), width_);
   }
 
   // Decayed products of rows (last first) with the block's keys or values.
-  void weigh(const Piece& piece, const Matrix<T>& rows, const Matrix<T>& keys) {
+  template <class Row>
+  void weigh(const Piece& piece, const Matrix<Row>& rows, const Matrix<T>& keys) {
     multiply(scores_, rows, keys.transposed(), piece.rows(), piece.present, width_, Store::overwrite);
-    for (int64_t r = 0; r < piece.rows(); ++r) decay_.apply(row_of(scores_, r), piece.present - 1 - r, piece.present);
+    decay_.apply(weights_, scores_, piece.present - 1, -1, piece.rows(), piece.present);
   }
 
   // What the state after the block passes to the block's keys and values.
@@ -159,27 +149,23 @@ class Head {
   }
 
   // From the gradient of the state after the block to that of the state before it.
-  void enter_block(const Piece& piece, const Matrix<Wide<T>>& d_state, bool full, bool known,
-                   const Matrix<T>& q) const {
-    for (int64_t d = 0; full && known && d < width_; ++d)
-      row_scale(row_of(d_state, d), row_of(d_state, d), decay_(kGrid), width_);
-    for (int64_t r = 0; r < piece.rows(); ++r) scale(row_of(aged_, r), row_of(q, r), decay_(piece.present - r), width_);
-    multiply(d_state, aged_.transposed(), d_sums_, width_, width_, piece.rows(), known ? Store::add : Store::overwrite);
+  void enter_block(const Piece& piece, const Matrix<Wide<T>>& d_state, bool full, bool known, const Matrix<T>& q,
+                   const Matrix<const T>& d_sums) const {
+    if (full && known) scale_all(d_state, decay_(kGrid), width_);
+    rows_scale(aged_.data, aged_.row_stride, q.data, q.row_stride, decay_.powers() + piece.present, -1, piece.rows(),
+               width_);
+    multiply(d_state, aged_.transposed(), d_sums, width_, width_, piece.rows(), known ? Store::add : Store::overwrite);
   }
 
-  void store(int64_t row, int64_t part, const Wide<T>* gradient) const {
-    map_row(&dqkv_(row, head_, part, 0), &qkv_(row, head_, part, 0), width_,
-            [&](Wide<T>* to, const Wide<T>* x, int64_t begin, int64_t count) {
-              row_silu_backward(to, gradient + begin, x, count);
-            });
+  // The piece's gradients, which begin at row `first` of their matrix, through SiLU.
+  void store(const Piece& piece, int64_t part, const Matrix<Wide<T>>& gradients, int64_t first) const {
+    rows_silu_backward(&dqkv_(piece.row, head_, part, 0), dqkv_.stride[0], row_of(gradients, first),
+                       gradients.row_stride, &qkv_(piece.row, head_, part, 0), qkv_.stride[0], piece.rows(), width_);
   }
 
   void store_keys(const Piece& piece, const Matrix<Wide<T>>& dk, const Matrix<Wide<T>>& dv) const {
     copy_rows(d_tail_k_, dk, piece.held), copy_rows(d_tail_v_, dv, piece.held);
-    for (int64_t j = piece.held; j < piece.present; ++j) {
-      store(piece.row + j - piece.held, 1, row_of(dk, j));
-      store(piece.row + j - piece.held, 2, row_of(dv, j));
-    }
+    store(piece, 1, dk, piece.held), store(piece, 2, dv, piece.held);
   }
 
   const View<T, 4> dqkv_, qkv_;
@@ -189,7 +175,8 @@ class Head {
   const bool remembers_;
   Scratch<T> scratch_;
   Matrix<Wide<T>> start_{}, d_state_{}, d_tail_k_{}, d_tail_v_{}, scores_;
-  Matrix<T> tail_k_{}, tail_v_{}, k_, v_, d_sums_, aged_, entering_scores_, entering_state_;
+  Matrix<T> tail_k_{}, tail_v_{}, k_, v_, aged_, entering_state_;
+  Matrix<T> weights_;  // decayed scores as they enter a product
 };
 
 }  // namespace

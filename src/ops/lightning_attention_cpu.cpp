@@ -55,29 +55,29 @@ class HeadWalk {
  private:
   // In the block's rows [held, present): k and v appended to what the block holds, q from the top of its own matrix.
   void load(int64_t row, int64_t held, int64_t present) {
-    for (int64_t i = held; i < present; ++i, ++row) {
-      silu(row_of(q_, i - held), &qkv_(row, head_, 0, 0), width_);
-      silu(row_of(k_, i), &qkv_(row, head_, 1, 0), width_);
-      silu(row_of(v_, i), &qkv_(row, head_, 2, 0), width_);
-    }
+    load(q_.data, q_.row_stride, row, 0, present - held);
+    load(row_of(k_, held), k_.row_stride, row, 1, present - held);
+    load(row_of(v_, held), v_.row_stride, row, 2, present - held);
+  }
+  void load(T* to, int64_t stride, int64_t row, int64_t part, int64_t rows) {
+    rows_silu(to, stride, &qkv_(row, head_, part, 0), qkv_.stride[0], rows, width_);
   }
 
   void attend(int64_t row, int64_t held, int64_t present) {
     const int64_t rows = present - held;
     if (state_known_) {
       multiply(sum_, q_, entering(state_, entering_state_, width_, width_), rows, width_, width_, Store::overwrite);
-      for (int64_t r = 0; r < rows; ++r) row_scale(row_of(sum_, r), row_of(sum_, r), decay_(held + r + 1), width_);
+      rows_scale(sum_.data, sum_.row_stride, sum_.data, sum_.row_stride, decay_.powers() + held + 1, 1, rows, width_);
     }
     multiply(scores_, q_, k_.transposed(), rows, present, width_, Store::overwrite);
-    for (int64_t r = 0; r < rows; ++r) decay_.apply(row_of(scores_, r), held + r, present);
-    multiply(sum_, entering(scores_, entering_scores_, rows, present), v_, rows, width_, present,
-             state_known_ ? Store::add : Store::overwrite);
-    for (int64_t r = 0; r < rows; ++r) {
-      // Of the sums, before o is rounded: an f32 statistic, and the norm's error is the same either way but for one
-      // part in all its columns.
-      if (squares_) squares_[row + r] = row_dot(row_of(sum_, r), row_of(sum_, r), width_);
-      store_unsigned_zero(&o_(row + r, head_, 0), row_of(sum_, r), width_);
-    }
+    decay_.apply(entering_scores_, scores_, held, 1, rows, present);
+    multiply(sum_, entering_scores_, v_, rows, width_, present, state_known_ ? Store::add : Store::overwrite);
+    // Of the sums, before o is rounded: an f32 statistic, and the norm's error is the same either way but for one part
+    // in all its columns.
+    for (int64_t r = 0; squares_ && r < rows; ++r)
+      squares_[row + r] = row_dot(row_of(sum_, r), row_of(sum_, r), width_);
+    // A product that runs on over columns of zeros may or may not have turned -0 into +0; here a zero loses its sign.
+    rows_store(&o_(row, head_, 0), o_.stride[0], sum_.data, sum_.row_stride, rows, width_);
   }
 
   const View<T, 3> o_;

@@ -14,16 +14,19 @@ constexpr int64_t kChoices = 2;
 struct Pass {
   Bench bench{size_t(1) << 20};
   int64_t rows, experts, window;
-  Tensor logits, probabilities, ids, loss, dlogits;
+  Tensor logits, probabilities, ids, choices, loss, dlogits;
 
-  Pass(DType type, int64_t rows, int64_t experts, int64_t window) : rows(rows), experts(experts), window(window) {
-    logits = bench.random(DType::f64, {rows, experts}, 1, 2), probabilities = bench.empty(type, {rows, experts});
-    std::vector<int64_t> choices;
+  Pass(DType type, int64_t rows, int64_t experts, int64_t window, uint64_t seed = 1)
+      : rows(rows), experts(experts), window(window) {
+    logits = bench.random(DType::f64, {rows, experts}, seed, 2), probabilities = bench.empty(type, {rows, experts});
+    std::vector<int64_t> chosen, counts(size_t(rows / window * experts));
     for (int64_t i = 0; i < rows * kChoices; ++i) {  // not balanced
-      const double u = unit_interval(philox(2, uint64_t(i), 0)[0]);
-      choices.push_back(int64_t(u * u * double(experts)));
+      const double u = unit_interval(philox(2, uint64_t(i), seed)[0]);
+      chosen.push_back(int64_t(u * u * double(experts)));
+      ++counts[size_t(i / kChoices / window * experts + chosen.back())];
     }
-    ids = bench.indices(DType::i32, choices).split({rows, kChoices});
+    ids = bench.indices(DType::i32, chosen).split({rows, kChoices});
+    choices = bench.indices(DType::i32, counts).split({1, rows / window, experts});
     loss = bench.random(DType::f64, {1}, 3), dlogits = bench.random(type, {rows, experts}, 4);
     softmax();
   }
@@ -39,9 +42,8 @@ struct Pass {
     Stream stream({}, threads);
     load_balance(stream, {.loss = loss,
                           .dlogits = dlogits.rows(begin, end),
-                          .expert_ids = ids.rows(begin, end),
+                          .choices = choices.slice(1, begin / window, end / window),
                           .probabilities = probabilities.rows(begin, end),
-                          .window = window,
                           .scale = kScale});
   }
 };
@@ -102,6 +104,45 @@ TEST(LoadBalance, GradientEqualsCentralDifferences) {
   EXPECT_LE(gradient_gap(loss, p.logits, gradient), 1e-7);
 }
 
+// transformers' load_balancing_loss_func on the rows of several layers, one after the other, as one window.
+TEST(LoadBalance, FormTransformersIsTheSumOverLayers) {
+  constexpr int64_t kLayers = 3, kRows = 14, kExperts = 5;
+  constexpr double kCoefficient = 0.02;
+  Pass layers[] = {{DType::f64, kRows, kExperts, kRows, 5},
+                   {DType::f64, kRows, kExperts, kRows, 6},
+                   {DType::f64, kRows, kExperts, kRows, 7}};
+  Stream stream;
+  Bench bench(1 << 16);
+  const Tensor loss = bench.empty(DType::f64, {1}), choices = bench.empty(DType::i32, {kLayers, 1, kExperts});
+  for (int64_t layer = 0; layer < kLayers; ++layer) copy(stream, choices.at(layer), layers[layer].choices.at(0));
+  const auto sum_over_layers = [&] {
+    clear(stream, loss);
+    for (const Pass& p : layers)
+      clear(stream, p.dlogits), load_balance(stream, {.loss = loss,
+                                                      .dlogits = p.dlogits,
+                                                      .choices = choices,
+                                                      .probabilities = p.probabilities,
+                                                      .scale = kCoefficient * kExperts * kExperts / kLayers});
+    return get(loss, 0);
+  };
+  const auto concatenated = [&] {
+    double sum = 0;
+    for (int64_t e = 0; e < kExperts; ++e) {
+      double f = 0, m = 0;
+      for (const Pass& p : layers) {
+        p.softmax();
+        for (int64_t i = 0; i < kRows * kChoices; ++i) f += get(p.ids, i) == double(e);
+        for (int64_t row = 0; row < kRows; ++row) m += get(p.probabilities, row * kExperts + e);
+      }
+      sum += f / (kRows * kLayers) * (m / (kRows * kLayers));
+    }
+    return kCoefficient * kExperts * sum;
+  };
+  EXPECT_NEAR(sum_over_layers(), concatenated(), 1e-15);
+  for (Pass& p : layers)
+    EXPECT_LE(gradient_gap(concatenated, p.logits, p.bench.converted(p.dlogits, DType::f64)), 1e-7);
+}
+
 TEST(LoadBalance, ThreadsDoNotChangeBits) {
   const Pass one(DType::f32, 260, 32, 65), three(DType::f32, 260, 32, 65);
   one.run(1, 0, 260), three.run(3, 0, 260);
@@ -122,15 +163,14 @@ TEST(LoadBalance, RefusesOtherShapesAndTypes) {
   Stream stream;
   LoadBalance op{.loss = p.loss,
                  .dlogits = p.dlogits,
-                 .expert_ids = p.ids,
+                 .choices = p.bench.empty(DType::i32, {1, 4, 5}),
                  .probabilities = p.probabilities,
-                 .window = 4,
                  .scale = kScale};
   EXPECT_BROKEN(load_balance(stream, op), "windows fill the rows");
-  op.window = 7, op.loss = p.bench.zeros(DType::f32, {1});
+  op.choices = p.choices, op.loss = p.bench.zeros(DType::f32, {1});
   EXPECT_BROKEN(load_balance(stream, op), "the loss is f64");
-  op.loss = p.loss, op.expert_ids = p.bench.empty(DType::i32, {14, 2});
-  EXPECT_BROKEN(load_balance(stream, op), "every choice is one of the experts");
+  op.loss = p.loss, op.choices = p.choices.at(0);
+  EXPECT_BROKEN(load_balance(stream, op), "one count per layer, window and expert");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// With p = probabilities and n = window: dlogits[t, e] += scale / (E n) * p[t, e] * (f[e] - sum over i of f[i] p[t,
-// i]).
+// With p = probabilities and n = rows of a window: dlogits[t, e] += scale / (E n) * p[t, e] * (f[e] - sum over i of
+// f[i] p[t, i]).
 #include "ops/load_balance.h"
 
 #include <vector>
@@ -10,12 +10,14 @@
 namespace fulgur::cpu {
 namespace {
 
-// Choices per row of every expert in the window that begins at `first`.
-std::vector<double> shares(const Rows<int32_t>& ids, int64_t first, int64_t window, int64_t experts) {
-  std::vector<double> share(size_t(experts), 0.0);
-  for (int64_t row = first; row < first + window; ++row)
-    for (int64_t slot = 0; slot < ids.width; ++slot) share[size_t(ids[row][slot])] += 1;
-  for (double& f : share) f /= double(window);
+// Choices per row of every expert in a window, over all the layers given.
+std::vector<double> shares(const View<int32_t, 3>& choices, int64_t window, int64_t rows) {
+  std::vector<double> share(static_cast<size_t>(choices.shape[2]));
+  for (size_t e = 0; e < share.size(); ++e) {
+    int64_t count = 0;
+    for (int64_t layer = 0; layer < choices.shape[0]; ++layer) count += choices(layer, window, e);
+    share[e] = double(count) / double(rows * choices.shape[0]);
+  }
   return share;
 }
 
@@ -33,14 +35,12 @@ double balance(const std::vector<double>& share, const Rows<T>& probabilities, i
 template <class T>
 void run(Threads& threads, const LoadBalance& op) {
   const Rows<T> dlogits = rows_of<T>(op.dlogits), probabilities = rows_of<T>(op.probabilities);
-  const Rows<int32_t> ids = rows_of<int32_t>(op.expert_ids);
-  const int64_t experts = dlogits.width, window = op.window, windows = dlogits.count / window;
-  for (int64_t row = 0; row < ids.count; ++row)
-    expect_indices(ids[row], ids.width, experts, "every choice is one of the experts");
+  const View<int32_t, 3> choices = op.choices.view<int32_t, 3>();
+  const int64_t experts = dlogits.width, windows = choices.shape[1], window = dlogits.count / windows;
   std::vector<T> share(size_t(windows * experts));
   double* loss = op.loss.elements<double>();
   for (int64_t w = 0; w < windows; ++w) {
-    const std::vector<double> f = shares(ids, w * window, window, experts);
+    const std::vector<double> f = shares(choices, w, window);
     std::transform(f.begin(), f.end(), share.begin() + w * experts, [](double one) { return T(one); });
     *loss += op.scale / double(experts) * balance<T>(f, probabilities, w * window, window);
   }

@@ -17,6 +17,10 @@ MatrixProduct counted(MatrixProduct p) {
 
 bool readable(const Tensor& t) { return t.data != nullptr && !t.device.is_cuda(); }
 
+int64_t kept_choices(const Tensor& expert_begin, int64_t choices) {
+  return readable(expert_begin) ? expert_begin.view<int32_t, 1>()(expert_begin.dim(0) - 1) : choices;
+}
+
 // A product of attention: equal tiles that make up the FLOPs counted, at least one.
 MatrixProduct tiles(MatrixProduct p, double whole_flops, double counted_flops) {
   p.in_cache = true;
@@ -70,11 +74,12 @@ int64_t busy_experts(Tensor expert_begin, int64_t choices) {
 }
 
 Products expert_products(Products of_all_rows, Tensor expert_begin, int64_t choices) {
-  const int64_t busy = busy_experts(expert_begin, choices);
+  const int64_t busy = busy_experts(expert_begin, choices), kept = kept_choices(expert_begin, choices);
   if (busy == 0) return {};
   for (MatrixProduct& p : of_all_rows) {
     int64_t& rows = p.layout == ProductLayout::tn ? p.k : p.m;
-    rows = (rows + busy - 1) / busy;
+    p.flops *= double(kept) / double(rows);
+    rows = (kept + busy - 1) / busy;
     p.count = busy;
   }
   return of_all_rows;

@@ -17,6 +17,7 @@ MatrixProduct weight_gradient_product(Tensor dw, Tensor dy, Tensor x);
 // choices can reach.
 int64_t busy_experts(Tensor expert_begin, int64_t choices);
 // The same products for `choices` rows grouped by expert: one for every busy expert, each of their mean number of rows.
+// Rows that a capacity dropped are not counted.
 Products expert_products(Products of_all_rows, Tensor expert_begin, int64_t choices);
 
 // One head of lightning attention takes 2 C D + 4 D^2 FLOPs per token forward and 5 C D + 10 D^2 backward with C = 64,

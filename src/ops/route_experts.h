@@ -6,12 +6,17 @@
 namespace fulgur {
 
 struct RouteExperts {
-  Tensor expert_ids;          // i32 [rows, k]
-  Tensor weights;             // wide [rows, k]
-  Tensor logits;              // wide [rows, experts]
-  Tensor probabilities = {};  // wide [rows, experts], given when training
+  Tensor expert_ids;  // i32 [rows, k]
+  Tensor weights;     // wide [rows, k]
+  Tensor logits;      // wide [rows, experts]
+  // Given when training, all three or none.
+  Tensor probabilities = {};  // wide [rows, experts]
+  Tensor log_sum_exp = {};    // wide [rows]: of all experts' logits
+  Tensor entropy = {};        // wide [rows]: of the probabilities, in nats
 
-  auto operands() const { return std::tuple{out(expert_ids), out(weights), in(logits), out(probabilities)}; }
+  auto operands() const {
+    return std::tuple{out(expert_ids), out(weights), in(logits), out(probabilities), out(log_sum_exp), out(entropy)};
+  }
   void check() const {
     expect(logits.rank == 2 && logits.dtype == wide(logits.dtype), "logits are wide");
     expect(expert_ids.is(DType::i32, {logits.dim(0), expert_ids.dim(1)}) && expert_ids.dim(1) <= logits.dim(1),
@@ -19,6 +24,11 @@ struct RouteExperts {
     expect(weights.is(logits.dtype, {logits.dim(0), expert_ids.dim(1)}), "one weight per choice");
     expect(!probabilities || (probabilities.same_shape(logits) && probabilities.dtype == logits.dtype),
            "one probability per logit");
+    expect(bool(log_sum_exp) == bool(probabilities) && bool(entropy) == bool(probabilities),
+           "a training call wants probabilities, their log-sum-exp and their entropy");
+    expect(
+        !probabilities || (log_sum_exp.is(logits.dtype, {logits.dim(0)}) && entropy.is(logits.dtype, {logits.dim(0)})),
+        "one log-sum-exp and entropy per row");
   }
 };
 

@@ -13,15 +13,21 @@ using namespace cases;
 
 struct Pass {
   Bench bench{size_t(1) << 20};
-  Tensor logits, ids, weights, probabilities, dweights, dlogits;
+  Tensor logits, ids, weights, probabilities, log_sum_exp, entropy, dweights, dlogits;
 
   Pass(DType type, int64_t rows, int64_t experts, int64_t k) {
     logits = bench.random(type, {rows, experts}, 1, 4), dweights = bench.random(type, {rows, k}, 2);
     ids = bench.empty(DType::i32, {rows, k}), weights = bench.empty(type, {rows, k});
     probabilities = bench.empty(type, {rows, experts}), dlogits = bench.empty(type, {rows, experts});
+    log_sum_exp = bench.empty(type, {rows}), entropy = bench.empty(type, {rows});
   }
   void forward(Stream& stream) const {
-    route_experts(stream, {.expert_ids = ids, .weights = weights, .logits = logits, .probabilities = probabilities});
+    route_experts(stream, {.expert_ids = ids,
+                           .weights = weights,
+                           .logits = logits,
+                           .probabilities = probabilities,
+                           .log_sum_exp = log_sum_exp,
+                           .entropy = entropy});
   }
   void run(int threads) const {
     Stream stream({}, threads);
@@ -31,13 +37,14 @@ struct Pass {
 };
 
 struct Oracle {
-  Tensor ids, weights, probabilities, dlogits;
+  Tensor ids, weights, probabilities, log_sum_exp, entropy, dlogits;
 };
 
 Oracle oracle_of(Pass& p) {
   const int64_t rows = p.logits.dim(0), experts = p.logits.dim(1), k = p.ids.dim(1);
-  Oracle o{p.bench.empty(DType::i32, {rows, k}), p.bench.empty(DType::f64, {rows, k}),
-           p.bench.empty(DType::f64, {rows, experts}), p.bench.zeros(DType::f64, {rows, experts})};
+  Oracle o{p.bench.empty(DType::i32, {rows, k}),       p.bench.empty(DType::f64, {rows, k}),
+           p.bench.empty(DType::f64, {rows, experts}), p.bench.empty(DType::f64, {rows}),
+           p.bench.zeros(DType::f64, {rows}),          p.bench.zeros(DType::f64, {rows, experts})};
   for (int64_t row = 0; row < rows; ++row) {
     const auto logit = [&](int64_t e) { return get(p.logits, row * experts + e); };
     std::vector<int64_t> order(static_cast<size_t>(experts));
@@ -45,7 +52,12 @@ Oracle oracle_of(Pass& p) {
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logit(a) > logit(b); });
     double all = 0, chosen = 0, mean = 0;
     for (int64_t e = 0; e < experts; ++e) all += std::exp(logit(e));
-    for (int64_t e = 0; e < experts; ++e) set(o.probabilities, row * experts + e, std::exp(logit(e)) / all);
+    for (int64_t e = 0; e < experts; ++e) {
+      const double probability = std::exp(logit(e)) / all;
+      set(o.probabilities, row * experts + e, probability);
+      set(o.entropy, row, get(o.entropy, row) - probability * std::log(probability));
+    }
+    set(o.log_sum_exp, row, std::log(all));
     for (int64_t slot = 0; slot < k; ++slot) chosen += std::exp(logit(order[size_t(slot)])) / all;
     for (int64_t slot = 0; slot < k; ++slot) {
       const double weight = std::exp(logit(order[size_t(slot)])) / all / chosen;
@@ -74,6 +86,8 @@ TEST(RouteExperts, EqualsTheOracle) {
           EXPECT_TRUE(same_bits(p.ids, o.ids));
           EXPECT_LE(largest_gap(p.weights, o.weights), bound);
           EXPECT_LE(relative_gap(p.probabilities, o.probabilities), bound);
+          EXPECT_LE(relative_gap(p.log_sum_exp, o.log_sum_exp), bound);
+          EXPECT_LE(relative_gap(p.entropy, o.entropy), bound);
           EXPECT_LE(relative_gap(p.dlogits, o.dlogits), k == 1 ? 0 : bound);
         }
 }
@@ -94,6 +108,7 @@ TEST(RouteExperts, ThreadsDoNotChangeBits) {
   one.run(1), three.run(3);
   EXPECT_TRUE(same_bits(one.ids, three.ids) && same_bits(one.weights, three.weights));
   EXPECT_TRUE(same_bits(one.probabilities, three.probabilities) && same_bits(one.dlogits, three.dlogits));
+  EXPECT_TRUE(same_bits(one.log_sum_exp, three.log_sum_exp) && same_bits(one.entropy, three.entropy));
 }
 
 TEST(RouteExperts, TiesGoToTheLowerIndex) {
@@ -130,6 +145,13 @@ TEST(RouteExperts, RefusesOtherShapesAndTypes) {
   EXPECT_BROKEN(route_experts(stream, {.expert_ids = many, .weights = p.weights, .logits = p.logits}), "at most all");
   EXPECT_BROKEN(route_experts(stream, {.expert_ids = p.ids, .weights = doubles, .logits = p.logits}),
                 "one weight per choice");
+  EXPECT_BROKEN(route_experts(stream, {.expert_ids = p.ids,
+                                       .weights = p.weights,
+                                       .logits = p.logits,
+                                       .probabilities = p.probabilities,
+                                       .log_sum_exp = {},
+                                       .entropy = p.entropy}),
+                "a training call wants probabilities");
   EXPECT_BROKEN(
       route_experts_backward(
           stream, {.dlogits = p.dlogits, .dweights = p.dweights, .expert_ids = outside, .weights = p.weights}),

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/cpu/logarithm.h"
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 
@@ -28,10 +29,23 @@ void choose(int32_t* chosen, int64_t k, const T* logits, int64_t experts) {
   }
 }
 
+// Returns the sum that the exponentials were divided by.
 template <class T>
-void softmax(T* y, const T* x, T greatest, int64_t n) {
+T softmax(T* y, const T* x, T greatest, int64_t n) {
   const T sum = row_exp_sum<T>(y, x, greatest, n);
   for (int64_t i = 0; i < n; ++i) y[i] /= sum;
+  return sum;
+}
+
+// What training keeps of a row: -sum of p log p is log sum - sum of p (logit - greatest).
+template <class T>
+void judge_all(const RouteExperts& op, int64_t row, const T* logits, T* p, int64_t experts) {
+  const T greatest = row_max<T>(logits, experts);
+  const double log_sum = fixed_log(double(softmax<T>(p, logits, greatest, experts)));
+  double below = 0;
+  for (int64_t e = 0; e < experts; ++e) below += double(p[e]) * (double(greatest) - double(logits[e]));
+  op.log_sum_exp.elements<T>()[row] = T(double(greatest) + log_sum);
+  op.entropy.elements<T>()[row] = T(log_sum + below);
 }
 
 template <class T>
@@ -44,7 +58,7 @@ void forward(Threads& threads, const RouteExperts& op) {
     choose<T>(ids[row], k, logits[row], experts);
     for (int64_t slot = 0; slot < k; ++slot) weights[row][slot] = logits[row][ids[row][slot]];
     if (k > 0) softmax<T>(weights[row], weights[row], weights[row][0], k);
-    if (probabilities.data) softmax<T>(probabilities[row], logits[row], row_max<T>(logits[row], experts), experts);
+    if (probabilities.data) judge_all<T>(op, row, logits[row], probabilities[row], experts);
   });
 }
 

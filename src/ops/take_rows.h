@@ -1,4 +1,4 @@
-// y[i] = x[rows[i]]: gathers whole rows, for the head and for the experts.
+// y[i] = x[rows[i]]: gathers whole rows, for the head and for the experts. -1 takes a row of zeros.
 #pragma once
 #include "ops/operator.h"
 
@@ -7,7 +7,7 @@ namespace fulgur {
 struct TakeRows {
   Tensor y;     // [taken, width]
   Tensor x;     // [rows, width]
-  Tensor rows;  // i32 [taken], each in [0, rows)
+  Tensor rows;  // i32 [taken], each in [-1, rows)
 
   auto operands() const { return std::tuple{out(y), in(x), in(rows)}; }
   int64_t bytes() const { return 2 * y.bytes() + rows.bytes(); }
@@ -20,7 +20,7 @@ struct TakeRows {
 struct TakeRowsBackward {
   Tensor dx;    // [rows, width], overwritten: the sum, i ascending, of dy[i] over rows[i] == row; zero elsewhere
   Tensor dy;    // [taken, width]
-  Tensor rows;  // i32 [taken]
+  Tensor rows;  // i32 [taken], each in [-1, rows)
 
   auto operands() const { return std::tuple{out(dx), in(dy), in(rows)}; }
   void check() const {

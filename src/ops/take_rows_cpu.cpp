@@ -19,9 +19,11 @@ struct Takers {
 Takers takers_of(const int32_t* indices, int64_t taken, int64_t count) {
   Takers takers{std::vector<int64_t>(size_t(count + 2)), std::vector<int64_t>(size_t(taken))};
   int64_t* const next = takers.begin.data() + 1;  // of row r, next[r]; once all have their place, where row r ended
-  for (int64_t i = 0; i < taken; ++i) ++next[indices[i] + 1];
+  for (int64_t i = 0; i < taken; ++i)
+    if (indices[i] >= 0) ++next[indices[i] + 1];
   for (int64_t row = 0; row < count; ++row) next[row + 1] += next[row];
-  for (int64_t i = 0; i < taken; ++i) takers.rows[size_t(next[indices[i]]++)] = i;
+  for (int64_t i = 0; i < taken; ++i)
+    if (indices[i] >= 0) takers.rows[size_t(next[indices[i]]++)] = i;
   return takers;
 }
 
@@ -45,17 +47,19 @@ void backward(Threads& threads, const TakeRowsBackward& op) {
 void take_rows(Stream& stream, const TakeRows& op) {
   const int32_t* indices = op.rows.elements<int32_t>();
   const int64_t taken = op.y.dim(0), width = op.y.dim(1);
-  expect_indices(indices, taken, op.x.dim(0), "every index is a row of x");
+  expect_indices(indices, taken, op.x.dim(0), "every index is a row of x or -1", -1);
   with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() {
     const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x);
-    for_rows(stream.threads(), taken, width,
-             [&](int64_t i) { std::memcpy(y[i], x[indices[i]], size_t(width) * sizeof(T)); });
+    for_rows(stream.threads(), taken, width, [&](int64_t i) {
+      if (indices[i] < 0) std::fill_n(y[i], width, T{});
+      else std::memcpy(y[i], x[indices[i]], size_t(width) * sizeof(T));
+    });
   });
 }
 
 void take_rows_backward(Stream& stream, const TakeRowsBackward& op) {
   const int32_t* indices = op.rows.elements<int32_t>();
-  expect_indices(indices, op.dy.dim(0), op.dx.dim(0), "every index is a row of dx");
+  expect_indices(indices, op.dy.dim(0), op.dx.dim(0), "every index is a row of dx or -1", -1);
   with_element_type<double, float, bf16>(op.dy.dtype, [&]<class T>() { backward<T>(stream.threads(), op); });
 }
 

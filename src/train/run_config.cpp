@@ -247,6 +247,13 @@ void read_train(Reader& r, RunConfig& run) {
   run.validate_every = r.integer("train.validate_every", 0, 0, kMany);
 }
 
+void read_moe(Reader& r, RunConfig& run) {
+  run.capacity = r.number("moe.capacity", 0, 0, 100), run.window = r.integer("moe.window", 0, 0);
+  const bool report = r.word("moe.aux_form", "report", {"report", "transformers"}) == "report";
+  run.aux_form = report ? AuxForm::report : AuxForm::transformers;
+  run.aux = r.number("moe.aux", report ? 0.01 : 0.001, 0, 1e6), run.z = r.number("moe.z", 0, 0, 1e6);
+}
+
 void judge_sizes(const RunConfig& run) {
   const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
   if (run.steps < 1) wrong("train.steps: expected the number of steps");
@@ -289,8 +296,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   run.train_files = r.files("data.train", true), run.validation_files = r.files("data.validation", false);
   run.tokenizer = r.word("data.tokenizer", "");
   read_train(r, run);
-  r.only<int64_t>("moe.capacity", 0), r.only<std::string>("moe.aux_form", "report"), r.only<double>("moe.z", 0);
-  run.window = r.integer("moe.window", 0, 0), run.aux = r.number("moe.aux", 0.01, 0, 1e6);
+  read_moe(r, run);
   run.lanes = r.integer("parallel.lanes", 1, 1, 1 << 20);
   for (const char* key : {"segments", "slices", "dp", "tp", "pp", "cp", "ep", "etp"})
     r.only<int64_t>(std::string("parallel.") + key, 1);

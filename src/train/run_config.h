@@ -12,6 +12,7 @@
 namespace fulgur {
 
 enum class Schedule : uint8_t { constant, cosine, wsd };
+enum class AuxForm : uint8_t { report, transformers };  // of the auxiliary loss (ops/load_balance.h)
 
 struct RunConfig {
   std::string model_path;  // an existing MODEL to go on from; empty: `model_json` describes a new one
@@ -34,8 +35,11 @@ struct RunConfig {
   int64_t save_every = 0;      // steps; 0: at the end alone
   int64_t keep = 2;            // newest checkpoints that stay
   int64_t validate_every = 0;  // steps; 0: at the end alone
-  int64_t window = 0;          // tokens of the auxiliary loss's windows; 0: one packed row
-  double aux = 0.01;           // alpha of the auxiliary loss
+  double capacity = 0;         // an expert's share of a window's choices, 1 where all are balanced; 0: dropless
+  int64_t window = 0;          // tokens over which capacity and auxiliary loss count; 0: one packed row
+  AuxForm aux_form = AuxForm::report;
+  double aux = 0.01;  // alpha of form report, coefficient of form transformers
+  double z = 0;       // of the z-loss
   int64_t lanes = 1;
   std::string run_dir;
   std::string resolved;  // the whole configuration as TOML, defaults and --set included

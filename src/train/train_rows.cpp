@@ -3,13 +3,29 @@
 #include "train/micro_batch.h"
 
 namespace fulgur {
+namespace {
 
-StepInput step_input(const RunConfig& run, int64_t step) {
+// Form `transformers` is the sum over layers of form `report` with pooled shares (ops/load_balance.h).
+Balance balance_of(const RunConfig& run, const ModelConfig& config) {
   const int64_t window = run.window ? run.window : run.sequence;
+  const bool pooled = run.aux_form == AuxForm::transformers;
+  const double experts = double(config.experts);
+  const double alpha = pooled ? run.aux * experts * experts / double(config.layers) : run.aux;
+  return {.sums = {},
+          .window = window,
+          .row_block = run.sequence,
+          .capacity = expert_capacity(config, window, run.capacity),
+          .scale = alpha / double(run.tokens_per_step / window),
+          .pooled = pooled,
+          .z_scale = run.z / double(run.tokens_per_step)};
+}
+
+}  // namespace
+
+StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t step) {
   return {.lanes = {},
           .counted_rows = 0,
-          .window = window,
-          .balance_scale = run.aux / double(run.tokens_per_step / window),
+          .balance = balance_of(run, config),
           .learning_rate = learning_rate(run, step),
           .beta1 = run.beta1,
           .beta2 = run.beta2,
@@ -24,7 +40,7 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Pa
   const int64_t first = state.step * run.rows_per_step(), lane_rows = run.rows_per_step() / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
-  StepInput input = step_input(run, state.step + 1);
+  StepInput input = step_input(run, exec.config, state.step + 1);
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {
       std::vector<PackedRow> packed;

@@ -23,8 +23,7 @@ void add(Exec& exec, Tensor to, Tensor from) {
 
 // Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
 // far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
-void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, Tensor balance_loss) {
-  const Balance balance{.loss = balance_loss, .window = input.window, .scale = input.balance_scale};
+void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, const Balance& balance) {
   for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
     size_t level = size_t(std::popcount(lane));
     clear(exec.stream, t.grads[level].flat);
@@ -36,6 +35,14 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
 
 // Whether forward reads a copy of the master rather than the master itself.
 bool is_rounded(const TrainingState& t) { return t.weights.flat.dtype != t.master.dtype; }
+
+// The batch as the routers are to treat it. On the tape, where a rerun of the forward finds the same.
+Batch routed(Exec& exec, Batch batch, const Balance& balance) {
+  batch.window = balance.window, batch.capacity = balance.capacity;
+  if (batch.window > 0)
+    batch.choices = exec.tape.alloc(DType::i32, {exec.config.layers, batch.rows() / batch.window, exec.config.experts});
+  return batch;
+}
 
 }  // namespace
 
@@ -53,22 +60,25 @@ int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes));
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
                 double loss_scale, const Balance& balance, Tensor loss, Keep keep) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
+  const Batch batch = routed(exec, micro.batch, balance);
   Saved saved{.keep = keep, .layers = {}, .last = {}, .final_inverse_rms = {}};
-  const Tensor hidden = forward(exec, weights, micro.batch, &saved);
+  const Tensor hidden = forward(exec, weights, batch, &saved);
   const Tensor d_hidden = head_loss(exec, weights, grads, hidden, {micro.targets, loss_scale}, loss);
-  backward(exec, weights, grads, micro.batch, saved, balance, d_hidden);
+  backward(exec, weights, grads, batch, saved, balance, d_hidden);
 }
 
 StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
   const Arena::Scope step(exec.scratch);
-  const Tensor loss = exec.scratch.alloc(DType::f64, {1}), balance_loss = exec.scratch.alloc(DType::f64, {1});
-  const Tensor norm = exec.scratch.alloc(DType::f64, {1});
-  clear(exec.stream, loss), clear(exec.stream, balance_loss);
-  sum_lanes(exec, t, input, loss, balance_loss);
+  const Tensor loss = exec.scratch.alloc(DType::f64, {1}), norm = exec.scratch.alloc(DType::f64, {1});
+  Balance balance = input.balance;
+  balance.sums = exec.scratch.alloc(DType::f64, {exec.config.layers, RouterSums::columns(exec.config.experts)});
+  clear(exec.stream, loss), clear(exec.stream, balance.sums);
+  sum_lanes(exec, t, input, loss, balance);
   const Tensor gradient = t.grads.front().flat;
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
 
-  const StepReport report{read(exec.stream, loss), read(exec.stream, balance_loss), read(exec.stream, norm)};
+  const StepReport report{read(exec.stream, loss), read(exec.stream, norm),
+                          router_report(download<double>(exec.stream, balance.sums), exec.config, balance.window)};
   if (!exec.stream.measuring() && !(std::isfinite(report.loss) && std::isfinite(report.gradient_norm)))
     fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) +
                                        ", gradient norm " + std::to_string(report.gradient_norm) +

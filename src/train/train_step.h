@@ -3,6 +3,7 @@
 #include <span>
 
 #include "model/model.h"
+#include "train/router_report.h"
 
 namespace fulgur {
 
@@ -17,15 +18,16 @@ using Lane = std::span<const MicroBatch>;
 struct StepInput {
   std::span<const Lane> lanes;
   int64_t counted_rows;  // rows with a target, over all lanes
-  int64_t window;        // rows of a window of the auxiliary loss
-  double balance_scale;  // alpha / windows, over all lanes
+  Balance balance;       // of the whole step, over all lanes; its sums are the step's own
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
   Keep keep;  // what a layer's forward leaves its backward
 };
 
-// Losses of the step's batch before its update: mean cross-entropy in nats per token, and the auxiliary loss.
+// Of the step's batch before its update: mean cross-entropy in nats per token, the norm of the gradient, and what the
+// routers did. Equal in every bit however the step is cut into micro-batches.
 struct StepReport {
-  double loss, balance_loss, gradient_norm;
+  double loss = 0, gradient_norm = 0;
+  RouterReport router;
 };
 
 // Flat buffers with the offsets of ModelWeights::flat.
@@ -47,7 +49,7 @@ int64_t gradient_levels(int64_t lanes);
 // A step whose loss or gradient norm is not finite changes no weight and throws invalid_input with both.
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
-// Forward, loss and backward of one micro-batch; grads and the losses (f64 [1] each) are accumulated.
+// Forward, loss and backward of one micro-batch; grads, loss (f64 [1]) and the routers' sums are accumulated.
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
                 double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything);
 

@@ -118,13 +118,14 @@ Run::Run(const RunConfig& run)
 void Run::note(const StepReport& report, int64_t tokens, Progress& progress) {
   losses_.push_back(report.loss);
   const int64_t step = memory_.state.step;
-  metrics_.write({{"step", double(step)},
-                  {"loss", report.loss},
-                  {"balance_loss", report.balance_loss},
-                  {"gradient_norm", report.gradient_norm},
-                  {"lr", learning_rate(run_, step)},
-                  {"tokens", double(tokens)},
-                  {"tokens_per_second", double(tokens) / progress.seconds()}});
+  std::vector<std::pair<std::string, double>> line{{"step", double(step)},
+                                                   {"loss", report.loss},
+                                                   {"gradient_norm", report.gradient_norm},
+                                                   {"lr", learning_rate(run_, step)},
+                                                   {"tokens", double(tokens)},
+                                                   {"tokens_per_second", double(tokens) / progress.seconds()}};
+  add_metrics(line, report.router);
+  metrics_.write(line);
   char note[64];
   std::snprintf(note, sizeof note, "loss %.4f", report.loss);
   progress.update(step, tokens, note);

@@ -44,7 +44,7 @@ ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
   for (int64_t i = 0; i < run.rows_per_step(); i += run.micro_rows)
     laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
   const Lane lane(laid_out.data(), 1);
-  StepInput input = step_input(run, 1);
+  StepInput input = step_input(run, config, 1);
   input.lanes = {&lane, 1}, input.counted_rows = 1;
   train_step(exec, state, input);
   return {scratch.peak_bytes(), tape.peak_bytes()};
@@ -89,7 +89,7 @@ ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t ro
   ModelWeights grads = shapes_of(config, wide(type));
   const MicroBatch micro = largest_micro_batch(exec, rows);
   const Tensor loss = shape(DType::f64, {1});
-  micro_step(exec, weights, grads, micro, 1, {.loss = loss, .window = rows, .scale = 1}, loss);
+  micro_step(exec, weights, grads, micro, 1, {}, loss);
   return {scratch.peak_bytes(), tape.peak_bytes()};
 }
 

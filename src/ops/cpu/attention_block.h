@@ -85,7 +85,7 @@ Matrix<T> entering(const Matrix<Wide<T>>& x, const Matrix<T>& space, int64_t row
   if constexpr (kIsWide<T>) {
     return x;
   } else {
-    for (int64_t i = 0; i < rows; ++i) row_narrow(row_of(space, i), row_of(x, i), width);
+    rows_store(space.data, space.row_stride, x.data, x.row_stride, rows, width);
     return space;
   }
 }

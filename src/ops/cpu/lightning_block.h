@@ -16,20 +16,30 @@ class Decay {
   }
   T operator()(int64_t n) const { return powers_[n]; }
 
-  // Row i of the products of a block's rows: column j times lambda_(i-j) up to the diagonal, zero above it.
-  void apply(T* row, int64_t i, int64_t columns) const {
-    row_mul(row, row, reversed_ + (kGrid - 1 - i), i + 1);
-    std::fill(row + i + 1, row + columns, T(0));
+  const T* powers() const { return powers_; }
+
+  // Products of a block's rows first, first + step, ...: row i's column j times lambda_(i-j) up to the diagonal, zero
+  // above it, as they enter the next product.
+  template <class Stored>
+  void apply(const Matrix<Stored>& to, const Matrix<T>& products, int64_t first, int64_t step, int64_t rows,
+             int64_t columns) const {
+    rows_triangle(to.data, to.row_stride, products.data, products.row_stride, reversed_ + kGrid - 1, first, step, rows,
+                  columns);
   }
 
  private:
   T powers_[kGrid + 1], reversed_[kGrid];
 };
 
+template <class T>
+void scale_all(const Matrix<T>& state, T factor, int64_t width) {
+  rows_scale(state.data, state.row_stride, state.data, state.row_stride, &factor, 0, width, width);
+}
+
 // Row j of a full block times lambda_(63-j): what its last row sees of it.
 template <class T>
 Matrix<T> aged(const Decay<Wide<T>>& decay, const Matrix<T>& rows, const Matrix<T>& space, int64_t width) {
-  for (int64_t j = 0; j < kGrid; ++j) scale(row_of(space, j), row_of(rows, j), decay(kGrid - 1 - j), width);
+  rows_scale(space.data, space.row_stride, rows.data, rows.row_stride, decay.powers() + kGrid - 1, -1, kGrid, width);
   return space;
 }
 
@@ -38,7 +48,7 @@ Matrix<T> aged(const Decay<Wide<T>>& decay, const Matrix<T>& rows, const Matrix<
 template <class T>
 void close_block(const Decay<Wide<T>>& decay, const Matrix<Wide<T>>& state, bool known, const Matrix<T>& k,
                  const Matrix<T>& v, const Matrix<T>& space, int64_t width) {
-  for (int64_t d = 0; known && d < width; ++d) row_scale(row_of(state, d), row_of(state, d), decay(kGrid), width);
+  if (known) scale_all(state, decay(kGrid), width);
   multiply(state, aged(decay, k, space, width).transposed(), v, width, width, kGrid,
            known ? Store::add : Store::overwrite);
 }

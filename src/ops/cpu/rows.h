@@ -111,9 +111,11 @@ class Updated : public Rounded<T> {
   }
 };
 
-inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise) {
+// least: -1 where an index may say "none".
+inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise,
+                           int32_t least = 0) {
   bool inside = true;
-  for (int64_t i = 0; i < count; ++i) inside &= indices[i] >= 0 && indices[i] < limit;
+  for (int64_t i = 0; i < count; ++i) inside &= indices[i] >= least && indices[i] < limit;
   expect(inside, promise);
 }
 

@@ -32,6 +32,25 @@ const RowTable<T>& rows() {
   }
 }
 
+template <class T>
+const auto& blocks() {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return tables().bf16_blocks;
+  } else if constexpr (std::is_same_v<T, float>) {
+    return tables().f32_blocks;
+  } else {
+    return tables().f64_blocks;
+  }
+}
+
+// bf16 is its bits to the tables.
+template <class T>
+T* bits(T* x) {
+  return x;
+}
+uint16_t* bits(bf16* x) { return reinterpret_cast<uint16_t*>(x); }
+const uint16_t* bits(const bf16* x) { return reinterpret_cast<const uint16_t*>(x); }
+
 }  // namespace
 
 template <class T>
@@ -121,6 +140,30 @@ void row_adamw(T* master, T* first, T* second, const T* gradient, const AdamWSte
 void row_widen(float* y, const bf16* x, int64_t n) { tables().widen(y, reinterpret_cast<const uint16_t*>(x), n); }
 void row_narrow(bf16* y, const float* x, int64_t n) { tables().narrow(reinterpret_cast<uint16_t*>(y), x, n); }
 
+template <class T>
+void rows_silu(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n) {
+  blocks<T>().silu(bits(y), y_stride, bits(x), x_stride, rows, n);
+}
+template <class T>
+void rows_silu_backward(T* dx, int64_t dx_stride, const Wide<T>* dy, int64_t dy_stride, const T* x, int64_t x_stride,
+                        int64_t rows, int64_t n) {
+  blocks<T>().silu_backward(bits(dx), dx_stride, dy, dy_stride, bits(x), x_stride, rows, n);
+}
+template <class T>
+void rows_scale(T* y, int64_t y_stride, const T* x, int64_t x_stride, const Wide<T>* factors, int64_t step,
+                int64_t rows, int64_t n) {
+  blocks<T>().scale(bits(y), y_stride, bits(x), x_stride, factors, step, rows, n);
+}
+template <class T>
+void rows_triangle(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, const Wide<T>* factors, int64_t first,
+                   int64_t step, int64_t rows, int64_t n) {
+  blocks<T>().triangle(bits(y), y_stride, x, x_stride, factors, first, step, rows, n);
+}
+template <class T>
+void rows_store(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, int64_t rows, int64_t n) {
+  blocks<T>().store(bits(y), y_stride, x, x_stride, rows, n);
+}
+
 template float row_sum(const float* x, int64_t n);
 template float row_max(const float* x, int64_t n);
 template float row_dot(const float* x, const float* y, int64_t n);
@@ -169,5 +212,22 @@ template void row_swiglu_backward(double* dgate, double* dup, const double* dy, 
 template void row_turn(double* a, double* b, const double* cosine, const double* sine, int64_t n);
 template void row_adamw(double* master, double* first, double* second, const double* gradient,
                         const AdamWStep<double>& step, double decay, int64_t n);
+
+template void rows_silu(float*, int64_t, const float*, int64_t, int64_t, int64_t);
+template void rows_silu_backward(float*, int64_t, const float*, int64_t, const float*, int64_t, int64_t, int64_t);
+template void rows_scale(float*, int64_t, const float*, int64_t, const float*, int64_t, int64_t, int64_t);
+template void rows_triangle(float*, int64_t, const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t);
+template void rows_store(float*, int64_t, const float*, int64_t, int64_t, int64_t);
+template void rows_silu(double*, int64_t, const double*, int64_t, int64_t, int64_t);
+template void rows_silu_backward(double*, int64_t, const double*, int64_t, const double*, int64_t, int64_t, int64_t);
+template void rows_scale(double*, int64_t, const double*, int64_t, const double*, int64_t, int64_t, int64_t);
+template void rows_triangle(double*, int64_t, const double*, int64_t, const double*, int64_t, int64_t, int64_t,
+                            int64_t);
+template void rows_store(double*, int64_t, const double*, int64_t, int64_t, int64_t);
+template void rows_silu(bf16*, int64_t, const bf16*, int64_t, int64_t, int64_t);
+template void rows_silu_backward(bf16*, int64_t, const float*, int64_t, const bf16*, int64_t, int64_t, int64_t);
+template void rows_scale(bf16*, int64_t, const bf16*, int64_t, const float*, int64_t, int64_t, int64_t);
+template void rows_triangle(bf16*, int64_t, const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t);
+template void rows_store(bf16*, int64_t, const float*, int64_t, int64_t, int64_t);
 
 }  // namespace fulgur::cpu

@@ -56,4 +56,21 @@ void row_adamw(T* master, T* first, T* second, const T* gradient, const AdamWSte
 void row_widen(float* y, const bf16* x, int64_t n);   // y = x; the rows lie apart
 void row_narrow(bf16* y, const float* x, int64_t n);  // y = bf16(x), to nearest even; the rows lie apart
 
+// Rows of a block at once, stored as T (double, float, bf16) at their strides and computed in Wide<T>; bits are those
+// of one row after the other. y and x may be the same rows.
+template <class T>
+void rows_silu(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n);
+template <class T>  // dx = dy * silu'(x)
+void rows_silu_backward(T* dx, int64_t dx_stride, const Wide<T>* dy, int64_t dy_stride, const T* x, int64_t x_stride,
+                        int64_t rows, int64_t n);
+template <class T>  // y_r = factors[r * step] * x_r
+void rows_scale(T* y, int64_t y_stride, const T* x, int64_t x_stride, const Wide<T>* factors, int64_t step,
+                int64_t rows, int64_t n);
+// With i = first + r * step: y_r[j] = x_r[j] * factors[j - i] up to the diagonal j = i, and zero above it.
+template <class T>
+void rows_triangle(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, const Wide<T>* factors, int64_t first,
+                   int64_t step, int64_t rows, int64_t n);
+template <class T>  // y = 0 + x, so a zero has no sign, rounded to T; the rows lie apart
+void rows_store(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, int64_t rows, int64_t n);
+
 }  // namespace fulgur::cpu

@@ -243,8 +243,100 @@ void narrow(uint16_t* __restrict y, const float* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = nearest_even(x[i]);
 }
 
+// A piece of a stored row in the type that it is computed in, and back: itself, or for bf16 a copy on the stack.
+template <class Stored, class T>
+struct Piece {
+  static constexpr int64_t kMost = 256;
+  T copy[kMost];
+  const T* read(const Stored* x, int64_t n) {
+    widen(copy, x, n);
+    return copy;
+  }
+  T* written(Stored*) { return copy; }
+  void done(Stored* y, int64_t n) { narrow(y, copy, n); }
+};
+template <class T>
+struct Piece<T, T> {
+  static constexpr int64_t kMost = INT64_MAX;
+  const T* read(const T* x, int64_t) { return x; }
+  T* written(T* y) { return y; }
+  void done(T*, int64_t) {}
+};
+
+template <class Stored, class T, int Bytes>
+struct Blocks {
+  // step(row, begin, count) for pieces of every row.
+  template <class Step>
+  static void walk(int64_t rows, int64_t n, Step step) {
+    constexpr int64_t kMost = Piece<Stored, T>::kMost;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t begin = 0; begin < n; begin += kMost < n ? kMost : n)
+        step(row, begin, n - begin < kMost ? n - begin : kMost);
+  }
+
+  static void silu(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n) {
+    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
+      Piece<Stored, T> in, out;
+      Stored* const to = y + row * y_stride + begin;
+      Rows<T, Bytes>::silu(out.written(to), in.read(x + row * x_stride + begin, count), count);
+      out.done(to, count);
+    });
+  }
+  static void silu_backward(Stored* dx, int64_t dx_stride, const T* dy, int64_t dy_stride, const Stored* x,
+                            int64_t x_stride, int64_t rows, int64_t n) {
+    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
+      Piece<Stored, T> in, out;
+      Stored* const to = dx + row * dx_stride + begin;
+      Rows<T, Bytes>::silu_backward(out.written(to), dy + row * dy_stride + begin,
+                                    in.read(x + row * x_stride + begin, count), count);
+      out.done(to, count);
+    });
+  }
+  static void scale(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const T* factors, int64_t step,
+                    int64_t rows, int64_t n) {
+    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
+      Piece<Stored, T> in, out;
+      Stored* const to = y + row * y_stride + begin;
+      Rows<T, Bytes>::scale(out.written(to), in.read(x + row * x_stride + begin, count), factors[row * step], count);
+      out.done(to, count);
+    });
+  }
+  static void triangle(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, const T* factors, int64_t first,
+                       int64_t step, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t diagonal = first + row * step, seen = diagonal + 1 < n ? diagonal + 1 : n;
+      Piece<Stored, T> out;
+      Stored* const to = y + row * y_stride;
+      for (int64_t begin = 0; begin < seen; begin += Piece<Stored, T>::kMost < seen ? Piece<Stored, T>::kMost : seen) {
+        const int64_t count = seen - begin < Piece<Stored, T>::kMost ? seen - begin : Piece<Stored, T>::kMost;
+        Rows<T, Bytes>::mul(out.written(to + begin), x + row * x_stride + begin, factors - diagonal + begin, count);
+        out.done(to + begin, count);
+      }
+      for (int64_t j = seen; j < n; ++j) to[j] = Stored(0);
+    }
+  }
+  static void store(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row) {
+      Stored* __restrict to = y + row * y_stride;
+      const T* __restrict from = x + row * x_stride;
+      for (int64_t i = 0; i < n; ++i) {
+        if constexpr (sizeof(Stored) == sizeof(T)) to[i] = T(0) + from[i];
+        else to[i] = nearest_even(T(0) + from[i]);
+      }
+    }
+  }
+
+  static constexpr BlockTable<Stored, T> kTable = {silu, silu_backward, scale, triangle, store};
+};
+
 template <int Bytes>
-constexpr RowTables kRowTables = {Rows<float, Bytes>::kTable, Rows<double, Bytes>::kTable, widen, narrow};
+constexpr RowTables kRowTables = {Rows<float, Bytes>::kTable,
+                                  Rows<double, Bytes>::kTable,
+                                  Blocks<float, float, Bytes>::kTable,
+                                  Blocks<double, double, Bytes>::kTable,
+                                  Blocks<uint16_t, float, Bytes>::kTable,
+                                  widen,
+                                  narrow};
 
 }  // namespace
 }  // namespace fulgur::cpu

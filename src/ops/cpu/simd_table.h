@@ -37,9 +37,25 @@ struct RowTable {
   void (*adamw)(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n);
 };
 
+// Several rows at once (simd.h): rows of Stored numbers (bf16 by their bits) that are computed in Wide.
+template <class Stored, class Wide>
+struct BlockTable {
+  void (*silu)(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n);
+  void (*silu_backward)(Stored* dx, int64_t dx_stride, const Wide* dy, int64_t dy_stride, const Stored* x,
+                        int64_t x_stride, int64_t rows, int64_t n);
+  void (*scale)(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const Wide* factors, int64_t step,
+                int64_t rows, int64_t n);
+  void (*triangle)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, const Wide* factors, int64_t first,
+                   int64_t step, int64_t rows, int64_t n);
+  void (*store)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, int64_t rows, int64_t n);
+};
+
 struct RowTables {
   RowTable<float> f32;
   RowTable<double> f64;
+  BlockTable<float, float> f32_blocks;
+  BlockTable<double, double> f64_blocks;
+  BlockTable<uint16_t, float> bf16_blocks;
   void (*widen)(float* y, const uint16_t* x, int64_t n);   // from the bits of bf16
   void (*narrow)(uint16_t* y, const float* x, int64_t n);  // to the bits of bf16
 };
