@@ -41,10 +41,7 @@ DType RunOptions::type(DType fallback) const {
   fail(ErrorKind::invalid_input, "--dtype " + dtype + ": expected f32 or bf16");
 }
 
-DType fastest_type() {
-  const bool multiplies = cpu::isa() == cpu::Isa::amx || (cpu::isa() == cpu::Isa::avx512 && cpu::has_avx512_bf16());
-  return multiplies ? DType::bf16 : DType::f32;
-}
+DType fastest_type() { return cpu::multiplies_bf16() ? DType::bf16 : DType::f32; }
 
 void add_trace_option(CLI::App& command, std::string& path) {
   command.add_option("--trace", path,

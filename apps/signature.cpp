@@ -1,5 +1,6 @@
 // fulgur signature: a fixed tiny model with seeded weights takes training steps and generates tokens; one hash of
-// losses, tokens and weights says whether any number changed. Equal on every instruction set.
+// losses, tokens and weights says whether any number changed. In f32 equal on every instruction set; a second line has
+// bf16, whose products differ between them.
 #include <cstdio>
 #include <cstring>
 
@@ -9,6 +10,7 @@
 #include "generate/engine.h"
 #include "model/checkpoint.h"
 #include "model/initialise.h"
+#include "ops/cpu/isa.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 
@@ -28,8 +30,9 @@ ModelConfig signature_config() {
   return c;
 }
 
-RunConfig signature_run() {
+RunConfig signature_run(DType type) {
   RunConfig run;
+  run.dtype = type;
   run.steps = kSteps, run.sequence = 192, run.tokens_per_step = 4 * 192, run.micro_rows = 2, run.lanes = 2;
   run.lr = 3e-3, run.schedule = Schedule::constant;
   return run;
@@ -51,8 +54,7 @@ TokenizedDocuments documents(int64_t vocab) {
 
 void add_bytes(std::string& to, const void* from, size_t size) { to.append(static_cast<const char*>(from), size); }
 
-std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& stream) {
-  const RunConfig run = signature_run();
+std::string trained(const ModelConfig& config, const RunConfig& run, TrainingMemory& memory, Stream& stream) {
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
   PackedRows rows(documents(config.vocab_size), run.sequence, 5);
@@ -62,7 +64,7 @@ std::string trained(const ModelConfig& config, TrainingMemory& memory, Stream& s
     const float seen[] = {float(report.loss), float(report.router.balance_loss), float(report.gradient_norm)};
     add_bytes(numbers, seen, sizeof seen);
   }
-  add_bytes(numbers, memory.state.weights.flat.data, size_t(memory.state.weights.flat.bytes()));
+  add_bytes(numbers, memory.state.master.data, size_t(memory.state.master.bytes()));
   return numbers;
 }
 
@@ -82,16 +84,22 @@ std::string generated(const ModelConfig& config, const ModelWeights& weights, in
   return numbers;
 }
 
-void run_signature(int threads) {
+std::string signature(DType type, int threads) {
   const ModelConfig config = signature_config();
+  const RunConfig run = signature_run(type);
   Stream stream({}, threads);
-  TrainingMemory memory(config, signature_run(), 0);
+  TrainingMemory memory(config, run, 0);
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, 1, stream.threads());
   round_master(stream, memory.state);
-  std::string numbers = trained(config, memory, stream);
+  std::string numbers = trained(config, run, memory, stream);
   numbers += generated(config, memory.state.weights, threads);
-  std::printf("f32 %s\n", digest_of(numbers).c_str());
+  return digest_of(numbers);
+}
+
+void run_signature(int threads) {
+  std::printf("f32 %s\n", signature(DType::f32, threads).c_str());
+  std::printf("bf16 %s %s\n", cpu::bf16_path(), signature(DType::bf16, threads).c_str());
 }
 
 }  // namespace

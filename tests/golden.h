@@ -43,7 +43,7 @@ struct EngineRows {
   Buffer memory;
   Trace trace;
 
-  EngineRows(const ModelConfig& c, int64_t tokens);
+  EngineRows(const ModelConfig& c, int64_t tokens, DType run_type = DType::f32);
   const float* hidden(int64_t row) const { return trace.hidden.rows(row, row + 1).elements<float>(); }
   const float* logits(int64_t row) const { return trace.logits.rows(row, row + 1).elements<float>(); }
 };

@@ -13,7 +13,7 @@ namespace {
 // FULGUR_ISA values that this CPU takes; the empty one is "unset".
 std::vector<std::string> instruction_sets(const Scratch& scratch) {
   std::vector<std::string> sets{""};
-  for (const std::string isa : {"avx2", "avx512"}) {
+  for (const std::string isa : {"avx2", "avx512", "amx"}) {
     setenv("FULGUR_ISA", isa.c_str(), 1);
     if (run_program({"signature"}, scratch / "isa").exit == 0) sets.push_back(isa);
   }
@@ -47,10 +47,16 @@ TEST(Program, logits_keep_their_bytes) {
   ASSERT_GT(whole.size(), 300u * 128 * 4);
   for (const std::string& isa : instruction_sets(scratch)) {
     choose(isa);
+    const std::string whole_bf16 = logits({"--dtype", "bf16", "--threads", "1"});
+    EXPECT_EQ(whole_bf16.size(), whole.size()) << "the same tensors, f32 in the file";
+    EXPECT_FALSE(whole_bf16 == whole);
     for (const std::string chunk : {"1", "17", "63", "64", "65", "256", "300"})
-      for (const std::string threads : {"1", "2"})
+      for (const std::string threads : {"1", "2"}) {
         EXPECT_TRUE(logits({"--chunk", chunk, "--threads", threads}) == whole)
             << "chunk " << chunk << ", threads " << threads << ", ISA " << isa;
+        EXPECT_TRUE(logits({"--chunk", chunk, "--threads", threads, "--dtype", "bf16"}) == whole_bf16)
+            << "bf16, chunk " << chunk << ", threads " << threads << ", ISA " << isa;
+      }
   }
   choose("");
 }
@@ -60,10 +66,17 @@ TEST(Program, imposed_routing_of_the_own_run_changes_nothing) {
   const Scratch scratch;
   const std::string model = golden_folder("text01_small").string(), ids = ids_of_small(100);
   const std::string own = (scratch / "own").string(), imposed = (scratch / "imposed").string();
-  expect_exit(run_program({"logits", model, "--ids", ids, "--out", own, "--states"}, scratch / "run"), 0);
-  expect_exit(
-      run_program({"logits", model, "--ids", ids, "--out", imposed, "--states", "--routing", own}, scratch / "run"), 0);
-  EXPECT_TRUE(slurp(own) == slurp(imposed));
+  for (const std::string type : {"bf16", "f32"}) {
+    std::vector<std::string> arguments{"logits", model, "--ids", ids, "--states", "--json", "--dtype", type, "--out"};
+    arguments.push_back(own);
+    const Finished finished = run_program(arguments, scratch / "run");
+    expect_exit(finished, 0);
+    EXPECT_NE(finished.out.find("\"dtype\":\"" + type + "\""), std::string::npos) << finished.out;
+    arguments.back() = imposed;
+    arguments.insert(arguments.end(), {"--routing", own});
+    expect_exit(run_program(arguments, scratch / "run"), 0);
+    EXPECT_TRUE(slurp(own) == slurp(imposed)) << type;
+  }
   expect_exit(
       run_program({"logits", model, "--ids", ids_of_small(99), "--out", imposed, "--routing", own}, scratch / "run"),
       3);
@@ -96,6 +109,24 @@ TEST(Program, threads_and_micro_batches_train_the_same_weights) {
   EXPECT_FALSE(lanes == whole) << "lanes are another order of sums";
   EXPECT_TRUE(trained(scratch, "g", {"parallel.lanes=4", "train.micro_rows=2", "train.threads=1"}) == lanes);
   EXPECT_FALSE(trained(scratch, "h", {"train.seed=1"}) == whole);
+  EXPECT_TRUE(trained(scratch, "i", {"train.recompute=true", "train.micro_rows=2"}) == whole);
+}
+
+TEST(Program, bf16_trains_the_same_weights_and_writes_them) {
+  if (program().empty()) GTEST_SKIP() << "the program is not built";
+  const Scratch scratch;
+  const std::string bf16 = "train.dtype=bf16", f32 = trained(scratch, "f32", {});
+  const std::string whole = trained(scratch, "a", {bf16, "train.threads=1", "train.micro_rows=4"});
+  EXPECT_LT(whole.size(), f32.size() * 6 / 10) << "two bytes a weight";
+  EXPECT_NE(slurp(scratch / "a" / "model" / "config.json").find("bfloat16"), std::string::npos);
+  EXPECT_EQ(slurp(scratch / "f32" / "model" / "config.json").find("bfloat16"), std::string::npos);
+  EXPECT_TRUE(trained(scratch, "b", {bf16, "train.threads=2", "train.micro_rows=1"}) == whole);
+  EXPECT_TRUE(trained(scratch, "c", {bf16, "train.threads=2", "train.micro_rows=2", "train.recompute=true"}) == whole);
+  for (const std::string type : {"f32", "bf16"})
+    expect_exit(run_program({"generate", (scratch / "a" / "model").string(), "--prompt", "Once", "--max-tokens", "5",
+                             "--dtype", type},
+                            scratch / "g"),
+                0);
 }
 
 TEST(Program, a_trained_model_is_read_back_and_continues_text) {
@@ -127,12 +158,15 @@ TEST(Program, a_trained_model_is_read_back_and_continues_text) {
 TEST(Program, one_signature) {
   if (program().empty()) GTEST_SKIP() << "the program is not built";
   const Scratch scratch;
-  const std::string natural = run_program({"signature"}, scratch / "s").out;
-  EXPECT_EQ(natural.size(), std::string("f32 0123456789abcdef\n").size());
+  const auto first_line = [](const std::string& out) { return out.substr(0, out.find('\n')); };
+  const std::string natural = first_line(run_program({"signature"}, scratch / "s").out);
+  EXPECT_EQ(natural.size(), std::string("f32 0123456789abcdef").size());
   for (const std::string& isa : instruction_sets(scratch)) {
     choose(isa);
-    for (const std::string threads : {"1", "2"})
-      EXPECT_EQ(run_program({"signature", "--threads", threads}, scratch / "s").out, natural) << isa;
+    const std::string one = run_program({"signature", "--threads", "1"}, scratch / "s").out;
+    EXPECT_EQ(first_line(one), natural) << isa;
+    EXPECT_NE(one.find("\nbf16 "), one.npos) << one;
+    EXPECT_EQ(run_program({"signature", "--threads", "2"}, scratch / "s").out, one) << isa;
   }
   choose("");
 }
@@ -155,7 +189,7 @@ TEST(Program, refusals_are_one_line_with_the_code_of_the_contract) {
       {2, {"logits", model, "--ids", "1,2", "--out", out, "--chunk", "0"}, "chunk"},
       {2, {"logits", model, "--ids", "1,61", "--out", out}, "61"},
       {2, {"logits", model, "--ids", "[1, [2]]", "--out", out}, "--ids"},
-      {2, {"logits", model, "--ids", "1", "--out", out, "--dtype", "bf16"}, "bf16"},
+      {2, {"logits", model, "--ids", "1", "--out", out, "--dtype", "f16"}, "f32 or bf16"},
       {2, {"logits", model, "--ids", "1", "--out", out, "--device", "cuda"}, "cuda"},
       {3, {"logits", model, "--ids", "nowhere.json", "--out", out}, "nowhere.json"},
       {3, {"logits", "nowhere", "--ids", "1", "--out", out}, "nowhere"},
@@ -167,7 +201,10 @@ TEST(Program, refusals_are_one_line_with_the_code_of_the_contract) {
       {2, {"train", "configs/tiny.toml", "--resume"}, "--resume"},
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "train.stepz=3"}, "train.steps"},
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "train.steps=many"}, "train.steps"},
-      {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "train.dtype=bf16"}, "train.dtype"},
+      {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "train.dtype=f16"}, "train.dtype"},
+      {2,
+       {"train", "configs/tiny.toml", "--set", dir, "--set", "train.dtype=bf16", "--set", "train.sequence=32"},
+       "multiple of 64"},
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "train.micro_rows=3"}, "train.micro_rows"},
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "parallel.tp=2"}, "parallel.tp"},
       {2, {"train", "configs/tiny.toml", "--set", dir, "--set", "model.vocab_size=100"}, "vocab_size"},

@@ -29,6 +29,7 @@ PackedRows documents() {
 RunConfig run_config(DType type, bool recompute, int64_t micro_rows) {
   RunConfig run;
   run.steps = 3, run.sequence = kSequence, run.tokens_per_step = kRows * kSequence, run.micro_rows = micro_rows;
+  run.capacity = 1, run.z = 1e-3;  // experts drop choices
   run.lr = 1e-3, run.schedule = Schedule::constant, run.dtype = type, run.recompute = recompute, run.threads = 1;
   return run;
 }

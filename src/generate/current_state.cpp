@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "files/safetensors.h"
+#include "model/weights.h"
 
 namespace fulgur {
 

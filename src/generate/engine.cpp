@@ -3,6 +3,7 @@
 #include "generate/engine.h"
 
 #include "generate/lay_out.h"
+#include "model/model.h"
 
 namespace fulgur {
 

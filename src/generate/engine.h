@@ -4,10 +4,14 @@
 #include <span>
 #include <vector>
 
+#include "device/arena.h"
 #include "generate/sequence.h"
-#include "model/model.h"
 
 namespace fulgur {
+
+struct Exec;
+struct ModelConfig;
+struct ModelWeights;
 
 // What one step may take on.
 struct StepLimits {

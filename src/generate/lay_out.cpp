@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "device/transfer.h"
+#include "model/model.h"
 #include "ops/sample.h"
 #include "ops/take_rows.h"
 

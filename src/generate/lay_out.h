@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "generate/engine.h"
+#include "model/batch.h"
 
 namespace fulgur {
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "generate/lay_out.h"
+#include "model/model.h"
 
 namespace fulgur {
 namespace {

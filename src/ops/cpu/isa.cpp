@@ -102,4 +102,11 @@ const char* name_of(Isa isa) {
   return "?";
 }
 
+bool multiplies_bf16() { return isa() == Isa::amx || (isa() == Isa::avx512 && has_avx512_bf16()); }
+
+const char* bf16_path() {
+  if (isa() == Isa::amx) return "amx";
+  return multiplies_bf16() ? "avx512_bf16" : "widened";
+}
+
 }  // namespace fulgur::cpu

@@ -12,4 +12,9 @@ bool has(Isa isa);       // what this CPU can run, whatever was picked
 bool has_avx512_bf16();  // AVX-512's products of pairs of bf16, which some CPUs with avx512 lack
 const char* name_of(Isa isa);
 
+// Whether the picked instruction set multiplies bf16, and what decides the bits of bf16 products: amx, avx512_bf16, or
+// widened, which is one path on all that multiply f32.
+bool multiplies_bf16();
+const char* bf16_path();
+
 }  // namespace fulgur::cpu
