@@ -1,4 +1,7 @@
 // fulgur train: a run from its configuration to a loadable model.
+#include <signal.h>
+
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 
@@ -17,15 +20,36 @@ struct TrainOptions {
   bool resume = false;
 };
 
-void run_train(const TrainOptions& o) {
-  if (o.resume)
-    fail(ErrorKind::unsupported, "--resume: going on from a checkpoint is not supported yet; expected a new run.dir");
-  const RunConfig run = read_run_config(o.config, o.settings);
-  const TrainReport report = train(run);
+std::atomic<bool> stop_requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may set it");
+
+// SIGTERM and the first SIGINT end the run after its step; a second SIGINT meets the default and kills.
+void stop_on_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { stop_requested = true; };
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+  action.sa_flags |= SA_RESETHAND;
+  sigaction(SIGINT, &action, nullptr);
+}
+
+void print_report(const TrainReport& report, const RunConfig& run) {
+  if (report.stopped) {
+    std::printf("stopped after step %lld of %lld, which is saved; --resume goes on\n",
+                static_cast<long long>(report.steps), static_cast<long long>(run.steps));
+    return;
+  }
   std::printf("%s", loss_curve(report.losses, 60, 12).c_str());
-  std::printf("trained %lld steps at %s tokens/s; weights %s; model in %s\n", static_cast<long long>(report.steps),
-              short_number(report.tokens_per_second).c_str(), report.weights_digest.c_str(), report.model_dir.c_str());
+  std::printf("trained %lld steps", static_cast<long long>(report.steps));
+  if (report.steps_here > 0) std::printf(" at %s tokens/s", short_number(report.tokens_per_second).c_str());
+  std::printf("; weights %s; model in %s\n", report.weights_digest.c_str(), report.model_dir.c_str());
   if (!std::isnan(report.bits_per_byte)) std::printf("validation: %.4f bits per byte\n", report.bits_per_byte);
+}
+
+void run_train(const TrainOptions& o) {
+  stop_on_signals();
+  const RunConfig run = read_run_config(o.config, o.settings);
+  print_report(train(run, {.resume = o.resume, .stop = &stop_requested}), run);
 }
 
 }  // namespace
@@ -36,7 +60,9 @@ void add_train(CLI::App& app) {
   command->add_option("CONFIG", options->config, "TOML file")->required();
   command->add_option("--set", options->settings, "section.key=value, overrides the file; may be given several times")
       ->allow_extra_args(false);
-  command->add_flag("--resume", options->resume, "go on from the newest checkpoint (comes later)");
+  command->add_flag(
+      "--resume", options->resume,
+      "go on from the newest checkpoint in run.dir: ends in the weights of a run that was never interrupted");
   command->callback([options] { run_train(*options); });
 }
 

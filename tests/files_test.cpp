@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "files/digest.h"
+#include "files/folder_lock.h"
 #include "files/json_file.h"
 #include "files/safetensors.h"
 #include "tests/scratch.h"
@@ -50,7 +51,8 @@ std::vector<TensorToWrite> one_of_each_type() {
 TEST(Safetensors, RoundTripsEveryTypeRankAndName) {
   const Scratch scratch;
   const auto tensors = one_of_each_type();
-  write_safetensors(scratch / "a.safetensors", tensors);
+  const std::string digest = write_safetensors(scratch / "a.safetensors", tensors);
+  EXPECT_EQ(digest, digest_of_file(scratch / "a.safetensors"));
   const Safetensors file = Safetensors::open(scratch / "a.safetensors");
   ASSERT_EQ(file.tensors().size(), tensors.size());
   for (const TensorToWrite& t : tensors) {
@@ -350,6 +352,27 @@ TEST(Atomic, FoldersAppearWholeOrNotAtAll) {
   EXPECT_FALSE(fs::exists(scratch / "f.old"));
 }
 
+TEST(Atomic, WhatInterruptedAttemptsLeftGoesAndNothingElse) {
+  const Scratch scratch;
+  for (const char* name : {"f", "f.tmp", "f.old", "g.tmp"}) fs::create_directory(scratch / name);
+  remove_leftovers(scratch / "f");
+  EXPECT_TRUE(fs::exists(scratch / "f"));
+  EXPECT_FALSE(fs::exists(scratch / "f.tmp") || fs::exists(scratch / "f.old"));
+  remove_folder(scratch / "f");
+  EXPECT_FALSE(fs::exists(scratch / "f") || fs::exists(scratch / "f.tmp"));
+  EXPECT_TRUE(fs::exists(scratch / "g.tmp"));
+}
+
+TEST(FolderLock, IsHeldByOne) {
+  const Scratch scratch;
+  {
+    const FolderLock lock(scratch.path());
+    expect_error(ErrorKind::invalid_input, {"another process"}, [&] { FolderLock again(scratch.path()); });
+  }
+  const FolderLock again(scratch.path());
+  expect_error(ErrorKind::not_found, {"none"}, [&] { FolderLock none(scratch / "none"); });
+}
+
 TEST(JsonFile, ReplacesOneValueAndKeepsEveryOtherByte) {
   const std::string text =
       "\n{ \"a\" : [1, {\"b\": \"}\"}], \"b\\u0062\":1e-05 ,\"n\": {\"b\": 2}\t, \"b\": \"q\\\"r\"\n}  ";
@@ -366,6 +389,9 @@ TEST(Digest, IsXxh3) {
   spill(scratch / "x", "some bytes");
   EXPECT_EQ(digest_of_file(scratch / "x"), digest_of(std::string_view("some bytes")));
   EXPECT_NE(digest_of(std::string_view("some bytes")), digest_of(std::string_view("some bytez")));
+  Digest pieces;
+  for (const std::string_view piece : {"so", "", "me bytes"}) pieces.add(std::as_bytes(std::span(piece)));
+  EXPECT_EQ(pieces.text(), digest_of(std::string_view("some bytes")));
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 namespace fulgur::tests {
 namespace {
 
-constexpr int64_t kSequence = 32, kRows = 8;
+constexpr int64_t kSequence = 64, kRows = 4, kWindow = 32;
 
 std::vector<int32_t> draw(uint64_t seed, int64_t n) {
   std::vector<int32_t> tokens;
@@ -123,7 +123,7 @@ TEST(Capacity, drops_do_not_depend_on_micro_batches_or_threads) {
   PackedRows packed = documents();
   std::vector<PackedRow> rows;
   for (int64_t i = 0; i < kRows; ++i) rows.push_back(packed.row(i));
-  for (const auto& [window, capacity] : {std::pair{kSequence / 2, int64_t(7)}, {kSequence, 13}, {2 * kSequence, 25}}) {
+  for (const auto& [window, capacity] : {std::pair{int64_t(16), int64_t(7)}, {kWindow, 13}, {2 * kSequence, 50}}) {
     const Routing one = routing_of<float>(m, rows, kRows, 1, window, capacity);
     const auto want = dropped(one);
     std::printf("windows of %lld tokens: %.1f %% of the choices are dropped\n", static_cast<long long>(window),
@@ -269,58 +269,79 @@ struct Training {
   Stream stream;
   PackedRows rows = documents();
 
-  Training(int64_t lanes, int64_t micro_rows, int threads, AuxForm form) : stream({}, threads) {
-    run.steps = 3, run.sequence = kSequence, run.tokens_per_step = kRows * kSequence, run.micro_rows = micro_rows,
-    run.lanes = lanes, run.lr = 1e-3, run.schedule = Schedule::constant;
-    run.capacity = 1.2, run.aux_form = form, run.aux = 0.3, run.z = 0.02;
+  explicit Training(const RunConfig& run) : run(run), stream({}, run.threads) {
     memory = std::make_unique<TrainingMemory>(config, run, 0);
-    initialise(config, memory->state.weights, 1, stream.threads());
+    ModelWeights master = views_of(config, memory->state.master);
+    initialise(config, master, 1, stream.threads());
+    round_master(stream, memory->state);
   }
   StepReport step() {
     Arena scratch = memory->scratch(), tape = memory->tape();
     Exec exec{stream, scratch, tape, config};
     return train_rows(exec, memory->state, run, rows);
   }
-  std::vector<double> numbers() {  // of three steps, and the weights after them
-    std::vector<double> all;
-    for (int i = 0; i < 3; ++i) {
-      const StepReport report = step();
-      std::vector<std::pair<std::string, double>> metrics;
-      add_metrics(metrics, report.router);
-      all.push_back(report.loss), all.push_back(report.gradient_norm);
-      for (const auto& [key, value] : metrics) all.push_back(value);
-      EXPECT_TRUE(report.router.drop_rate > 0.05 && report.router.drop_rate < 0.3) << report.router.drop_rate;
-    }
-    const Tensor flat = memory->state.weights.flat;
-    all.insert(all.end(), flat.elements<float>(), flat.elements<float>() + flat.count());
-    return all;
-  }
 };
 
-TEST(TrainMoe, every_number_is_the_same_for_any_micro_batch_and_threads) {
-  for (const int64_t lanes : {1, 2}) {
-    const std::vector<double> want = Training(lanes, kRows / lanes, 1, AuxForm::report).numbers();
-    for (const int64_t micro_rows : {1, 2, 4})
-      for (const int threads : {1, 2})
-        EXPECT_EQ(Training(lanes, micro_rows, threads, AuxForm::report).numbers(), want)
-            << micro_rows << ' ' << threads;
-  }
-  EXPECT_EQ(Training(1, 1, 2, AuxForm::transformers).numbers(), Training(1, 4, 1, AuxForm::transformers).numbers());
+RunConfig run_config(AuxForm form, DType type) {
+  RunConfig run;
+  run.steps = 3, run.sequence = kSequence, run.tokens_per_step = kRows * kSequence, run.micro_rows = kRows;
+  run.lr = 1e-3, run.schedule = Schedule::constant, run.dtype = type, run.threads = 1;
+  run.capacity = 1.2, run.window = kWindow, run.aux_form = form, run.aux = 0.3, run.z = 0.02;
+  return run;
 }
 
+// Of three steps, and the weights after them.
+std::vector<double> numbers(const RunConfig& run) {
+  Training t(run);
+  std::vector<double> all;
+  for (int64_t step = 0; step < run.steps; ++step) {
+    const StepReport report = t.step();
+    std::vector<std::pair<std::string, double>> metrics{{"loss", report.loss}, {"norm", report.gradient_norm}};
+    add_metrics(metrics, report.router);
+    for (const auto& [key, value] : metrics) all.push_back(value);
+    EXPECT_TRUE(report.router.drop_rate > 0.05 && report.router.drop_rate < 0.3) << report.router.drop_rate;
+  }
+  const Tensor flat = t.memory->state.master;
+  all.insert(all.end(), flat.elements<float>(), flat.elements<float>() + flat.count());
+  return all;
+}
+
+class TrainMoe : public testing::TestWithParam<DType> {};
+
+TEST_P(TrainMoe, numbers_do_not_depend_on_micro_batches_threads_or_recomputation) {
+  RunConfig run = run_config(AuxForm::transformers, GetParam());
+  const std::vector<double> want = numbers(run);
+  for (const bool recompute : {false, true})
+    for (const int64_t micro_rows : {1, 2, 4}) {
+      run.recompute = recompute, run.micro_rows = micro_rows, run.threads = 2;
+      EXPECT_EQ(numbers(run), want) << "recompute " << recompute << ", micro rows " << micro_rows;
+    }
+}
+
+TEST_P(TrainMoe, lanes_are_cut_into_any_micro_batches) {
+  RunConfig run = run_config(AuxForm::report, GetParam());
+  run.lanes = 2, run.micro_rows = 2;
+  const std::vector<double> want = numbers(run);
+  run.micro_rows = 1, run.threads = 2;
+  EXPECT_EQ(numbers(run), want);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, TrainMoe, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
 // Losses and statistics of a step, counted plainly from what a forward of the same rows chose.
-TEST(TrainMoe, reports_what_the_routers_did) {
-  constexpr int64_t kExperts = 10, kWindow = kSequence, kCapacity = 8;
+TEST(RouterReport, counts_what_the_routers_did) {
+  constexpr int64_t kExperts = 10, kWindows = kRows * kSequence / kWindow, kCapacity = 8;
   const TinyModel m(ten_experts(), DType::f32, 1);
   PackedRows packed = documents();
   std::vector<PackedRow> rows;
   for (int64_t i = 0; i < kRows; ++i) rows.push_back(packed.row(i));
   const Routing r = routing_of<float>(m, rows, 1, 1, kWindow, kCapacity);
-  const double layers = double(m.config.layers), tokens = kRows * kSequence, windows = kRows;
+  const double layers = double(m.config.layers), tokens = kRows * kSequence, windows = kWindows;
   double report_loss = 0, transformers_loss = 0, entropy = 0;
   std::vector<double> load(kExperts), by_position(8);
   double most = 0;
-  for (int64_t w = 0; w < kRows; ++w) {
+  for (int64_t w = 0; w < kWindows; ++w) {
     std::vector<double> all_f(kExperts), all_m(kExperts);
     for (size_t layer = 0; layer < r.experts.size(); ++layer) {
       std::vector<double> f(kExperts), p(kExperts);
@@ -344,7 +365,7 @@ TEST(TrainMoe, reports_what_the_routers_did) {
       most = std::max(most, double(std::count(r.experts[layer].begin(), r.experts[layer].end(), e)));
   }
   for (const AuxForm form : {AuxForm::report, AuxForm::transformers}) {
-    const RouterReport have = Training(1, 2, 2, form).step().router;
+    const RouterReport have = Training(run_config(form, DType::f32)).step().router;
     EXPECT_NEAR(have.balance_loss / (form == AuxForm::report ? report_loss : transformers_loss), 1, 1e-6);
     EXPECT_NEAR(have.entropy, entropy, 1e-6);
     EXPECT_NEAR(have.entropy_normalised, entropy / std::log(10.0), 1e-6);

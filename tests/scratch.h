@@ -127,6 +127,8 @@ class Child {
     posix_spawn_file_actions_destroy(&actions);
   }
 
+  void send(int signal) const { kill(pid_, signal); }
+
   Finished wait(int seconds = 60) {
     Finished finished;
     if (pid_ < 0) return finished;

@@ -1,4 +1,5 @@
-// The training step around the model: schedules, configuration, validation in bits per byte, lanes, divergence.
+// The training step around the model: schedules, configuration, validation in bits per byte, lanes, divergence,
+// checkpoints, metrics.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +9,7 @@
 #include "tests/plain_model.h"
 #include "tests/scratch.h"
 #include "tests/tiny_model.h"
+#include "train/checkpoint_writer.h"
 #include "train/metrics.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
@@ -18,17 +20,39 @@ namespace {
 
 TEST(LearningRate, schedules) {
   RunConfig run;
-  run.steps = 100, run.lr = 1, run.warmup = 10, run.decay = 90, run.schedule = Schedule::cosine;
+  run.steps = 100, run.lr = 1, run.warmup = 10, run.decay = 90, run.final_lr = 0.1;
+  run.schedule = Schedule::cosine;
   EXPECT_DOUBLE_EQ(learning_rate(run, 1), 0.1);
   EXPECT_DOUBLE_EQ(learning_rate(run, 10), 1);
   EXPECT_NEAR(learning_rate(run, 55), 0.55, 1e-12);
   EXPECT_NEAR(learning_rate(run, 100), 0.1, 1e-12);
-  run.schedule = Schedule::wsd, run.decay = 9;
+  run.final_lr = 0.25;
+  EXPECT_NEAR(learning_rate(run, 55), 0.625, 1e-12);
+  EXPECT_NEAR(learning_rate(run, 100), 0.25, 1e-12);
+  run.schedule = Schedule::wsd, run.decay = 9, run.final_lr = 0;
   EXPECT_DOUBLE_EQ(learning_rate(run, 91), 1);
   EXPECT_DOUBLE_EQ(learning_rate(run, 92), 0.9);
   EXPECT_DOUBLE_EQ(learning_rate(run, 100), 0.1);
+  run.final_lr = 0.5;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 100), 0.55);
   run.schedule = Schedule::constant;
   EXPECT_DOUBLE_EQ(learning_rate(run, 100), 1);
+}
+
+// The report's: 500 steps to 2e-4, constant, exponential to 3e-5.
+TEST(LearningRate, exponential_at_its_borders) {
+  RunConfig run;
+  run.steps = 1000, run.lr = 2e-4, run.warmup = 500, run.decay = 100, run.final_lr = 3e-5;
+  run.schedule = Schedule::exponential;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 1), 4e-7);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 500), 2e-4);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 501), 2e-4);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 900), 2e-4);
+  EXPECT_NEAR(learning_rate(run, 901), 2e-4 * std::pow(0.15, 0.01), 1e-18);
+  EXPECT_NEAR(learning_rate(run, 950), std::sqrt(2e-4 * 3e-5), 1e-18);
+  EXPECT_DOUBLE_EQ(learning_rate(run, 1000), 3e-5);
+  run.decay = 0;
+  EXPECT_DOUBLE_EQ(learning_rate(run, 1000), 2e-4);
 }
 
 TEST(RunConfig, reads_overrides_and_writes_what_it_resolved) {
@@ -75,6 +99,16 @@ TEST(RunConfig, refusals_name_the_key) {
   refused(ErrorKind::invalid_input, "train.steps=0", {"train.steps", "1"});
   refused(ErrorKind::invalid_input, "train.steps=1.5", {"train.steps", "integer"});
   refused(ErrorKind::invalid_input, "train.schedule=sine", {"train.schedule", "cosine"});
+  refused(ErrorKind::invalid_input, "train.final_lr=0.009", {"train.final_lr", "0.008"});
+  expect_error(ErrorKind::invalid_input, {"train.final_lr", "constant"}, [&] {
+    read_run_config(tiny, {"train.schedule=constant", "train.final_lr=0.001"});
+  });
+  expect_error(ErrorKind::invalid_input, {"train.final_lr", "above 0"}, [&] {
+    read_run_config(tiny, {"train.schedule=exponential", "train.final_lr=0"});
+  });
+  expect_error(ErrorKind::invalid_input, {"train.decay = 36", "35"}, [&] {
+    read_run_config(tiny, {"train.schedule=exponential", "train.decay=36"});
+  });
   refused(ErrorKind::invalid_input, "train.tokens_per_step=1000", {"train.tokens_per_step", "256"});
   refused(ErrorKind::invalid_input, "parallel.lanes=3", {"parallel.lanes", "power of two"});
   refused(ErrorKind::invalid_input, "moe.window=100", {"moe.window", "512"});
@@ -114,7 +148,9 @@ TEST(Validation, is_every_documents_own_nats_over_all_bytes) {
   Arena scratch(memory.data(), memory.bytes(), {}), tape(nullptr, 0, {});
   Stream stream({}, 2);
   Exec exec{stream, scratch, tape, m.config};
-  EXPECT_NEAR(bits_per_byte(exec, m.weights, corpus), nats / std::numbers::ln2 / 321, 1e-6);
+  EXPECT_NEAR(bits_per_byte(exec, m.weights, corpus).value(), nats / std::numbers::ln2 / 321, 1e-6);
+  const std::atomic<bool> stop{true};
+  EXPECT_FALSE(bits_per_byte(exec, m.weights, corpus, &stop));
 }
 
 // A run in memory of its own.
@@ -185,6 +221,83 @@ TEST(TrainStep, a_loss_that_is_not_finite_changes_nothing) {
   expect_error(ErrorKind::invalid_input, {"step 1", "diverged"}, [&] { t.step(rows); });
   EXPECT_EQ(t.weights(), before);
   EXPECT_EQ(t.memory->state.step, 0);
+}
+
+// A state whose tensors hold one number each, and what a checkpoint of it depends on.
+struct Saving {
+  Training training{1, 4};
+  const Scratch scratch;
+  const RunIdentity identity{"{\"train.lr\":0.5}", "t", "d", "v"};
+  Buffer memory{size_t(3 * tensors().master.bytes()), Purpose::optimizer};
+
+  TrainedTensors tensors() const {
+    const TrainingState& state = training.memory->state;
+    return {state.weights.flat, state.first, state.second};
+  }
+  Tensor snapshot() const { return memory.tensor(DType::f32, {3, tensors().master.count()}); }
+  void fill(float value) {
+    for (const Tensor& t : {tensors().master, tensors().first, tensors().second}) {
+      std::fill(t.elements<float>(), t.elements<float>() + t.count(), value);
+      value += 1;
+    }
+  }
+  CheckpointWriter writer(Tensor copies) {
+    return {scratch.path(), training.run, identity, training.memory->state.weights, copies};
+  }
+  // The first weight and moments of the newest checkpoint.
+  std::vector<float> saved() {
+    fill(-9);
+    load_run_checkpoint(open_run_checkpoint(scratch.path()), training.memory->state.weights, tensors());
+    return {tensors().master.elements<float>()[0], tensors().first.elements<float>()[0],
+            tensors().second.elements<float>()[0]};
+  }
+};
+
+TEST(CheckpointWriter, saves_what_the_tensors_held_when_it_was_asked) {
+  Saving s;
+  s.training.run.keep = 2;
+  for (const bool beside : {false, true}) {
+    CheckpointWriter writer = s.writer(beside ? s.snapshot() : Tensor{});
+    const int64_t step = beside ? 20 : 10;
+    s.fill(float(step)), writer.save(s.training.stream, s.tensors(), step);
+    s.fill(float(step + 5)), writer.save(s.training.stream, s.tensors(), step + 5);
+    s.fill(-1);
+    writer.finish();
+    EXPECT_EQ(s.saved(), (std::vector<float>{float(step + 5), float(step + 6), float(step + 7)}));
+  }
+  EXPECT_EQ(newest_checkpoint(s.scratch.path()), 25);
+  EXPECT_FALSE(std::filesystem::exists(s.scratch / "checkpoints/step-15")) << "two are kept";
+  std::filesystem::remove_all(s.scratch / "checkpoints/step-25");
+  EXPECT_EQ(s.saved(), (std::vector<float>{20, 21, 22}));
+}
+
+TEST(CheckpointWriter, a_failure_is_told_when_it_is_asked_for) {
+  for (const bool beside : {false, true}) {
+    Saving s;
+    CheckpointWriter writer = s.writer(beside ? s.snapshot() : Tensor{});
+    s.fill(1), writer.save(s.training.stream, s.tensors(), 1), writer.finish();
+    std::filesystem::create_directories(s.scratch / "checkpoints/step-2");
+    expect_error(ErrorKind::invalid_input, {"step-2", "exists", "saving step 2 failed"}, [&] {
+      writer.save(s.training.stream, s.tensors(), 2);
+      writer.finish();
+    });
+    writer.check();
+    std::filesystem::remove_all(s.scratch / "checkpoints/step-2");
+    EXPECT_EQ(s.saved(), (std::vector<float>{1, 2, 3}));
+  }
+}
+
+TEST(Metrics, are_cut_back_to_what_is_not_written_again) {
+  const Scratch scratch;
+  const std::string kept =
+      "{\"step\": 1, \"loss\": 3.5}\n{\"step\": 1, \"validation_bits_per_byte\": 2}\n{\"step\": 2, \"loss\": 2.5}\n";
+  spill(scratch / "m",
+        kept + "{\"step\": 2, \"validation_bits_per_byte\": 1}\n{\"step\": 3, \"loss\": 1}\n{\"step\": 2");
+  EXPECT_EQ(cut_metrics(scratch / "m", 2), (std::vector<double>{3.5, 2.5}));
+  EXPECT_EQ(slurp(scratch / "m"), kept);
+  Metrics(scratch / "m").write({{"step", 3}});
+  EXPECT_EQ(slurp(scratch / "m"), kept + "{\"step\": 3}\n");
+  EXPECT_EQ(cut_metrics(scratch / "none", 2), std::vector<double>{});
 }
 
 TEST(Metrics, curve) {

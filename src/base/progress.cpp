@@ -42,10 +42,11 @@ std::string short_time(double seconds) {
   return text;
 }
 
-Progress::Progress(std::string label, int64_t total, std::string unit)
+Progress::Progress(std::string label, int64_t total, std::string unit, int64_t first)
     : label_(std::move(label)),
       unit_(std::move(unit)),
       total_(total),
+      first_(first),
       terminal_(isatty(STDERR_FILENO) == 1),
       start_(monotonic_seconds()) {}
 
@@ -69,7 +70,7 @@ void Progress::update(int64_t done, int64_t units, const std::string& note) {
   }
   if (!note.empty()) line += "  " + note;
   line += "  " + short_number(rate) + " " + unit_ + "/s";
-  if (done > 0 && !last) line += "  ETA " + short_time(passed * double(total_ - done) / double(done));
+  if (done > first_ && !last) line += "  ETA " + short_time(passed * double(total_ - done) / double(done - first_));
   if (last) line += "  in " + short_time(passed);
   draw(line, last);
 }

@@ -7,14 +7,14 @@ namespace fulgur {
 
 class Progress {
  public:
-  // label: what is done; unit: what is counted, for the rate ("tokens").
-  Progress(std::string label, int64_t total, std::string unit);
+  // label: what is done; unit: what is counted, for the rate ("tokens"); first: of total, what was done before.
+  Progress(std::string label, int64_t total, std::string unit, int64_t first = 0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
   // Shows done, rate and time left, and `note`; at most ten times a second on a terminal, every ten seconds in a pipe.
-  // `units` done so far drive the rate.
+  // `units` done since the start drive the rate.
   void update(int64_t done, int64_t units, const std::string& note = {});
   // A line that stays, above the redrawn one.
   void say(const std::string& line);
@@ -24,7 +24,7 @@ class Progress {
   void draw(const std::string& line, bool last);
 
   std::string label_, unit_;
-  int64_t total_;
+  int64_t total_, first_;
   bool terminal_;
   double start_, shown_ = -1e9;
   bool open_ = false;  // a redrawn line stands without its newline

@@ -51,6 +51,7 @@ RunCorpus read_run_corpus(const std::filesystem::path& path, const std::vector<C
   run.training = read_corpus(tokenizer, run, training), run.validation = read_corpus(tokenizer, run, validation);
   run.tokenizer_digest = std::to_string(tokenizer.digest());
   run.data_digest = digest_of_documents(run.training.documents);
+  run.validation_digest = digest_of_documents(run.validation.documents);
   return run;
 }
 

@@ -23,7 +23,7 @@ struct RunCorpus {
   Corpus training, validation;
   int32_t vocab_size;  // of the tokenizer
   int32_t begin_of_sentence, end_of_sentence, end_of_document;
-  std::string tokenizer_digest, data_digest;
+  std::string tokenizer_digest, data_digest, validation_digest;
 };
 
 // tokenizer: a folder or a tokenizer.json. Throws invalid_input when it lacks one of the three tokens, and what reading

@@ -1,16 +1,14 @@
 #include "files/atomic.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "files/disk.h"
 
 namespace fulgur {
 namespace {
@@ -20,13 +18,9 @@ namespace fs = std::filesystem;
 // The target without a trailing separator, so that NAME.tmp lies beside it.
 fs::path beside(const fs::path& target) { return target.has_filename() ? target : target.parent_path(); }
 
-fs::path with_tmp(const fs::path& target) { return target.string() + ".tmp"; }
+fs::path with(const char* end, const fs::path& target) { return target.string() + end; }
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
-
-[[noreturn]] void refuse(const fs::path& path, const char* what, int cause) {
-  fail(ErrorKind::not_found, path.string() + ": " + what + ": " + std::strerror(cause));
-}
 
 void require_free(const fs::path& target, Replace replace) {
   std::error_code ignored;
@@ -34,47 +28,27 @@ void require_free(const fs::path& target, Replace replace) {
     fail(ErrorKind::invalid_input, target.string() + ": exists already; give another name or remove it");
 }
 
-void flush(const fs::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) refuse(path, "cannot be flushed", errno);
-  const int result = fsync(descriptor);
-  const int cause = errno;
-  close(descriptor);
-  if (result != 0 && cause != EINVAL) refuse(path, "cannot be flushed", cause);  // EINVAL: a file system without fsync
-}
-
-void rename_to(const fs::path& from, const fs::path& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) refuse(to, "cannot be put in place", errno);
-}
-
 }  // namespace
 
-AtomicFile::AtomicFile(const fs::path& target, Replace replace) : target_(target), temporary_(with_tmp(target)) {
+AtomicFile::AtomicFile(const fs::path& target, Replace replace) : target_(target), temporary_(with(".tmp", target)) {
   require_free(target_, replace);
-  descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) refuse(temporary_, "cannot be created", errno);
+  descriptor_ = disk::create(temporary_);
 }
 
 AtomicFile::~AtomicFile() {
-  if (descriptor_ < 0) return;
-  close(descriptor_);
-  unlink(temporary_.c_str());
+  if (descriptor_ >= 0) close(descriptor_);
+  if (!committed_) unlink(temporary_.c_str());
 }
 
-void AtomicFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) refuse(temporary_, "cannot be written", errno);
-    bytes = bytes.subspan(size_t(written));
-  }
-}
+void AtomicFile::write(std::span<const std::byte> bytes) { disk::write(descriptor_, bytes, temporary_); }
 
 void AtomicFile::commit() {
-  if (fsync(descriptor_) != 0 && errno != EINVAL) refuse(temporary_, "cannot be flushed", errno);
-  if (close(std::exchange(descriptor_, -1)) != 0) refuse(temporary_, "cannot be written", errno);
-  rename_to(temporary_, target_);
-  flush(folder_of(target_));
+  disk::flush(descriptor_, temporary_);
+  if (close(std::exchange(descriptor_, -1)) != 0)
+    fail(ErrorKind::not_found, temporary_.string() + ": cannot be written: " + std::strerror(errno));
+  disk::rename(temporary_, target_);
+  committed_ = true;
+  disk::flush(folder_of(target_));
 }
 
 void write_file(const fs::path& target, std::string_view text, Replace replace) {
@@ -84,12 +58,10 @@ void write_file(const fs::path& target, std::string_view text, Replace replace) 
 }
 
 AtomicFolder::AtomicFolder(const fs::path& target, Replace replace)
-    : target_(beside(target)), temporary_(with_tmp(target_)), replace_(replace) {
+    : target_(beside(target)), temporary_(with(".tmp", target_)), replace_(replace) {
   require_free(target_, replace);
-  std::error_code error;
-  fs::remove_all(temporary_, error);
-  if (!error) fs::create_directory(temporary_, error);
-  if (error) refuse(temporary_, "cannot be created", error.value());
+  disk::remove(temporary_);
+  disk::make_folder(temporary_);
 }
 
 AtomicFolder::~AtomicFolder() {
@@ -99,26 +71,36 @@ AtomicFolder::~AtomicFolder() {
 
 void AtomicFolder::commit() {
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(temporary_))
-    if (!entry.is_symlink()) flush(entry.path());
-  flush(temporary_);
+    if (!entry.is_symlink()) disk::flush(entry.path());
+  disk::flush(temporary_);
   require_free(target_, replace_);
   std::error_code ignored;
-  if (replace_ == Replace::yes && fs::exists(target_, ignored)) {
-    // The two change places in one step where the file system can; else the old one steps aside first.
-    const fs::path old = target_.string() + ".old";
-    if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
-      fs::remove_all(temporary_, ignored);
-    } else {
-      fs::remove_all(old, ignored);
-      rename_to(target_, old);
-      rename_to(temporary_, target_);
-      fs::remove_all(old, ignored);
-    }
-  } else {
-    rename_to(temporary_, target_);
+  const bool replaces = replace_ == Replace::yes && fs::exists(target_, ignored);
+  const fs::path old = with(".old", target_);
+  if (!replaces) {
+    disk::rename(temporary_, target_);
+  } else if (!disk::exchange(temporary_, target_)) {  // then the old one steps aside first
+    disk::remove(old);
+    disk::rename(target_, old);
+    disk::rename(temporary_, target_);
   }
   committed_ = true;
-  flush(folder_of(target_));
+  disk::flush(folder_of(target_));
+  if (replaces) disk::remove(temporary_), disk::remove(old);
+}
+
+void remove_folder(const fs::path& folder) {
+  const fs::path doomed = with(".tmp", folder);
+  disk::remove(doomed);
+  disk::rename(folder, doomed);
+  disk::flush(folder_of(folder));
+  disk::remove(doomed);
+}
+
+void remove_leftovers(const fs::path& target) {
+  for (const char* end : {".tmp", ".old"})
+    if (std::error_code ignored; fs::exists(fs::symlink_status(with(end, target), ignored)))
+      disk::remove(with(end, target));
 }
 
 }  // namespace fulgur

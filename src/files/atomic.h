@@ -26,6 +26,7 @@ class AtomicFile {
  private:
   std::filesystem::path target_, temporary_;
   int descriptor_ = -1;
+  bool committed_ = false;
 };
 
 void write_file(const std::filesystem::path& target, std::string_view text, Replace replace = Replace::yes);
@@ -46,5 +47,11 @@ class AtomicFolder {
   Replace replace_;
   bool committed_ = false;
 };
+
+// Removes a folder so that it is never seen in part: what is left of an interrupted removal has the name of a leftover.
+void remove_folder(const std::filesystem::path& folder);
+
+// What interrupted attempts to write `target`, a file or a folder, may have left beside it.
+void remove_leftovers(const std::filesystem::path& target);
 
 }  // namespace fulgur

@@ -91,8 +91,8 @@ struct TensorToWrite {
   std::function<void(std::byte* out)> produce;
 };
 
-// One file, in the order given; carries {"format": "pt"}.
-void write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors);
+// One file, in the order given; carries {"format": "pt"}. Returns the digest of its bytes.
+std::string write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors);
 
 // Shards of at most max_shard_bytes into an existing folder, in the order given: model.safetensors where one is enough,
 // else model-0000i-of-0000n.safetensors and the index. A tensor larger than the limit has its own shard.

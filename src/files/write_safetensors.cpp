@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "files/digest.h"
 #include "files/safetensors.h"
 
 namespace fulgur {
@@ -47,21 +48,24 @@ Memory aligned_memory(size_t bytes) {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors) {
+std::string write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors) {
   int64_t largest = 0;
   for (const TensorToWrite& t : tensors) largest = std::max(largest, bytes_of(t));
   const Memory memory = aligned_memory(size_t(largest));
   AtomicFile file(path);
+  Digest digest;
+  const auto write = [&](std::span<const std::byte> bytes) { file.write(bytes), digest.add(bytes); };
   const std::string header = header_of(tensors);
   std::byte length[sizeof(uint64_t)];
   for (size_t i = 0; i < sizeof length; ++i) length[i] = std::byte(uint64_t(header.size()) >> (8 * i) & 0xff);
-  file.write(length);
-  file.write(header);
+  write(length);
+  write(std::as_bytes(std::span(header)));
   for (const TensorToWrite& t : tensors) {
     t.produce(memory.get());
-    file.write({memory.get(), size_t(bytes_of(t))});
+    write({memory.get(), size_t(bytes_of(t))});
   }
   file.commit();
+  return digest.text();
 }
 
 void write_shards(const std::filesystem::path& folder, std::span<const TensorToWrite> tensors,
@@ -74,7 +78,7 @@ void write_shards(const std::filesystem::path& folder, std::span<const TensorToW
     shard += bytes, total += bytes;
   }
   ends.push_back(tensors.size());
-  if (ends.size() == 1) return write_safetensors(folder / kModelFile, tensors);
+  if (ends.size() == 1) return void(write_safetensors(folder / kModelFile, tensors));
 
   Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", Json::object()}};
   size_t begin = 0;

@@ -144,8 +144,8 @@ void save_model(const std::filesystem::path& folder, const std::string& config_t
   target.commit();
 }
 
-void save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type) {
-  write_safetensors(file, tensors_of(weights, file_type));
+std::string save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type) {
+  return write_safetensors(file, tensors_of(weights, file_type));
 }
 
 void load_parameters(const std::filesystem::path& path, const ModelWeights& weights) {

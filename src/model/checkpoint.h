@@ -49,7 +49,8 @@ void save_model(const std::filesystem::path& folder, const std::string& config_t
                 DType file_type, int64_t max_shard_bytes = kMaxShardBytes, Replace replace = Replace::no);
 
 // The parameters of any flat buffer with the model's offsets (moments, gradients) as one file under checkpoint names.
-void save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type);
+// Returns the digest of the file's bytes.
+std::string save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type);
 
 // The reverse of save_parameters. Throws corrupt_file unless names and shapes are those of the weights.
 void load_parameters(const std::filesystem::path& file, const ModelWeights& weights);

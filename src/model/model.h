@@ -54,12 +54,13 @@ struct RouterSums {
 
 // How training treats the routers (spec/model.md 8.10).
 struct Balance {
-  Tensor sums = {};      // f64 [layers, RouterSums::columns], accumulated; absent: no losses, and nothing is counted
-  int64_t window = 0;    // rows
-  int64_t capacity = 0;  // choices of a window that an expert takes; 0: all
-  double scale = 0;      // of ops/load_balance.h: alpha / windows of the whole step; 0: no auxiliary loss
-  bool pooled = false;   // the auxiliary loss counts choices over all layers: form `transformers`
-  double z_scale = 0;    // of ops/router_z_loss.h: z / rows of the whole step; 0: no z-loss
+  Tensor sums = {};       // f64 [layers, RouterSums::columns], accumulated; absent: no losses, and nothing is counted
+  int64_t window = 0;     // rows
+  int64_t row_block = 0;  // rows of a packed row: where a step may be cut into micro-batches (ops/expert_linear.h)
+  int64_t capacity = 0;   // choices of a window that an expert takes; 0: all
+  double scale = 0;       // of ops/load_balance.h: alpha / windows of the whole step; 0: no auxiliary loss
+  bool pooled = false;    // the auxiliary loss counts choices over all layers: form `transformers`
+  double z_scale = 0;     // of ops/router_z_loss.h: z / rows of the whole step; 0: no z-loss
 };
 
 // ceil(factor * k * window / experts) rounded up to a multiple of 8; 0 for factor 0.

@@ -115,6 +115,7 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   const ModelConfig& c = exec.config;
   const int64_t rows = dy.dim(0), choices = rows * c.experts_per_token;
   const DType type = dy.dtype;
+  const Tensor choice_rows = balance.row_block ? s.sorted_rows : Tensor{};
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
   const Tensor d_down = exec.scratch.alloc(type, {choices, c.width}),
@@ -135,7 +136,9 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
                                        .dy = d_down,
                                        .x = middle,
                                        .w = w.down,
-                                       .expert_begin = s.expert_begin});
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
   take_rows(exec.stream, {.y = grouped, .x = s.x, .rows = s.sorted_rows});
   expert_linear_backward(exec.stream, {.dx = d_grouped,
@@ -143,10 +146,17 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
                                        .dy = d_gate,
                                        .x = grouped,
                                        .w = w.gate,
-                                       .expert_begin = s.expert_begin});
-  expert_linear_backward(
-      exec.stream,
-      {.dx = d_from_up, .dw = grads.up.values, .dy = d_up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
+  expert_linear_backward(exec.stream, {.dx = d_from_up,
+                                       .dw = grads.up.values,
+                                       .dy = d_up,
+                                       .x = grouped,
+                                       .w = w.up,
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block});
   blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 

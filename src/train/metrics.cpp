@@ -2,12 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/error.h"
+#include "files/atomic.h"
+#include "files/disk.h"
+#include "files/json_file.h"
 
 namespace fulgur {
 
-Metrics::Metrics(const std::filesystem::path& file) : name_(file.string()), file_(std::fopen(file.c_str(), "w")) {
+Metrics::Metrics(const std::filesystem::path& file) : name_(file.string()), file_(std::fopen(file.c_str(), "a")) {
   if (!file_) fail(ErrorKind::not_found, name_ + ": cannot be written");
 }
 
@@ -22,6 +27,25 @@ void Metrics::write(const std::vector<std::pair<std::string, double>>& values) {
   }
   if (std::fprintf(file_, "%s}\n", line.c_str()) < 0 || std::fflush(file_) != 0)
     fail(ErrorKind::not_found, name_ + ": cannot be written; is the disk full?");
+}
+
+void Metrics::flush() { disk::flush(fileno(file_), name_); }
+
+std::vector<double> cut_metrics(const std::filesystem::path& file, int64_t step) {
+  std::vector<double> losses;
+  std::string kept;
+  std::istringstream lines(std::filesystem::exists(file) ? read_text(file) : "");
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json values = nlohmann::json::parse(line, nullptr, false);
+    if (!values.is_object() || !values.contains("step") || !values["step"].is_number()) continue;
+    const double at = values["step"];
+    const bool loss = values.contains("loss") && values["loss"].is_number();
+    if (at > double(step) || (at == double(step) && !loss)) continue;
+    if (loss) losses.push_back(values["loss"]);
+    kept += line + "\n";
+  }
+  write_file(file, kept);
+  return losses;
 }
 
 std::string loss_curve(const std::vector<double>& values, int width, int height) {

@@ -1,5 +1,6 @@
 // What a run says of itself: metrics.jsonl, one object a line, and the loss curve for the terminal.
 #pragma once
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -10,7 +11,7 @@ namespace fulgur {
 
 class Metrics {
  public:
-  // Creates the file. Throws not_found when it cannot.
+  // Goes on at the end of the file, which is created where there is none. Throws not_found when it cannot.
   explicit Metrics(const std::filesystem::path& file);
   ~Metrics();
   Metrics(const Metrics&) = delete;
@@ -18,11 +19,17 @@ class Metrics {
 
   // One line, written through at once. Numbers print so that they read back equal; one that is not finite as null.
   void write(const std::vector<std::pair<std::string, double>>& values);
+  // Returns when all lines are on the disk.
+  void flush();
 
  private:
   std::string name_;
   std::FILE* file_;
 };
+
+// Cuts metrics.jsonl back to what a run that goes on after `step` does not write again: the lines of the steps up to
+// there, the validations before it. A line that is no JSON object goes too. Returns the losses that stay.
+std::vector<double> cut_metrics(const std::filesystem::path& file, int64_t step);
 
 // A curve of `values` in `height` lines of at most `width` cells, with its scale; one string with line ends.
 std::string loss_curve(const std::vector<double>& values, int width, int height);

@@ -5,10 +5,22 @@
 
 #include "files/atomic.h"
 #include "files/digest.h"
+#include "files/disk.h"
+#include "files/json_file.h"
 #include "model/checkpoint.h"
 
 namespace fulgur {
 namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kState = "state.json";
+constexpr const char* kTensorFiles[] = {"model.safetensors", "first.safetensors", "second.safetensors"};
+
+fs::path checkpoints_of(const fs::path& run_dir) { return run_dir / "checkpoints"; }
+
+std::string folder_name(int64_t step) { return "step-" + std::to_string(step); }
 
 // The weights' views on another flat buffer of the same offsets.
 ModelWeights on_flat(const ModelWeights& weights, Tensor flat) {
@@ -19,42 +31,181 @@ ModelWeights on_flat(const ModelWeights& weights, Tensor flat) {
   return other;
 }
 
-// Removes complete checkpoints beyond the newest `keep`.
-void prune(const std::filesystem::path& folder, int64_t keep) {
-  std::vector<std::pair<int64_t, std::filesystem::path>> found;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string(), digits = name.substr(std::min<size_t>(5, name.size()));
-    if (name.starts_with("step-") && !digits.empty() && std::all_of(digits.begin(), digits.end(), ::isdigit))
-      found.emplace_back(std::stoll(digits), entry.path());
+// N of "step-N"; -1 for any other name.
+int64_t step_of(const std::string& name) {
+  const std::string digits = name.starts_with("step-") ? name.substr(5) : "";
+  const bool number = !digits.empty() && digits.size() < 19 && std::all_of(digits.begin(), digits.end(), ::isdigit);
+  return number ? std::stoll(digits) : -1;
+}
+
+// Names in checkpoints/, none where it cannot be read.
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
+    names.push_back(at->path().filename().string());
+  return names;
+}
+
+// Of the complete checkpoints, ascending.
+std::vector<int64_t> complete_steps(const fs::path& run_dir) {
+  std::vector<int64_t> steps;
+  for (const std::string& name : names_in(checkpoints_of(run_dir)))
+    if (step_of(name) >= 0) steps.push_back(step_of(name));
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void prune(const fs::path& run_dir, int64_t keep) {
+  const std::vector<int64_t> steps = complete_steps(run_dir);
+  for (size_t i = 0; i + size_t(keep) < steps.size(); ++i)
+    remove_folder(checkpoints_of(run_dir) / folder_name(steps[i]));
+}
+
+// state.json with its own digest: xxh3 of the object, printed without spaces and without that entry.
+std::string state_text(Json state) {
+  const std::string own = digest_of(state.dump());
+  state["xxh3"][kState] = own;
+  return state.dump(1) + "\n";
+}
+
+RunCheckpoint read_state(const fs::path& folder, int64_t step) {
+  const fs::path file = folder / kState;
+  Json state = parse_object(read_text(file), file.string());
+  try {
+    const std::string own = state.at("xxh3").at(kState);
+    state["xxh3"].erase(kState);
+    if (digest_of(state.dump()) != own)
+      fail(ErrorKind::corrupt_file,
+           file.string() + ": what it says does not have the xxh3 " + in_quotes(own) + " that it states");
+    const Json& digests = state.at("digests");
+    RunCheckpoint checkpoint{folder, state.at("step"), {}, state.at("xxh3")};
+    checkpoint.identity = {state.at("configuration").dump(), digests.at("tokenizer"), digests.at("data"),
+                           digests.at("validation")};
+    for (const char* name : kTensorFiles) checkpoint.digests.at(name);
+    if (checkpoint.step == step) return checkpoint;
+  } catch (const std::out_of_range&) {
+  } catch (const Json::exception&) {
   }
-  std::sort(found.begin(), found.end());
-  for (size_t i = 0; i + size_t(keep) < found.size(); ++i) std::filesystem::remove_all(found[i].second);
+  fail(ErrorKind::corrupt_file,
+       file.string() + ": is no description of the checkpoint of step " + std::to_string(step));
+}
+
+void verify(const RunCheckpoint& checkpoint) {
+  for (const char* name : kTensorFiles) {
+    const std::string found = digest_of_file(checkpoint.folder / name), stated = checkpoint.digests.at(name);
+    if (found != stated)
+      fail(ErrorKind::corrupt_file,
+           (checkpoint.folder / name).string() + ": its xxh3 is " + found + ", state.json says " + stated);
+  }
+}
+
+// Step of the newest checkpoint before `step` of which every file is what it was; -1 without any.
+int64_t newest_intact(const fs::path& run_dir, int64_t step) {
+  std::vector<int64_t> steps = complete_steps(run_dir);
+  std::erase_if(steps, [&](int64_t s) { return s >= step; });
+  for (; !steps.empty(); steps.pop_back()) {
+    try {
+      verify(read_state(checkpoints_of(run_dir) / folder_name(steps.back()), steps.back()));
+      return steps.back();
+    } catch (const Error&) {  // damaged too
+    }
+  }
+  return -1;
+}
+
+// Runs body; what it finds missing or damaged is said with the older checkpoint that may be used instead.
+template <class Body>
+auto judged(const fs::path& run_dir, int64_t step, const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::corrupt_file && error.kind() != ErrorKind::not_found) throw;
+    const int64_t older = newest_intact(run_dir, step);
+    const std::string name = folder_name(step);
+    fail(ErrorKind::corrupt_file,
+         std::string(error.what()) + "; the checkpoint " + name + " is damaged, " +
+             (older < 0 ? "and no older one is intact"
+                        : folder_name(older) + " is intact: remove " + name + " to go on from there"));
+  }
+}
+
+// "KEY is NOW (was BEFORE), ..." for what differs; empty where nothing does.
+std::string changes(const RunIdentity& now, const RunIdentity& before) {
+  std::string list;
+  const auto compare = [&](const std::string& key, const std::string& value, const std::string& then) {
+    if (value != then) list += (list.empty() ? "" : ", ") + key + " is " + value + " (was " + then + ")";
+  };
+  const Json keys = Json::parse(now.keys), old_keys = Json::parse(before.keys);
+  for (const auto& [key, value] : keys.items())
+    if (!old_keys.contains(key)) compare(key, value.dump(), "absent");
+    else if (old_keys[key] != value) compare(key, value.dump(), old_keys[key].dump());
+  for (const auto& [key, value] : old_keys.items())
+    if (!keys.contains(key)) compare(key, "absent", value.dump());
+  compare("the digest of data.tokenizer", now.tokenizer, before.tokenizer);
+  compare("the digest of data.train", now.data, before.data);
+  compare("the digest of data.validation", now.validation, before.validation);
+  return list;
 }
 
 }  // namespace
 
-void save_run_checkpoint(const std::filesystem::path& run_dir, const RunConfig& run, const TrainingState& state,
-                         const RunDigests& digests) {
-  const std::filesystem::path all = run_dir / "checkpoints";
-  std::filesystem::create_directories(all);
-  AtomicFolder folder(all / ("step-" + std::to_string(state.step)), Replace::no);
-  const std::pair<const char*, Tensor> parts[] = {
-      {"model.safetensors", state.master}, {"first.safetensors", state.first}, {"second.safetensors", state.second}};
-  nlohmann::ordered_json files;
-  for (const auto& [name, flat] : parts) {
-    save_parameters(folder.path() / name, on_flat(state.weights, flat), DType::f32);
-    files[name] = digest_of_file(folder.path() / name);
-  }
-  const nlohmann::ordered_json description{
-      {"step", state.step},
-      {"next_sample", state.step * run.rows_per_step()},
-      {"seed", run.seed},
-      {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
-      {"digests", {{"configuration", digests.configuration}, {"tokenizer", digests.tokenizer}, {"data", digests.data}}},
-      {"xxh3", files}};
-  write_file(folder.path() / "state.json", description.dump(1) + "\n");
+void save_run_checkpoint(const fs::path& run_dir, const RunConfig& run, const RunIdentity& identity,
+                         const ModelWeights& table, const TrainedTensors& tensors, int64_t step) {
+  disk::make_folder(checkpoints_of(run_dir));
+  AtomicFolder folder(checkpoints_of(run_dir) / folder_name(step), Replace::no);
+  const Tensor flats[] = {tensors.master, tensors.first, tensors.second};
+  Json files;
+  for (size_t i = 0; i < std::size(flats); ++i)
+    files[kTensorFiles[i]] = save_parameters(folder.path() / kTensorFiles[i], on_flat(table, flats[i]), DType::f32);
+  const Json keys = Json::parse(identity.keys);
+  const Json state{{"step", step},
+                   {"next_sample", step * run.rows_per_step()},
+                   {"seed", run.seed},
+                   {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
+                   {"digests",
+                    {{"configuration", digest_of(keys.dump())},
+                     {"tokenizer", identity.tokenizer},
+                     {"data", identity.data},
+                     {"validation", identity.validation}}},
+                   {"xxh3", files},
+                   {"configuration", keys}};
+  write_file(folder.path() / kState, state_text(state));
   folder.commit();
-  prune(all, run.keep);
+  prune(run_dir, run.keep);
+}
+
+int64_t newest_checkpoint(const fs::path& run_dir) {
+  const std::vector<int64_t> steps = complete_steps(run_dir);
+  return steps.empty() ? -1 : steps.back();
+}
+
+RunCheckpoint open_run_checkpoint(const fs::path& run_dir) {
+  const int64_t step = newest_checkpoint(run_dir);
+  if (step < 0)
+    fail(ErrorKind::invalid_input,
+         "--resume: run.dir " + run_dir.string() + " holds no complete checkpoint; expected checkpoints/step-N in it");
+  return judged(run_dir, step, [&] { return read_state(checkpoints_of(run_dir) / folder_name(step), step); });
+}
+
+void require_same(const RunCheckpoint& from, const RunIdentity& identity) {
+  const std::string list = changes(identity, from.identity);
+  if (!list.empty())
+    fail(ErrorKind::invalid_input,
+         "--resume: " + list + ": what decides results has to be what it was in " + from.folder.string());
+}
+
+void load_run_checkpoint(const RunCheckpoint& checkpoint, const ModelWeights& table, const TrainedTensors& tensors) {
+  judged(checkpoint.folder.parent_path().parent_path(), checkpoint.step, [&] { return verify(checkpoint); });
+  const Tensor flats[] = {tensors.master, tensors.first, tensors.second};
+  for (size_t i = 0; i < std::size(flats); ++i)
+    load_parameters(checkpoint.folder / kTensorFiles[i], on_flat(table, flats[i]));
+}
+
+void remove_unfinished_checkpoints(const fs::path& run_dir) {
+  for (const std::string& name : names_in(checkpoints_of(run_dir)))
+    if (name.ends_with(".tmp") && step_of(name.substr(0, name.size() - 4)) >= 0)
+      disk::remove(checkpoints_of(run_dir) / name);
 }
 
 }  // namespace fulgur

@@ -121,6 +121,10 @@ class Reader {
     if (*value != supported)
       fail(ErrorKind::unsupported, key + " = " + text(node) + ": only " + want.str() + " is supported so far");
   }
+  // A key that the others' values leave no room for.
+  void refuse(const std::string& key, const std::string& why) {
+    if (take(key)) fail(ErrorKind::invalid_input, key + ": " + why);
+  }
   toml::table* section(const std::string& name) {
     known_sections_.insert(name);
     return table_[name].as_table();
@@ -224,18 +228,28 @@ toml::table parse_file(const std::filesystem::path& file) {
   }
 }
 
+constexpr int64_t kMany = int64_t(1) << 40;
+
+void read_schedule(Reader& r, RunConfig& run) {
+  const std::map<std::string, Schedule> schedules{{"constant", Schedule::constant},
+                                                  {"cosine", Schedule::cosine},
+                                                  {"wsd", Schedule::wsd},
+                                                  {"exponential", Schedule::exponential}};
+  run.schedule = schedules.at(r.word("train.schedule", "cosine", {"constant", "cosine", "wsd", "exponential"}));
+  run.warmup = r.integer("train.warmup", 0, 0, kMany);
+  run.decay = r.integer("train.decay", std::max<int64_t>(run.steps - run.warmup, 0), 0, kMany);
+  if (run.schedule == Schedule::constant)
+    r.refuse("train.final_lr", "the schedule constant has no other rate than train.lr");
+  else run.final_lr = r.number("train.final_lr", run.schedule == Schedule::wsd ? 0 : run.lr / 10, 0, run.lr);
+}
+
 void read_train(Reader& r, RunConfig& run) {
-  constexpr int64_t kMany = int64_t(1) << 40;
   run.steps = r.integer("train.steps", 0, 1, kMany);
   run.sequence = r.integer("train.sequence", 0, 2, int64_t(1) << 30);
   run.tokens_per_step = r.integer("train.tokens_per_step", 0, 1, int64_t(1) << 40);
   run.micro_rows = r.integer("train.micro_rows", 1, 1, int64_t(1) << 30);
   run.lr = r.number("train.lr", 0, 0, 100);
-  const std::map<std::string, Schedule> schedules{
-      {"constant", Schedule::constant}, {"cosine", Schedule::cosine}, {"wsd", Schedule::wsd}};
-  run.schedule = schedules.at(r.word("train.schedule", "cosine", {"constant", "cosine", "wsd"}));
-  run.warmup = r.integer("train.warmup", 0, 0, kMany);
-  run.decay = r.integer("train.decay", std::max<int64_t>(run.steps - run.warmup, 0), 0, kMany);
+  read_schedule(r, run);
   run.weight_decay = r.number("train.weight_decay", 0.1, 0, 100);
   run.beta1 = r.number("train.beta1", 0.9, 0, 0.999999), run.beta2 = r.number("train.beta2", 0.95, 0, 0.999999);
   run.eps = r.number("train.eps", 1e-8, 1e-30, 1), run.clip = r.number("train.clip", 1, 0, 1e30);
@@ -261,6 +275,11 @@ void judge_sizes(const RunConfig& run) {
   if (run.dtype == DType::bf16 && run.sequence % kGrid != 0)
     wrong("train.sequence = " + std::to_string(run.sequence) + ": expected a multiple of 64 where train.dtype is bf16");
   if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
+  if (run.schedule == Schedule::exponential && run.final_lr <= 0)
+    wrong("train.final_lr: expected a rate above 0, where an exponential decay ends");
+  if (run.schedule == Schedule::exponential && run.warmup + run.decay > run.steps)
+    wrong("train.decay = " + std::to_string(run.decay) + ": expected at most the " +
+          std::to_string(run.steps - run.warmup) + " steps after the warm-up");
   if (run.tokens_per_step < 1 || run.tokens_per_step % run.sequence != 0)
     wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) +
           ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
@@ -274,6 +293,23 @@ void judge_sizes(const RunConfig& run) {
           std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
   if (run.run_dir.empty()) wrong("run.dir: expected the folder of the run");
   if (run.tokenizer.empty()) wrong("data.tokenizer: expected the folder of a tokenizer");
+}
+
+// What may change when a run goes on: no result depends on it.
+bool is_free(const std::string& key) {
+  constexpr std::string_view kFree[] = {"run.dir",    "train.threads",        "train.micro_rows", "train.save_every",
+                                        "train.keep", "train.validate_every", "train.recompute"};
+  return std::find(std::begin(kFree), std::end(kFree), key) != std::end(kFree);
+}
+
+std::string decisive_keys(const toml::table& table) {
+  nlohmann::ordered_json keys = nlohmann::ordered_json::object();
+  for (const auto& [section, node] : table)
+    for (const auto& [field, value] : *node.as_table()) {
+      const std::string key = std::string(section.str()) + "." + std::string(field.str());
+      if (!is_free(key) && (section != "model" || key == "model.path")) keys[key] = json_of(value, key);
+    }
+  return keys.dump();
 }
 
 }  // namespace
@@ -304,6 +340,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   run.run_dir = r.word("run.dir", "");
   r.refuse_unknown();
   judge_sizes(run);
+  run.decisive = decisive_keys(table);
   std::ostringstream text;
   text << table << '\n';
   run.resolved = text.str();
@@ -316,10 +353,15 @@ double learning_rate(const RunConfig& run, int64_t step) {
   if (step <= run.warmup) return run.lr * double(step) / double(run.warmup);
   if (run.schedule == Schedule::cosine && run.decay > 0) {
     const double done = std::min(1.0, double(step - run.warmup) / double(run.decay));
-    return run.lr * (0.1 + 0.9 * 0.5 * (1 + std::cos(std::numbers::pi * done)));
+    const double share = run.final_lr / run.lr;
+    return run.lr * (share + (1 - share) * 0.5 * (1 + std::cos(std::numbers::pi * done)));
   }
   const int64_t left = run.steps - step;
-  if (run.schedule == Schedule::wsd && left < run.decay) return run.lr * double(left + 1) / double(run.decay + 1);
+  if (left >= run.decay) return run.lr;
+  if (run.schedule == Schedule::wsd)
+    return run.final_lr + (run.lr - run.final_lr) * double(left + 1) / double(run.decay + 1);
+  if (run.schedule == Schedule::exponential)
+    return run.lr * std::pow(run.final_lr / run.lr, double(run.decay - left) / double(run.decay));
   return run.lr;
 }
 

@@ -11,7 +11,7 @@
 
 namespace fulgur {
 
-enum class Schedule : uint8_t { constant, cosine, wsd };
+enum class Schedule : uint8_t { constant, cosine, wsd, exponential };
 enum class AuxForm : uint8_t { report, transformers };  // of the auxiliary loss (ops/load_balance.h)
 
 struct RunConfig {
@@ -25,8 +25,9 @@ struct RunConfig {
   int64_t micro_rows = 0;  // rows of one forward and backward
   double lr = 0;
   Schedule schedule = Schedule::cosine;
-  int64_t warmup = 0;  // steps
-  int64_t decay = 0;   // steps
+  int64_t warmup = 0;   // steps
+  int64_t decay = 0;    // steps
+  double final_lr = 0;  // where the decay ends
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
   bool recompute = false;  // layers keep only their input, and backward runs them again; changes no bit
   uint64_t seed = 0;
@@ -43,6 +44,7 @@ struct RunConfig {
   int64_t lanes = 1;
   std::string run_dir;
   std::string resolved;  // the whole configuration as TOML, defaults and --set included
+  std::string decisive;  // JSON object, `section.key` to value: what results depend on, but for a new model's [model]
 
   int64_t rows_per_step() const { return tokens_per_step / sequence; }
   int thread_count() const;
@@ -52,8 +54,9 @@ struct RunConfig {
 // what was expected, unsupported for what a later version will do.
 RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& settings);
 
-// Learning rate of a step counted from 1: linear warm-up, then constant; cosine to a tenth over `decay` steps; or
-// wsd: constant, then linear to zero over the last `decay` steps.
+// Learning rate of a step counted from 1: linear warm-up, then constant; cosine: to final_lr over `decay` steps; wsd
+// and exponential: constant, then over the last `decay` steps linearly towards final_lr, one step short of it, or
+// exponentially to it (the report's form).
 double learning_rate(const RunConfig& run, int64_t step);
 
 }  // namespace fulgur

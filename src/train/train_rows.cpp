@@ -13,6 +13,7 @@ Balance balance_of(const RunConfig& run, const ModelConfig& config) {
   const double alpha = pooled ? run.aux * experts * experts / double(config.layers) : run.aux;
   return {.sums = {},
           .window = window,
+          .row_block = run.sequence,
           .capacity = expert_capacity(config, window, run.capacity),
           .scale = alpha / double(run.tokens_per_step / window),
           .pooled = pooled,

@@ -3,15 +3,17 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/progress.h"
 #include "files/atomic.h"
 #include "files/digest.h"
+#include "files/folder_lock.h"
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 #include "model/initialise.h"
+#include "train/checkpoint_writer.h"
 #include "train/metrics.h"
-#include "train/run_checkpoint.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
@@ -50,61 +52,83 @@ std::string with_stated_type(std::string text, DType type) {
   return text;
 }
 
-// A folder that does not exist yet; `created` makes it.
-std::filesystem::path new_folder(const std::string& run_dir) {
-  const std::filesystem::path dir = run_dir;
-  if (std::filesystem::exists(dir))
-    fail(ErrorKind::invalid_input, "run.dir " + run_dir + ": exists already; expected a new folder");
-  return dir;
+// What results depend on, the model's configuration key by key.
+RunIdentity identity_of(const RunConfig& run, const RunCorpus& corpus, const std::string& config_text) {
+  nlohmann::ordered_json keys = nlohmann::ordered_json::parse(run.decisive);
+  const nlohmann::ordered_json model = nlohmann::ordered_json::parse(config_text);
+  for (const auto& [key, value] : model.items()) keys["model." + key] = value;
+  return {keys.dump(), corpus.tokenizer_digest, corpus.data_digest, corpus.validation_digest};
 }
 
-std::filesystem::path created(const std::filesystem::path& dir) {
+void create_folder(const std::filesystem::path& dir) {
   std::error_code error;
   std::filesystem::create_directories(dir, error);
   if (error) fail(ErrorKind::not_found, dir.string() + ": cannot be created: " + error.message());
-  return dir;
+}
+
+RunIdentity judged_identity(RunIdentity identity, const std::optional<RunCheckpoint>& from) {
+  if (from) require_same(*from, identity);
+  return identity;
 }
 
 // Everything a run holds while it goes on.
 class Run {
  public:
-  explicit Run(const RunConfig& run);
+  Run(const RunConfig& run, const TrainStart& start);
   TrainReport go();
 
  private:
   Exec exec() { return {stream_, scratch_, tape_, config_}; }
-  void note(const StepReport& report, int64_t tokens, Progress& progress);
-  void save_checkpoint();
-  void save_trained_model();
-  double validate(Progress& progress);
+  TrainedTensors trained() const { return {memory_.state.master, memory_.state.first, memory_.state.second}; }
+  int64_t tokens_here() const { return (memory_.state.step - first_step_) * run_.tokens_per_step; }
+  bool stopped() const { return stop_ && *stop_; }
   bool due(int64_t every) const {
-    return every > 0 && memory_.state.step % every == 0 && memory_.state.step < run_.steps;
+    const int64_t step = memory_.state.step;
+    return step == run_.steps || (every > 0 && step > 0 && step % every == 0);
   }
+  std::optional<RunCheckpoint> judged_start(bool resume);
+  void open_folder();
+  void note(const StepReport& report, Progress& progress);
+  void save_checkpoint();
+  double validate(Progress& progress);
+  void save_trained_model();
 
   const RunConfig& run_;
+  const std::atomic<bool>* stop_;
   std::filesystem::path dir_;
+  std::optional<FolderLock> lock_;
+  std::optional<RunCheckpoint> from_;
   RunCorpus corpus_;
   std::string config_text_;
   ModelConfig config_;
+  RunIdentity identity_;
   TrainingMemory memory_;
   Stream stream_;
   Arena scratch_, tape_;
-  Metrics metrics_;
+  std::optional<Metrics> metrics_;
   std::vector<double> losses_;
+  int64_t first_step_ = 0, saved_step_ = -1;
+  CheckpointWriter writer_;
 };
 
-Run::Run(const RunConfig& run)
+Run::Run(const RunConfig& run, const TrainStart& start)
     : run_(run),
-      dir_(new_folder(run.run_dir)),
+      stop_(start.stop),
+      dir_(run.run_dir),
+      from_(judged_start(start.resume)),
       corpus_(read_run_corpus(run.tokenizer, run.train_files, run.validation_files)),
       config_text_(config_text(run, corpus_)),
       config_(judged_config(config_text_, run, corpus_)),
+      identity_(judged_identity(identity_of(run, corpus_, config_text_), from_)),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
       stream_({}, run.thread_count()),
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
-      metrics_(created(dir_) / "metrics.jsonl") {
-  if (run.model_path.empty()) {
+      writer_(dir_, run, identity_, memory_.state.weights, memory_.snapshot_tensor()) {
+  if (from_) {
+    load_run_checkpoint(*from_, memory_.state.weights, trained());
+    memory_.state.step = first_step_ = saved_step_ = from_->step;
+  } else if (run.model_path.empty()) {
     ModelWeights master = views_of(config_, memory_.state.master);
     initialise(config_, master, run.seed, stream_.threads());
   } else {
@@ -112,40 +136,72 @@ Run::Run(const RunConfig& run)
     copy(stream_, memory_.state.master, loaded.weights.flat);
   }
   round_master(stream_, memory_.state);
-  write_file(dir_ / "run.toml", run.resolved);
+  open_folder();
 }
 
-void Run::note(const StepReport& report, int64_t tokens, Progress& progress) {
+// The newest checkpoint, where the run is to go on; nothing for a new folder.
+std::optional<RunCheckpoint> Run::judged_start(bool resume) {
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(std::filesystem::symlink_status(dir_, ignored));
+  if (resume) {
+    if (exists) lock_.emplace(dir_);
+    return open_run_checkpoint(dir_);
+  }
+  if (exists)
+    fail(ErrorKind::invalid_input,
+         "run.dir " + run_.run_dir + ": exists already; expected a new folder, or --resume to go on with its run");
+  return std::nullopt;
+}
+
+// From here on the folder is changed.
+void Run::open_folder() {
+  if (from_) {
+    remove_unfinished_checkpoints(dir_);
+    for (const char* name : {"model", "run.toml", "metrics.jsonl"}) remove_leftovers(dir_ / name);
+    losses_ = cut_metrics(dir_ / "metrics.jsonl", from_->step);
+  } else {
+    create_folder(dir_);
+    lock_.emplace(dir_);
+  }
+  write_file(dir_ / "run.toml", run_.resolved);
+  metrics_.emplace(dir_ / "metrics.jsonl");
+}
+
+void Run::note(const StepReport& report, Progress& progress) {
   losses_.push_back(report.loss);
   const int64_t step = memory_.state.step;
   std::vector<std::pair<std::string, double>> line{{"step", double(step)},
                                                    {"loss", report.loss},
                                                    {"gradient_norm", report.gradient_norm},
                                                    {"lr", learning_rate(run_, step)},
-                                                   {"tokens", double(tokens)},
-                                                   {"tokens_per_second", double(tokens) / progress.seconds()}};
+                                                   {"tokens", double(step * run_.tokens_per_step)},
+                                                   {"tokens_per_second", double(tokens_here()) / progress.seconds()}};
   add_metrics(line, report.router);
-  metrics_.write(line);
+  metrics_->write(line);
   char note[64];
   std::snprintf(note, sizeof note, "loss %.4f", report.loss);
-  progress.update(step, tokens, note);
+  progress.update(step, tokens_here(), note);
 }
 
+// Nothing where this step is saved already.
+void Run::save_checkpoint() {
+  if (saved_step_ == memory_.state.step) return;
+  metrics_->flush();
+  writer_.save(stream_, trained(), saved_step_ = memory_.state.step);
+}
+
+// Bits per byte, noted; NaN without validation files, and when the run is stopped meanwhile.
 double Run::validate(Progress& progress) {
-  if (corpus_.validation.bytes == 0) return std::numeric_limits<double>::quiet_NaN();
   Exec e = exec();
-  const double bits = bits_per_byte(e, memory_.state.weights, corpus_.validation);
-  metrics_.write({{"step", double(memory_.state.step)}, {"validation_bits_per_byte", bits}});
+  std::optional<double> bits;
+  if (corpus_.validation.bytes > 0) bits = bits_per_byte(e, memory_.state.weights, corpus_.validation, stop_);
+  if (!bits) return std::numeric_limits<double>::quiet_NaN();
+  metrics_->write({{"step", double(memory_.state.step)}, {"validation_bits_per_byte", *bits}});
   char line[80];
   std::snprintf(line, sizeof line, "step %lld: validation %.4f bits per byte",
-                static_cast<long long>(memory_.state.step), bits);
+                static_cast<long long>(memory_.state.step), *bits);
   progress.say(line);
-  return bits;
-}
-
-void Run::save_checkpoint() {
-  save_run_checkpoint(dir_, run_, memory_.state,
-                      {digest_of(run_.resolved), corpus_.tokenizer_digest, corpus_.data_digest});
+  return *bits;
 }
 
 void Run::save_trained_model() {
@@ -154,39 +210,42 @@ void Run::save_trained_model() {
   const std::filesystem::path from = run_.tokenizer;
   const std::filesystem::path source = std::filesystem::is_directory(from) ? from : from.parent_path();
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
-    if (std::filesystem::exists(source / name)) std::filesystem::copy_file(source / name, folder.path() / name);
+    if (std::filesystem::exists(source / name)) write_file(folder.path() / name, read_text(source / name));
   folder.commit();
 }
 
+// A step's checkpoint comes before its validation, so a run that goes on from it validates there.
 TrainReport Run::go() {
   PackedRows rows(corpus_.training.documents, run_.sequence, run_.seed);
-  Progress progress("step", run_.steps, "tokens");
+  Progress progress("step", run_.steps, "tokens", first_step_);
   progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
                short_number(double(parameter_count(config_).active)) + " active; " +
                short_number(double(rows.tokens_per_epoch())) + " training tokens");
   progress.say(memory_.plan.describe());
+  if (from_) progress.say("going on after step " + std::to_string(first_step_));
   Exec e = exec();
-  int64_t tokens = 0;
-  while (memory_.state.step < run_.steps) {
-    const StepReport report = train_rows(e, memory_.state, run_, rows);
-    note(report, tokens += run_.tokens_per_step, progress);
-    if (due(run_.validate_every)) validate(progress);
+  TrainReport report;
+  while (true) {
+    report.tokens_per_second = double(tokens_here()) / progress.seconds();
     if (due(run_.save_every)) save_checkpoint();
+    writer_.check();
+    if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
+    if (memory_.state.step == run_.steps || stopped()) break;
+    note(train_rows(e, memory_.state, run_, rows), progress);
   }
-  const double rate = double(tokens) / progress.seconds(), bits = validate(progress);
+  report.stopped = stopped();
   save_checkpoint();
-  save_trained_model();
-  const Tensor flat = memory_.state.master;
-  return {.steps = memory_.state.step,
-          .losses = losses_,
-          .bits_per_byte = bits,
-          .tokens_per_second = rate,
-          .model_dir = (dir_ / "model").string(),
-          .weights_digest = digest_of(std::span(flat.data, size_t(flat.bytes())))};
+  writer_.finish();
+  if (!report.stopped) save_trained_model();
+  const Tensor flat = trained().master;
+  report.steps = memory_.state.step, report.steps_here = report.steps - first_step_, report.losses = losses_;
+  report.model_dir = (dir_ / "model").string();
+  report.weights_digest = digest_of(std::span(flat.data, size_t(flat.bytes())));
+  return report;
 }
 
 }  // namespace
 
-TrainReport train(const RunConfig& run) { return Run(run).go(); }
+TrainReport train(const RunConfig& run, const TrainStart& start) { return Run(run, start).go(); }
 
 }  // namespace fulgur

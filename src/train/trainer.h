@@ -1,5 +1,7 @@
 // A training run from its configuration to a loadable model: data, steps, validation, checkpoints, progress.
 #pragma once
+#include <atomic>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -7,16 +9,26 @@
 
 namespace fulgur {
 
+struct TrainStart {
+  bool resume = false;                      // go on from the newest checkpoint of run.dir
+  const std::atomic<bool>* stop = nullptr;  // true: the step at hand is finished and saved, and train returns
+};
+
 struct TrainReport {
-  int64_t steps = 0;
+  int64_t steps = 0;           // of the run so far
+  int64_t steps_here = 0;      // those of them that this call took
+  bool stopped = false;        // on request: the last step is saved, but there is no final validation and no model
   std::vector<double> losses;  // nats per token, of each step
-  double bits_per_byte = 0;    // of the validation files; NaN without any
+  double bits_per_byte = std::numeric_limits<double>::quiet_NaN();  // of the validation files; NaN without any
   double tokens_per_second = 0;
   std::string model_dir;       // the trained MODEL
   std::string weights_digest;  // xxh3 of the flat master weights
 };
 
-// Throws invalid_input when run.dir exists already; nothing of it is touched then.
-TrainReport train(const RunConfig& run);
+// A run that goes on ends in the very weights of a run that was never interrupted. Throws invalid_input when run.dir
+// exists already, or, to resume, when it holds no complete checkpoint, another process trains in it, or what decides
+// results has changed; corrupt_file for a damaged checkpoint. Nothing of run.dir is touched then. Throws not_found when
+// something cannot be written; the newest complete checkpoint stays.
+TrainReport train(const RunConfig& run, const TrainStart& start = {});
 
 }  // namespace fulgur

@@ -129,6 +129,8 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
   if (validation_rows > 0)
     plan.scratch = std::max(plan.scratch, measured_validation(config, run.dtype, validation_rows));
   plan.scratch = aligned(plan.scratch);  // the tape begins where it ends
+  const bool saves_meanwhile = run.save_every > 0 && run.save_every < run.steps;
+  if (saves_meanwhile && plan.total() + 3 * flat <= available_memory()) plan.snapshot = 3 * flat;
   return plan;
 }
 
@@ -140,6 +142,7 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   master = Buffer(plan.master, Purpose::optimizer), gradients = Buffer(plan.gradients, Purpose::optimizer);
   moments = Buffer(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
   activations = Buffer(plan.scratch + plan.tape, Purpose::activations);
+  snapshot = Buffer(plan.snapshot, Purpose::optimizer);
   decays = Buffer(size_t(config.layers * config.heads) * sizeof(float), Purpose::weights);
   state.master = master.tensor(DType::f32, {elements});
   if (run.dtype != DType::f32) weights = Buffer(size_t(elements * byte_size(run.dtype)), Purpose::weights);
@@ -153,6 +156,10 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   state.not_decayed = not_decayed.tensor(DType::i64, {int64_t(ranges.size()), 2});
   int64_t* bound = state.not_decayed.elements<int64_t>();
   for (const auto& [begin, end] : ranges) *bound++ = begin, *bound++ = end;
+}
+
+Tensor TrainingMemory::snapshot_tensor() const {
+  return snapshot.bytes() == 0 ? Tensor{} : snapshot.tensor(DType::f32, {3, state.master.count()});
 }
 
 }  // namespace fulgur

@@ -42,7 +42,7 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
 
 struct TrainingMemory {
   TrainingPlan plan;
-  Buffer weights, decays, master, gradients, moments, not_decayed, activations;
+  Buffer weights, decays, master, gradients, moments, not_decayed, activations, snapshot;
   TrainingState state;
 
   // Throws out_of_memory before any work, with the bytes of every part, what is free, and the keys that help.
@@ -52,6 +52,9 @@ struct TrainingMemory {
   // The two parts of `activations`.
   Arena scratch() const { return {activations.data(), plan.scratch, {}}; }
   Arena tape() const { return {activations.data() + plan.scratch, plan.tape, {}}; }
+  // f32 [3, elements] that a checkpoint is written from while training goes on; empty where it is not saved meanwhile,
+  // or memory does not suffice.
+  Tensor snapshot_tensor() const;
 };
 
 }  // namespace fulgur

@@ -32,12 +32,14 @@ int64_t validation_rows(const Corpus& corpus) {
   return rows;
 }
 
-double bits_per_byte(Exec& exec, const ModelWeights& weights, const Corpus& corpus) {
+std::optional<double> bits_per_byte(Exec& exec, const ModelWeights& weights, const Corpus& corpus,
+                                    const std::atomic<bool>* stop) {
   double nats = 0;
   const Tensor sum = contiguous(reinterpret_cast<std::byte*>(&nats), DType::f64, {}, {1});
   const int64_t rows = validation_rows(corpus);
   for (int64_t begin = 0, end; begin < corpus.documents.count(); begin = end) {
     end = end_of_batch(corpus.documents, begin, rows);
+    if (stop && *stop) return std::nullopt;
     const Arena::Scope scratch(exec.scratch);
     const std::vector<PackedRow> packed{whole_documents(corpus.documents, begin, end)};
     const MicroBatch micro = micro_batch_of(exec, packed);
