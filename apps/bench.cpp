@@ -17,13 +17,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr double kMemorySeconds = 1, kProductSeconds = 0.15;
+constexpr double kMemoryShare = 4;  // memory is measured so many times as long as the shape of a product
 
 struct BenchOptions {
   std::string config = "configs/bench-1b.toml", dtype, filter;
   std::vector<std::string> settings;
   int threads = 0;
   int64_t tokens = 2048, batch = 1, context = 64, steps = 0;
+  double seconds = 0.15;  // of measuring the rate of a shape
   bool json = false;
 
   int thread_count() const { return threads > 0 ? threads : available_cores(); }
@@ -52,7 +53,7 @@ Json figure(const bench::Figure& f) {
 // The rates' own memory is gone when the model's is taken, and the other way round.
 bench::MemoryRates memory_rates(const BenchOptions& o) {
   Threads threads(o.thread_count());
-  return bench::measured_memory_rates(threads, kMemorySeconds);
+  return bench::measured_memory_rates(threads, kMemoryShare * o.seconds);
 }
 
 void print_rates(const bench::MemoryRates& memory) {
@@ -63,7 +64,7 @@ void print_rates(const bench::MemoryRates& memory) {
 void report(const BenchOptions& o, const char* kind, DType type, const bench::MemoryRates& memory,
             const bench::Measured& m) {
   Threads threads(o.thread_count());
-  bench::ProductRates products(threads, kProductSeconds);
+  bench::ProductRates products(threads, o.seconds);
   bench::Floors floors(memory, products);
   const bench::StepTable table = bench::table_of(m.recorder, floors);
   const double reached = m.seconds > 0 ? table.floor() / m.seconds : 0;
@@ -152,7 +153,7 @@ void run_ops(const BenchOptions& o) {
   const RunConfig run = o.run_config();
   const bench::MemoryRates memory = memory_rates(o);
   Threads threads(o.thread_count());
-  bench::ProductRates products(threads, kProductSeconds);
+  bench::ProductRates products(threads, o.seconds);
   bench::Floors floors(memory, products);
   const std::vector<bench::OperatorTime> times =
       bench::time_operators({run, o.type(), o.thread_count(), o.tokens, o.filter}, floors);
@@ -182,6 +183,9 @@ CLI::App* add(CLI::App& bench, const std::shared_ptr<BenchOptions>& o, const cha
       ->add_option("--dtype", o->dtype, "f32 or bf16; default: bf16 where the CPU multiplies it; of train: train.dtype")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--threads", o->threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  command->add_option("--seconds", o->seconds, "how long the rate of each shape is measured, at least")
+      ->check(CLI::Range(0.001, 60.0))
+      ->capture_default_str();
   command->add_flag("--json", o->json, "one JSON document");
   command->callback([o, run] { run(*o); });
   return command;

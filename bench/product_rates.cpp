@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "bench/machine.h"
 #include "bench/onednn.h"
 #include "bench/timing.h"
 #include "device/buffer.h"
@@ -117,9 +116,10 @@ void run_ours(Threads& threads, const std::vector<cpu::ProductOf<T>>& products, 
 struct ProductRates::Pools {
   std::map<DType, Ring> inputs;
   std::map<DType, Ring> outputs;
+  const int64_t least;  // bytes of a ring
 
-  static Ring& grown(std::map<DType, Ring>& rings, Threads& threads, DType type, int64_t bytes) {
-    bytes = std::max(bytes + bytes / 8, cache_bytes() * 3 / 2);
+  Ring& grown(std::map<DType, Ring>& rings, Threads& threads, DType type, int64_t bytes) {
+    bytes = std::max(bytes + bytes / 8, least);
     const auto found = rings.find(type);
     if (found != rings.end() && found->second.bytes() >= bytes) return found->second;
     rings.erase(type);
@@ -224,8 +224,8 @@ std::string described(const MatrixProduct& p) {
   return text + (p.adds ? " added" : "") + (p.in_cache ? " in cache" : "");
 }
 
-ProductRates::ProductRates(Threads& threads, double seconds)
-    : threads_(threads), seconds_(seconds), pools_(std::make_unique<Pools>()) {}
+ProductRates::ProductRates(Threads& threads, double seconds, int64_t memory)
+    : threads_(threads), seconds_(seconds), pools_(new Pools{.inputs = {}, .outputs = {}, .least = memory}) {}
 
 ProductRates::~ProductRates() = default;
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/threads.h"
+#include "bench/machine.h"
 #include "device/work.h"
 
 namespace fulgur::bench {
@@ -20,8 +21,9 @@ std::string described(const MatrixProduct& product);
 
 class ProductRates {
  public:
-  // seconds: how long the runs of one shape take together, at least.
-  ProductRates(Threads& threads, double seconds);
+  // seconds: how long the runs of one shape take together, at least. memory: bytes of the rings of operands, at least;
+  // by default they exceed the caches.
+  ProductRates(Threads& threads, double seconds, int64_t memory = cache_bytes() * 3 / 2);
   ~ProductRates();
 
   // Measured when a shape is first asked for: random operands in rotating sets that exceed the caches together (tiles
