@@ -18,7 +18,7 @@ struct OperatorCall {
   const char* name;
   Work work;
   std::vector<TouchedTensor> tensors = {};  // those that were given, in the order of operands()
-  double start = 0, end = 0;           // monotonic_seconds(); the work was done by `end`, on every device
+  double start = 0, end = 0;                // monotonic_seconds(); the work was done by `end`, on every device
 };
 
 // Runs a recorded call again on other tensors of the same shapes and strides, in the order of OperatorCall::tensors.

@@ -26,15 +26,15 @@ struct ExpertLinear {
 };
 
 struct ExpertLinearBackward {
-  Tensor dx;            // [choices, in], overwritten
-  Tensor dw;            // wide [experts, out, in], accumulated: rows ascending from the value already there
-  Tensor dy;            // [choices, out]
-  Tensor x;             // [choices, in]
-  Weight w;             // [experts, out, in]
-  Tensor expert_begin;  // i32 [experts + 1]
-  Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16 alone
-                            // needs it
-  int64_t row_block = 0;    // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
+  Tensor dx;                // [choices, in], overwritten
+  Tensor dw;                // wide [experts, out, in], accumulated: rows ascending from the value already there
+  Tensor dy;                // [choices, out]
+  Tensor x;                 // [choices, in]
+  Weight w;                 // [experts, out, in]
+  Tensor expert_begin;      // i32 [experts + 1]
+  Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16
+                            // alone needs it
+  int64_t row_block = 0;  // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
 
   auto operands() const {
     return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};

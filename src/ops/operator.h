@@ -19,7 +19,8 @@
     op.check();                                                                                                     \
     for_each_operand(                                                                                               \
         op, [&](Operand o) { expect(o.tensor->device == stream.device(), #name " runs where its operands are"); }); \
-    if (stream.recorder()) [[unlikely]] return recorded(stream, #name, op, name);                                   \
+    if (stream.recorder()) [[unlikely]]                                                                             \
+      return recorded(stream, #name, op, name);                                                                     \
     if (stream.measuring()) return stream.count(bytes_of(op));                                                      \
     if constexpr (kCudaBuilt) {                                                                                     \
       if (stream.device().is_cuda()) return cuda::name(stream, op);                                                 \

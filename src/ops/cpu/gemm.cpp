@@ -132,7 +132,9 @@ void run_all(Threads& threads, const Product<T>* products, int64_t count) {
   const GemmKernel<T>& kernel = picked<T>();
   for_each_tile(
       threads, count, kernel.rows, kernel.columns,
-      [&](int64_t i) { return Extent{products[i].m, products[i].n, products[i].k}; },
+      [&](int64_t i) {
+        return Extent{products[i].m, products[i].n, products[i].k};
+      },
       [&](const Extent& e) { return cost(kernel, e); },
       [&](int64_t i, int64_t row, int64_t rows, int64_t column, int64_t columns) {
         multiply_tile(kernel, part(products[i], row, rows, column, columns));
