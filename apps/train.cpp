@@ -63,6 +63,11 @@ void add_train(CLI::App& app) {
   command->add_flag(
       "--resume", options->resume,
       "go on from the newest checkpoint in run.dir: ends in the weights of a run that was never interrupted");
+  command->footer(
+      "SIGTERM and Ctrl-C finish the step, save and exit 0; a second Ctrl-C kills. A save that fails (a full disk) "
+      "stops\n"
+      "the run with exit code 3 and keeps the newest complete checkpoint. With --resume these may differ from before:\n"
+      "run.dir, train.threads, train.micro_rows, train.save_every, train.keep, train.validate_every, train.recompute.");
   command->callback([options] { run_train(*options); });
 }
 

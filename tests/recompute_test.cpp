@@ -107,6 +107,13 @@ TEST(TrainingPlan, counts_every_part_and_says_what_helps) {
     EXPECT_NE(plan.describe().find(p.name), std::string::npos);
   }
   EXPECT_EQ(sum, plan.total());
+  EXPECT_EQ(plan.snapshot, 0u) << "nothing is saved before the last step";
+  run.steps = 3, run.save_every = 2;
+  const TrainingPlan roomy = plan_training(config, run, 0), tight = plan_training(config, run, 0, roomy.total() - 1);
+  EXPECT_EQ(roomy.total(), plan.total() + elements * 12);
+  EXPECT_FALSE(roomy.saves_between_steps);
+  EXPECT_EQ(tight.total(), plan.total());
+  EXPECT_NE(tight.describe().find("written between steps"), std::string::npos);
   run.micro_rows = 1, run.lanes = 1;
   EXPECT_LT(plan_training(config, run, 0).tape, plan.tape);
   EXPECT_GT(plan_training(config, run, 4096).scratch, plan.scratch) << "validation's batch is larger than the step's";

@@ -176,6 +176,20 @@ TEST_F(Resume, KilledAtRandomInstantsAgainAndAgain) {
   }
 }
 
+// The rounded weights come back from the master; dropped choices and recomputed layers hold no state between steps.
+TEST_F(Resume, InBf16WithDroppedChoicesAndRecomputedLayers) {
+  Words settings{"train.dtype=bf16", "moe.capacity=1", "moe.z=0.001", "train.lr=0.01"};
+  const Results undisturbed = whole(settings);
+  settings.push_back("train.recompute=true");
+  for (const int64_t n : {130, 160, 190, 210}) {
+    const fs::path dir = scratch_ / "bf16";
+    EXPECT_EQ(train(dir, settings, std::to_string(n) + ":kill").signal, SIGKILL);
+    EXPECT_TRUE(has_checkpoint(dir));
+    settings.back() = n % 20 == 0 ? "train.recompute=true" : "train.recompute=false";
+    expect_whole(dir, undisturbed, settings);
+  }
+}
+
 TEST_F(Resume, SignalsFinishTheStepAndSave) {
   const Words longer{"train.steps=40", "train.save_every=0"};
   const Results undisturbed = whole(longer);
@@ -197,11 +211,15 @@ TEST_F(Resume, SignalsFinishTheStepAndSave) {
 }
 
 TEST_F(Resume, ASecondInterruptKillsAtOnce) {
-  const fs::path dir = scratch_ / "killed";
-  Child child = start(dir, {"train.tokens_per_step=1048576", "train.steps=1"});
-  while (!fs::exists(dir / "metrics.jsonl")) usleep(500);
-  for (int i = 0; i < 2; ++i) child.send(SIGINT), usleep(20000);
-  EXPECT_EQ(child.wait().signal, SIGINT);
+  Finished finished;
+  for (int attempt = 0; attempt < 5 && finished.signal == 0; ++attempt) {  // again where it stopped between two steps
+    const fs::path dir = scratch_ / ("killed" + std::to_string(attempt));
+    Child child = start(dir, {"train.tokens_per_step=65536"});
+    while (slurp(dir / "metrics.jsonl").empty()) usleep(500);
+    for (int i = 0; i < 2; ++i) child.send(SIGINT), usleep(20000);
+    finished = child.wait();
+  }
+  EXPECT_EQ(finished.signal, SIGINT) << finished.out << finished.err;
 }
 
 TEST_F(Resume, AfterTheLastStepOnlyWhatIsMissingIsDone) {

@@ -232,7 +232,7 @@ struct Saving {
 
   TrainedTensors tensors() const {
     const TrainingState& state = training.memory->state;
-    return {state.weights.flat, state.first, state.second};
+    return {state.master, state.first, state.second};
   }
   Tensor snapshot() const { return memory.tensor(DType::f32, {3, tensors().master.count()}); }
   void fill(float value) {

@@ -46,6 +46,8 @@ struct RunConfig {
   std::string resolved;  // the whole configuration as TOML, defaults and --set included
   std::string decisive;  // JSON object, `section.key` to value: what results depend on, but for a new model's [model]
 
+  // Checkpoints before the last step.
+  bool saves_meanwhile() const { return save_every > 0 && save_every < steps; }
   int64_t rows_per_step() const { return tokens_per_step / sequence; }
   int thread_count() const;
 };

@@ -69,14 +69,14 @@ size_t operator_bytes(const ModelConfig& config, int64_t rows, int threads) {
   return size_t(threads * kThreadBytes + rows * (config.heads + kNumbersPerRow) * byte_size(DType::f32));
 }
 
-[[noreturn]] void refuse(const TrainingPlan& plan, size_t free_bytes, const RunConfig& run) {
+[[noreturn]] void refuse(const TrainingPlan& plan, const RunConfig& run) {
   std::string list, keys = "lower train.sequence";
   for (const TrainingPlan::Part& p : plan.parts())
     list += (list.empty() ? "" : ", ") + std::string(p.name) + " " + std::to_string(p.bytes);
   if (run.micro_rows > 1) keys += " or train.micro_rows";
   if (!run.recompute) keys += ", or set train.recompute = true";
   fail(ErrorKind::out_of_memory, "training needs " + std::to_string(plan.total()) + " bytes (" + list + "), " +
-                                     std::to_string(free_bytes) + " are free: " + keys);
+                                     std::to_string(plan.free) + " are free: " + keys);
 }
 
 }  // namespace
@@ -110,10 +110,11 @@ std::string TrainingPlan::describe() const {
   std::string line;
   for (const Part& p : parts())
     line += (line.empty() ? ": " : ", ") + (p.name + (" " + short_number(double(p.bytes)) + "B"));
-  return "memory " + short_number(double(total())) + "B" + line;
+  return "memory " + short_number(double(total())) + "B of " + short_number(double(free)) + "B free" + line +
+         (saves_between_steps ? "; no room for a snapshot: checkpoints are written between steps" : "");
 }
 
-TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows) {
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows, size_t free) {
   const size_t elements = size_t(flat_elements(config)), flat = elements * sizeof(float);
   const ModelWeights weights = shapes_of(config, run.dtype);
   const ArenaBytes arenas = measured_step(config, run);
@@ -124,20 +125,21 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
                     .moments = 2 * flat + not_decayed_ranges(weights).size() * 2 * sizeof(int64_t),
                     .scratch = arenas.scratch,
                     .tape = arenas.tape,
-                    .operators = operator_bytes(config, rows, run.thread_count())};
+                    .operators = operator_bytes(config, rows, run.thread_count()),
+                    .free = free};
   if (run.dtype != DType::f32) plan.weights += elements * size_t(byte_size(run.dtype));
   if (validation_rows > 0)
     plan.scratch = std::max(plan.scratch, measured_validation(config, run.dtype, validation_rows));
   plan.scratch = aligned(plan.scratch);  // the tape begins where it ends
-  const bool saves_meanwhile = run.save_every > 0 && run.save_every < run.steps;
-  if (saves_meanwhile && plan.total() + 3 * flat <= available_memory()) plan.snapshot = 3 * flat;
+  if (run.saves_meanwhile()) plan.snapshot = 3 * flat;
+  plan.saves_between_steps = plan.snapshot > 0 && plan.total() > free;
+  if (plan.saves_between_steps) plan.snapshot = 0;
   return plan;
 }
 
 TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows)
     : plan(plan_training(config, run, validation_rows)) {
-  const size_t free_bytes = available_memory();
-  if (plan.total() > free_bytes) refuse(plan, free_bytes, run);
+  if (plan.total() > plan.free) refuse(plan, run);
   const int64_t elements = flat_elements(config), levels = gradient_levels(run.lanes);
   master = Buffer(plan.master, Purpose::optimizer), gradients = Buffer(plan.gradients, Purpose::optimizer);
   moments = Buffer(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
@@ -159,7 +161,7 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
 }
 
 Tensor TrainingMemory::snapshot_tensor() const {
-  return snapshot.bytes() == 0 ? Tensor{} : snapshot.tensor(DType::f32, {3, state.master.count()});
+  return plan.snapshot == 0 ? Tensor{} : snapshot.tensor(DType::f32, {3, state.master.count()});
 }
 
 }  // namespace fulgur

@@ -25,8 +25,10 @@ struct TrainingPlan {
   size_t moments = 0;    // f32, two; and which elements weight decay leaves alone
   size_t scratch = 0;    // of a layer, of a step's batches, of validation: whichever is most
   size_t tape = 0;       // what backward reads back
-  size_t snapshot = 0;   // what a checkpoint is written from while training goes on
+  size_t snapshot = 0;   // what a checkpoint is written from while training goes on; 0 where it is not, or does not fit
   size_t operators = 0;  // at most: what the CPU's operators pack and sum in, outside the arenas
+  size_t free = 0;       // of the machine, before any is taken
+  bool saves_between_steps = false;  // for want of room for a snapshot
 
   struct Part {
     const char* name;
@@ -38,7 +40,8 @@ struct TrainingPlan {
 };
 
 // validation_rows: of the largest validation batch, 0 without any.
-TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows,
+                           size_t free = available_memory());
 
 struct TrainingMemory {
   TrainingPlan plan;
@@ -49,12 +52,11 @@ struct TrainingMemory {
   // All values are zero.
   TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
+  // f32 [3, elements]: where checkpoints are copied to; empty where they are written between steps.
+  Tensor snapshot_tensor() const;
   // The two parts of `activations`.
   Arena scratch() const { return {activations.data(), plan.scratch, {}}; }
   Arena tape() const { return {activations.data() + plan.scratch, plan.tape, {}}; }
-  // f32 [3, elements] that a checkpoint is written from while training goes on; empty where it is not saved meanwhile,
-  // or memory does not suffice.
-  Tensor snapshot_tensor() const;
 };
 
 }  // namespace fulgur
