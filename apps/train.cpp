@@ -6,8 +6,10 @@
 #include <cstdio>
 
 #include "apps/commands.h"
+#include "apps/run_options.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "bench/trace.h"
 #include "train/metrics.h"
 #include "train/trainer.h"
 
@@ -17,6 +19,7 @@ namespace {
 struct TrainOptions {
   std::string config;
   std::vector<std::string> settings;
+  std::string trace;
   bool resume = false;
 };
 
@@ -49,7 +52,10 @@ void print_report(const TrainReport& report, const RunConfig& run) {
 void run_train(const TrainOptions& o) {
   stop_on_signals();
   const RunConfig run = read_run_config(o.config, o.settings);
-  print_report(train(run, {.resume = o.resume, .stop = &stop_requested}), run);
+  bench::StepTrace trace(o.trace);
+  print_report(train(run, {.resume = o.resume, .stop = &stop_requested, .recorder = trace.recorder()}), run);
+  std::fflush(stdout);
+  trace.finish(run.thread_count());
 }
 
 }  // namespace
@@ -63,6 +69,7 @@ void add_train(CLI::App& app) {
   command->add_flag(
       "--resume", options->resume,
       "go on from the newest checkpoint in run.dir: ends in the weights of a run that was never interrupted");
+  add_trace_option(*command, options->trace);
   command->footer(
       "SIGTERM and Ctrl-C finish the step, save and exit 0; a second Ctrl-C kills. A save that fails (a full disk) "
       "stops\n"

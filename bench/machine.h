@@ -7,7 +7,7 @@
 namespace fulgur::bench {
 
 struct MemoryRates {
-  double copy = 0;  // bytes per second of a copy, read and written bytes counted
+  double copy = 0;  // bytes per second of a copy, by memcpy or past the caches; read and written bytes counted
   double read = 0;  // bytes per second of a sum
 };
 

@@ -105,6 +105,17 @@ TEST_F(BenchProgram, traces_of_one_step) {
     if (event["name"] == "embedding") shape = event["args"]["shape"];
   EXPECT_EQ(shape.substr(0, 7), "f32[30,") << "the third chunk";
   expect_exit(run({"logits", model, "--ids", ids, "--out", out, "--trace", "/nowhere/t.json"}), 3);
+
+  const Finished trained = run({"train", "configs/tiny.toml", "--set", "run.dir=" + (scratch_ / "r").string(), "--set",
+                                "train.steps=2", "--set", "train.tokens_per_step=512", "--trace", trace});
+  EXPECT_EQ(trained.exit, 0) << trained.err;
+  EXPECT_NE(slurp(trace).find("\"adamw\""), std::string::npos) << "of two steps the last";
+  const std::string trained_model = (scratch_ / "r" / "model").string();
+  const Finished written =
+      run({"generate", trained_model, "--prompt", "Once", "--max-tokens", "5", "--json", "--trace", trace});
+  EXPECT_EQ(written.exit, 0) << written.err;
+  EXPECT_TRUE(nlohmann::json::parse(written.out, nullptr, false).is_object()) << "the table is not on standard output";
+  EXPECT_NE(slurp(trace).find("\"sample\""), std::string::npos);
 }
 
 TEST_F(BenchProgram, doctor_is_well) {

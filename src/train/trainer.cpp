@@ -88,6 +88,7 @@ class Run {
   }
   std::optional<RunCheckpoint> judged_start(bool resume);
   void open_folder();
+  StepReport take_step(PackedRows& rows);
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
   double validate(Progress& progress);
@@ -95,6 +96,7 @@ class Run {
 
   const RunConfig& run_;
   const std::atomic<bool>* stop_;
+  Recorder* recorder_;
   std::filesystem::path dir_;
   std::optional<FolderLock> lock_;
   std::optional<RunCheckpoint> from_;
@@ -114,6 +116,7 @@ class Run {
 Run::Run(const RunConfig& run, const TrainStart& start)
     : run_(run),
       stop_(start.stop),
+      recorder_(start.recorder),
       dir_(run.run_dir),
       from_(judged_start(start.resume)),
       corpus_(read_run_corpus(run.tokenizer, run.train_files, run.validation_files)),
@@ -165,6 +168,12 @@ void Run::open_folder() {
   }
   write_file(dir_ / "run.toml", run_.resolved);
   metrics_.emplace(dir_ / "metrics.jsonl");
+}
+
+StepReport Run::take_step(PackedRows& rows) {
+  Exec e = exec();
+  const RecordedStep recorded(stream_, recorder_);
+  return train_rows(e, memory_.state, run_, rows);
 }
 
 void Run::note(const StepReport& report, Progress& progress) {
@@ -223,7 +232,6 @@ TrainReport Run::go() {
                short_number(double(rows.tokens_per_epoch())) + " training tokens");
   progress.say(memory_.plan.describe());
   if (from_) progress.say("going on after step " + std::to_string(first_step_));
-  Exec e = exec();
   TrainReport report;
   while (true) {
     report.tokens_per_second = double(tokens_here()) / progress.seconds();
@@ -231,7 +239,7 @@ TrainReport Run::go() {
     writer_.check();
     if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
     if (memory_.state.step == run_.steps || stopped()) break;
-    note(train_rows(e, memory_.state, run_, rows), progress);
+    note(take_step(rows), progress);
   }
   report.stopped = stopped();
   save_checkpoint();

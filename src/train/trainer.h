@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "device/recorder.h"
 #include "train/run_config.h"
 
 namespace fulgur {
@@ -12,6 +13,7 @@ namespace fulgur {
 struct TrainStart {
   bool resume = false;                      // go on from the newest checkpoint of run.dir
   const std::atomic<bool>* stop = nullptr;  // true: the step at hand is finished and saved, and train returns
+  Recorder* recorder = nullptr;             // of the third step of this call, or the last where there are fewer
 };
 
 struct TrainReport {
