@@ -91,6 +91,15 @@ TEST_P(Recompute, shrinks_the_tape_and_the_plan_is_what_is_taken) {
 INSTANTIATE_TEST_SUITE_P(Types, Recompute, testing::Values(DType::f32, DType::bf16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
+TEST(Bf16, losses_are_close_to_those_of_f32) {
+  const Trained wide = trained(run_config(DType::f32, false, 2), 1),
+                narrow = trained(run_config(DType::bf16, false, 2), 1);
+  for (size_t step = 0; step < wide.losses.size(); ++step) {
+    EXPECT_NE(narrow.losses[step], wide.losses[step]);
+    EXPECT_NEAR(narrow.losses[step], wide.losses[step], 1e-2);
+  }
+}
+
 TEST(TrainingPlan, counts_every_part_and_says_what_helps) {
   const ModelConfig config = tiny_config();
   RunConfig run = run_config(DType::bf16, false, 2);

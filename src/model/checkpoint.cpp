@@ -51,6 +51,18 @@ void place(Stream& stream, const Parameter& p, const StoredTensor& t) {
   stream.synchronize();
 }
 
+void fill(const ModelWeights& weights, const Checkpoint& checkpoint) {
+  Stream stream(weights.flat.device);
+  const auto parameters = by_name(weights);
+  for (const Safetensors& shard : checkpoint.shards())
+    for (const StoredTensor& t : shard.tensors()) {
+      const auto found = parameters.find(t.name);
+      if (found == parameters.end()) continue;
+      place(stream, *found->second, t);
+      shard.forget(t);
+    }
+}
+
 std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
   std::vector<TensorToWrite> tensors;
   for (const Parameter& p : w.parameters)
@@ -77,16 +89,14 @@ LoadedWeights load_weights(const ModelConfig& config, const std::filesystem::pat
   const Checkpoint checkpoint = Checkpoint::open(folder);
   require_complete(config, checkpoint);
   LoadedWeights loaded = allocate_weights(config, run_type, device);
-  Stream stream(device);
-  const auto parameters = by_name(loaded.weights);
-  for (const Safetensors& shard : checkpoint.shards())
-    for (const StoredTensor& t : shard.tensors()) {
-      const auto found = parameters.find(t.name);
-      if (found == parameters.end()) continue;
-      place(stream, *found->second, t);
-      shard.forget(t);
-    }
+  fill(loaded.weights, checkpoint);
   return loaded;
+}
+
+void load_weights_into(const ModelWeights& weights, const ModelConfig& config, const std::filesystem::path& folder) {
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  require_complete(config, checkpoint);
+  fill(weights, checkpoint);
 }
 
 void require_complete(const ModelConfig& config, const Checkpoint& checkpoint) {

@@ -25,6 +25,8 @@ LoadedWeights allocate_weights(const ModelConfig& config, DType run_type, Device
 // buffers are ignored.
 LoadedWeights load_weights(const ModelConfig& config, const std::filesystem::path& folder, DType run_type,
                            DeviceId device = {});
+// The same into the parameters of a flat buffer that exists, of any of these types.
+void load_weights_into(const ModelWeights& weights, const ModelConfig& config, const std::filesystem::path& folder);
 
 // What load_weights judges, without reading a weight.
 void require_complete(const ModelConfig& config, const Checkpoint& checkpoint);

@@ -131,12 +131,10 @@ Run::Run(const RunConfig& run, const TrainStart& start)
   if (from_) {
     load_run_checkpoint(*from_, memory_.state.weights, trained());
     memory_.state.step = first_step_ = saved_step_ = from_->step;
-  } else if (run.model_path.empty()) {
-    ModelWeights master = views_of(config_, memory_.state.master);
-    initialise(config_, master, run.seed, stream_.threads());
   } else {
-    const LoadedWeights loaded = load_weights(config_, run.model_path, DType::f32);
-    copy(stream_, memory_.state.master, loaded.weights.flat);
+    ModelWeights master = views_of(config_, memory_.state.master);
+    if (run.model_path.empty()) initialise(config_, master, run.seed, stream_.threads());
+    else load_weights_into(master, config_, run.model_path);
   }
   round_master(stream_, memory_.state);
   open_folder();
