@@ -183,8 +183,8 @@ TYPED_TEST(Simd, GatesAreAccurate) {
   std::vector<T> dy = random_row<T>(kCount, 8), gated(kCount), dgate(kCount), dup(kCount);
   for (int64_t i = 0; i < kCount; ++i) x[size_t(i)] = T(-40 + 80 * double(i) / (kCount - 1));
   row_sigmoid(sigmoid.data(), x.data(), kCount);
-  row_silu(silu.data(), x.data(), kCount);
-  row_silu_backward(slope.data(), dy.data(), x.data(), kCount);
+  rows_silu(silu.data(), kCount, x.data(), kCount, 1, kCount);
+  rows_silu_backward(slope.data(), kCount, dy.data(), kCount, x.data(), kCount, 1, kCount);
   row_swiglu(gated.data(), x.data(), up.data(), kCount);
   row_swiglu_backward(dgate.data(), dup.data(), dy.data(), x.data(), up.data(), kCount);
   const double bound = 16 * double(std::numeric_limits<T>::epsilon());
@@ -203,11 +203,11 @@ TYPED_TEST(Simd, GatesHaveTheRightLimits) {
   using T = TypeParam;
   const std::vector<T> x = {T(-1e30), T(1e30), 0}, ones = {1, 1, 1};
   std::vector<T> y(3);
-  row_silu(y.data(), x.data(), 3);
+  rows_silu(y.data(), 3, x.data(), 3, 1, 3);
   EXPECT_EQ(y, (std::vector<T>{0, T(1e30), 0}));
   row_sigmoid(y.data(), x.data(), 3);
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
-  row_silu_backward(y.data(), ones.data(), x.data(), 3);
+  rows_silu_backward(y.data(), 3, ones.data(), 3, x.data(), 3, 1, 3);
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
 }
 
@@ -378,9 +378,9 @@ void expect_blocks_are_rows() {
     };
     std::fill(y.begin(), y.end(), narrow(W(9)));
     rows_silu(y.data(), kStride, x.data(), kStride, kRows, n);
-    expect("silu", [&](int64_t, W* o, const W* i, const W*) { row_silu(o, i, n); });
+    expect("silu", [&](int64_t, W* o, const W* i, const W*) { rows_silu(o, n, i, n, 1, n); });
     rows_silu_backward(y.data(), kStride, wide.data(), kWide, x.data(), kStride, kRows, n);
-    expect("silu_backward", [&](int64_t, W* o, const W* i, const W* d) { row_silu_backward(o, d, i, n); });
+    expect("silu_backward", [&](int64_t, W* o, const W* i, const W* d) { rows_silu_backward(o, n, d, n, i, n, 1, n); });
     rows_scale(y.data(), kStride, x.data(), kStride, factors.data() + 10, -2, kRows, n);
     expect("scale", [&](int64_t r, W* o, const W* i, const W*) { row_scale(o, i, factors[size_t(10 - 2 * r)], n); });
     rows_store(y.data(), kStride, wide.data(), kWide, kRows, n);

@@ -126,37 +126,26 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
                d_up = exec.scratch.alloc(type, {choices, c.expert_width});
   const Tensor d_grouped = exec.scratch.alloc(type, {choices, c.width}),
                d_from_up = d_down;  // free once d_middle is known
+  const auto experts_backward = [&](Tensor d_in, const Weight& grad, Tensor d_out, Tensor in, const Weight& weight) {
+    expert_linear_backward(exec.stream, {.dx = d_in,
+                                         .dw = grad.values,
+                                         .dy = d_out,
+                                         .x = in,
+                                         .w = weight,
+                                         .expert_begin = s.expert_begin,
+                                         .choice_rows = choice_rows,
+                                         .row_block = balance.row_block});
+  };
 
   combine_experts_backward(
       exec.stream,
       {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
   swiglu(exec.stream, {.y = middle, .gate = s.gate, .up = s.up});
-  expert_linear_backward(exec.stream, {.dx = d_middle,
-                                       .dw = grads.down.values,
-                                       .dy = d_down,
-                                       .x = middle,
-                                       .w = w.down,
-                                       .expert_begin = s.expert_begin,
-                                       .choice_rows = choice_rows,
-                                       .row_block = balance.row_block});
+  experts_backward(d_middle, grads.down, d_down, middle, w.down);
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
   take_rows(exec.stream, {.y = grouped, .x = s.x, .rows = s.sorted_rows});
-  expert_linear_backward(exec.stream, {.dx = d_grouped,
-                                       .dw = grads.gate.values,
-                                       .dy = d_gate,
-                                       .x = grouped,
-                                       .w = w.gate,
-                                       .expert_begin = s.expert_begin,
-                                       .choice_rows = choice_rows,
-                                       .row_block = balance.row_block});
-  expert_linear_backward(exec.stream, {.dx = d_from_up,
-                                       .dw = grads.up.values,
-                                       .dy = d_up,
-                                       .x = grouped,
-                                       .w = w.up,
-                                       .expert_begin = s.expert_begin,
-                                       .choice_rows = choice_rows,
-                                       .row_block = balance.row_block});
+  experts_backward(d_grouped, grads.gate, d_gate, grouped, w.gate);
+  experts_backward(d_from_up, grads.up, d_up, grouped, w.up);
   blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 

@@ -1,5 +1,7 @@
 // Softmax attention's gradients: p = exp(s - log_sum_exp) is recomputed tile by tile, dv = p^T do, ds = p (do v^T - do
 // o), dk = ds^T q and dq = ds k, both divided by sqrt(head_dim). One pass per key tile, one per row tile.
+#include <cmath>
+
 #include "ops/cpu/softmax_tiles.h"
 #include "ops/dtype_switch.h"
 #include "ops/softmax_attention.h"

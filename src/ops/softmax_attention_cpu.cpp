@@ -1,6 +1,9 @@
 // Causal softmax attention, forward: per tile of rows, key blocks of 64 positions with running maximum and sum.
 #include "ops/softmax_attention.h"
 
+#include <cmath>
+
+#include "ops/cpu/logarithm.h"
 #include "ops/cpu/softmax_tiles.h"
 #include "ops/dtype_switch.h"
 
@@ -107,7 +110,7 @@ class Tile {
     if (!op_.log_sum_exp) return;
     const View<Wide<T>, 2> log_sum_exp = op_.log_sum_exp.view<Wide<T>, 2>();
     for (int64_t r = 0; r < rows_; ++r)
-      log_sum_exp(head(r), batch_row(r)) = maximum_[r] + Wide<T>(natural_logarithm(double(total_[r])));
+      log_sum_exp(head(r), batch_row(r)) = maximum_[r] + Wide<T>(fixed_log(double(total_[r])));
   }
 
   const SoftmaxAttention& op_;

@@ -110,14 +110,6 @@ T row_exp_sum(T* y, const T* x, T shift, int64_t n) {
   return rows<T>().exp_sum(y, x, shift, n);
 }
 template <class T>
-void row_silu(T* y, const T* x, int64_t n) {
-  rows<T>().silu(y, x, n);
-}
-template <class T>
-void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
-  rows<T>().silu_backward(dx, dy, x, n);
-}
-template <class T>
 void row_sigmoid(T* y, const T* x, int64_t n) {
   rows<T>().sigmoid(y, x, n);
 }
@@ -179,8 +171,6 @@ template void row_blend_mul(float* y, const float* a, const float* b, float alph
                             int64_t n);
 template void row_exp(float* y, const float* x, int64_t n);
 template float row_exp_sum(float* y, const float* x, float shift, int64_t n);
-template void row_silu(float* y, const float* x, int64_t n);
-template void row_silu_backward(float* dx, const float* dy, const float* x, int64_t n);
 template void row_sigmoid(float* y, const float* x, int64_t n);
 template void row_swiglu(float* y, const float* gate, const float* up, int64_t n);
 template void row_swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
@@ -203,8 +193,6 @@ template void row_blend_mul(double* y, const double* a, const double* b, double 
                             int64_t n);
 template void row_exp(double* y, const double* x, int64_t n);
 template double row_exp_sum(double* y, const double* x, double shift, int64_t n);
-template void row_silu(double* y, const double* x, int64_t n);
-template void row_silu_backward(double* dx, const double* dy, const double* x, int64_t n);
 template void row_sigmoid(double* y, const double* x, int64_t n);
 template void row_swiglu(double* y, const double* gate, const double* up, int64_t n);
 template void row_swiglu_backward(double* dgate, double* dup, const double* dy, const double* gate, const double* up,

@@ -40,10 +40,6 @@ void row_exp(T* y, const T* x, int64_t n);  // y = exp(x)
 template <class T>
 T row_exp_sum(T* y, const T* x, T shift, int64_t n);  // y = exp(x - shift), returns its row_sum
 template <class T>
-void row_silu(T* y, const T* x, int64_t n);  // y = x / (1 + exp(-x))
-template <class T>
-void row_silu_backward(T* dx, const T* dy, const T* x, int64_t n);  // dx = dy * silu'(x)
-template <class T>
 void row_sigmoid(T* y, const T* x, int64_t n);  // y = 1 / (1 + exp(-x))
 template <class T>
 void row_swiglu(T* y, const T* gate, const T* up, int64_t n);  // y = silu(gate) * up
@@ -58,7 +54,7 @@ void row_narrow(bf16* y, const float* x, int64_t n);  // y = bf16(x), to nearest
 
 // Rows of a block at once, stored as T (double, float, bf16) at their strides and computed in Wide<T>; bits are those
 // of one row after the other. y and x may be the same rows.
-template <class T>
+template <class T>  // y = x / (1 + exp(-x))
 void rows_silu(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n);
 template <class T>  // dx = dy * silu'(x)
 void rows_silu_backward(T* dx, int64_t dx_stride, const Wide<T>* dy, int64_t dy_stride, const T* x, int64_t x_stride,

@@ -1,6 +1,5 @@
 // Softmax attention's rows in tiles that lie inside one block of the grid, and a logarithm of our own.
 #pragma once
-#include <cmath>
 #include <vector>
 
 #include "ops/cpu/attention_block.h"
@@ -26,18 +25,6 @@ inline std::vector<RowTile> tiles_of(const View<int32_t, 1>& row_begin, const Vi
     }
   }
   return tiles;
-}
-
-// Natural logarithm of a positive finite number, the same bits with any compiler and library; error below 2e-16 of its
-// size plus 2e-16.
-inline double natural_logarithm(double x) {
-  int exponent = 0;
-  double m = std::frexp(x, &exponent);  // [0.5, 1)
-  if (m < 0.70710678118654752) m *= 2, --exponent;
-  const double z = (m - 1) / (m + 1), z2 = z * z;  // log m = 2 artanh z, |z| < 0.172
-  double sum = 0;
-  for (int k = 23; k >= 1; k -= 2) sum = sum * z2 + 1.0 / k;
-  return double(exponent) * 0.69314718055994531 + 2 * z * sum;
 }
 
 }  // namespace fulgur::cpu
