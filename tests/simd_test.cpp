@@ -16,46 +16,15 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "ops/cpu/isa.h"
-#include "ops/cpu/simd_table.h"
+#include "tests/row_tables.h"
 
 namespace fulgur::cpu {
 namespace {
 
-struct Named {
-  const char* name;
-  const RowTables* tables;
-};
-
-std::vector<Named> available_tables() {
-  std::vector<Named> all;
-  const auto add = [&](Isa isa, const RowTables* tables) {
-    if (has(isa) && tables != nullptr) all.push_back({name_of(isa), tables});
-  };
-  add(Isa::generic, row_tables_generic());
-  add(Isa::avx2, row_tables_avx2());
-  add(Isa::avx512, row_tables_avx512());
-  return all;
-}
-
 template <class T>
-const RowTable<T>& table(const Named& named) {
-  if constexpr (std::is_same_v<T, float>) {
-    return named.tables->f32;
-  } else {
-    return named.tables->f64;
-  }
-}
-
-template <class T>
-std::vector<T> random_row(int64_t n, uint64_t seed, double spread = 4) {
-  std::vector<T> row(static_cast<size_t>(n));
-  for (size_t i = 0; i < row.size(); ++i) row[i] = T(spread * (2 * unit_interval(philox(seed, i, 0)[0]) - 1));
-  return row;
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+const WideTable<T>& wide_table(const RowTables& tables) {
+  if constexpr (std::is_same_v<T, float>) return tables.f32;
+  else return tables.f64;
 }
 
 // The order that simd.h promises.
@@ -107,18 +76,19 @@ TYPED_TEST(Simd, FindsTheLargest) {
 
 TYPED_TEST(Simd, RoundsEachProduct) {
   using T = TypeParam;
-  for (int64_t n = 0; n <= 70; ++n) {
+  for (int64_t n = 0; n <= 150; ++n) {
     const auto x = random_row<T>(n, 5), y = random_row<T>(n, 6), z = random_row<T>(n, 12);
     const T a = T(1.1), b = T(-0.7);
     auto scaled = y, added = y, axpy = y, blend = y, product = y, scaled_product = y, axpy_product = y,
          blend_product = y;
+    const std::array<T, 2> factors = {a, b};
     row_scale(scaled.data(), x.data(), a, n);
     row_add(added.data(), x.data(), n);
     row_add_scaled(axpy.data(), x.data(), a, n);
     row_blend(blend.data(), x.data(), a, y.data(), b, n);
     row_mul(product.data(), x.data(), y.data(), n);
     row_scale_mul(scaled_product.data(), x.data(), a, y.data(), n);
-    row_add_scaled_mul(axpy_product.data(), x.data(), a, z.data(), n);
+    rows_add_products(axpy_product.data(), x.data(), 0, factors.data(), z.data(), 0, 2, n);
     row_blend_mul(blend_product.data(), x.data(), y.data(), a, z.data(), b, n);
     for (size_t i = 0; i < x.size(); ++i) {
       EXPECT_EQ(scaled[i], a * x[i]);
@@ -127,7 +97,7 @@ TYPED_TEST(Simd, RoundsEachProduct) {
       EXPECT_EQ(blend[i], a * x[i] + b * y[i]);
       EXPECT_EQ(product[i], x[i] * y[i]);
       EXPECT_EQ(scaled_product[i], a * x[i] * y[i]);
-      EXPECT_EQ(axpy_product[i], y[i] + a * (x[i] * z[i]));
+      EXPECT_EQ(axpy_product[i], (y[i] + a * (x[i] * z[i])) + b * (x[i] * z[i]));
       EXPECT_EQ(blend_product[i], a * (x[i] * y[i]) + b * z[i]);
     }
   }
@@ -179,10 +149,11 @@ TYPED_TEST(Simd, ExpHasTheRightLimits) {
 TYPED_TEST(Simd, GatesAreAccurate) {
   using T = TypeParam;
   constexpr int64_t kCount = 20'001;
-  std::vector<T> x(kCount), sigmoid(kCount), silu(kCount), slope(kCount), up = random_row<T>(kCount, 7);
+  std::vector<T> x(kCount), ones(kCount, 1), sigmoid(kCount), silu(kCount), slope(kCount),
+      up = random_row<T>(kCount, 7);
   std::vector<T> dy = random_row<T>(kCount, 8), gated(kCount), dgate(kCount), dup(kCount);
   for (int64_t i = 0; i < kCount; ++i) x[size_t(i)] = T(-40 + 80 * double(i) / (kCount - 1));
-  row_sigmoid(sigmoid.data(), x.data(), kCount);
+  row_gated_scale_mul(sigmoid.data(), ones.data(), T(1), ones.data(), x.data(), kCount);
   rows_silu(silu.data(), kCount, x.data(), kCount, 1, kCount);
   rows_silu_backward(slope.data(), kCount, dy.data(), kCount, x.data(), kCount, 1, kCount);
   row_swiglu(gated.data(), x.data(), up.data(), kCount);
@@ -205,7 +176,7 @@ TYPED_TEST(Simd, GatesHaveTheRightLimits) {
   std::vector<T> y(3);
   rows_silu(y.data(), 3, x.data(), 3, 1, 3);
   EXPECT_EQ(y, (std::vector<T>{0, T(1e30), 0}));
-  row_sigmoid(y.data(), x.data(), 3);
+  row_gated_scale_mul(y.data(), ones.data(), T(1), ones.data(), x.data(), 3);
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
   rows_silu_backward(y.data(), 3, ones.data(), 3, x.data(), 3, 1, 3);
   EXPECT_EQ(y, (std::vector<T>{0, 1, T(0.5)}));
@@ -222,51 +193,37 @@ constexpr AdamWStep<T> kStep = {.clip = T(0.7),
                                 .rate = T(0.01),
                                 .eps = T(1e-8)};
 
-// Everything that a table computes from rows of n, laid end to end.
+// Everything that the tables compute from wide rows of n, laid end to end.
 template <class T>
-std::vector<T> everything(const RowTable<T>& f, std::vector<T> x, const std::vector<T>& y, const std::vector<T>& z) {
+std::vector<T> everything(const WideTable<T>& f, const std::vector<T>& x, const std::vector<T>& y,
+                          const std::vector<T>& z) {
   const auto n = int64_t(x.size());
-  std::vector<T> all = {f.sum(x.data(), n), f.max(x.data(), n), f.dot(x.data(), y.data(), n),
-                        f.dot3(x.data(), y.data(), z.data(), n)};
+  std::vector<T> all = {f.sum(x.data(), n), f.max(x.data(), n)};
   std::vector<T> out, more;
-  const auto keep = [&] {
+  const auto run = [&](auto call) {
+    out = y, more = z, call(out.data(), more.data());
     all.insert(all.end(), out.begin(), out.end()), all.insert(all.end(), more.begin(), more.end());
   };
-  const auto run = [&](auto call) { out = y, more = z, call(out.data(), more.data()), keep(); };
-  run([&](T* o, T*) { f.scale(o, x.data(), T(1.3), n); });
-  run([&](T* o, T*) { f.add(o, x.data(), n); });
   run([&](T* o, T*) { f.add_scaled(o, x.data(), T(1.3), n); });
-  run([&](T* o, T*) { f.blend(o, x.data(), T(1.3), y.data(), T(-0.3), n); });
   run([&](T* o, T*) { f.mul(o, x.data(), y.data(), n); });
-  run([&](T* o, T*) { f.scale_mul(o, x.data(), T(1.3), y.data(), n); });
-  run([&](T* o, T*) { f.add_scaled_mul(o, x.data(), T(1.3), y.data(), n); });
-  run([&](T* o, T*) { f.blend_mul(o, x.data(), y.data(), T(1.3), z.data(), T(-0.3), n); });
   run([&](T* o, T*) { f.exp(o, x.data(), n); });
   run([&](T* o, T*) { all.push_back(f.exp_sum(o, x.data(), T(2), n)); });
-  run([&](T* o, T*) { f.silu(o, x.data(), n); });
-  run([&](T* o, T*) { f.silu_backward(o, y.data(), x.data(), n); });
-  run([&](T* o, T*) { f.sigmoid(o, x.data(), n); });
-  run([&](T* o, T*) { f.swiglu(o, x.data(), y.data(), n); });
-  run([&](T* o, T* m) { f.swiglu_backward(o, m, z.data(), x.data(), y.data(), n); });
-  run([&](T* o, T* m) { f.turn(o, m, x.data(), z.data(), n); });
   std::vector<T> moment(x.size());
   f.mul(moment.data(), x.data(), x.data(), n);
   run([&](T* o, T* m) { f.adamw(o, m, moment.data(), y.data(), kStep<T>, T(0.1), n); });
   all.insert(all.end(), moment.begin(), moment.end());
-  f.silu(x.data(), x.data(), n);  // in place
-  all.insert(all.end(), x.begin(), x.end());
   return all;
 }
 
 TYPED_TEST(Simd, EveryInstructionSetGivesTheSameBits) {
   using T = TypeParam;
   const std::vector<Named> tables = available_tables();
-  for (int64_t n = 0; n <= 70; ++n) {
+  for (int64_t n = 0; n <= 150; ++n) {
     for (const double spread : {4.0, 130.0, 1000.0}) {  // also where exp leaves the normal numbers
       const auto x = random_row<T>(n, 9, spread), y = random_row<T>(n, 10), z = random_row<T>(n, 11);
-      const std::vector<T> first = everything(table<T>(tables[0]), x, y, z);
+      const std::vector<T> first = everything(wide_table<T>(*tables[0].tables), x, y, z);
       for (const Named& other : tables)
-        EXPECT_TRUE(same_bits(everything(table<T>(other), x, y, z), first)) << other.name << " n " << n;
+        EXPECT_TRUE(same_bits(everything(wide_table<T>(*other.tables), x, y, z), first)) << other.name << " n " << n;
     }
   }
 }
@@ -349,53 +306,6 @@ TEST(Isa, IsPickedByTheEnvironment) {
   }
   for (const char* wrong : {"amx", "sse2", "generic"})
     EXPECT_EXIT(pick_and_exit(wrong), testing::ExitedWithCode(2), "allowed here: .*or unset");
-}
-
-// Rows of a block have the bits of one row after the other, each rounded once.
-template <class T>
-void expect_blocks_are_rows() {
-  using W = Wide<T>;
-  constexpr int64_t kRows = 5, kStride = 300, kWide = 310;
-  const auto narrow = [](W x) {
-    if constexpr (std::is_same_v<T, bf16>) return bf16(x);
-    else return x;
-  };
-  for (const int64_t n : {1, 17, 64, 256, 290}) {
-    std::vector<T> x, y(kRows * kStride), want(kRows * kStride);
-    std::vector<W> wide, factors, in(kStride), out(kStride);
-    for (int64_t i = 0; i < kRows * kStride; ++i) x.push_back(narrow(W(std::sin(double(i)) * 3)));
-    for (int64_t i = 0; i < kRows * kWide; ++i) wide.push_back(W(std::cos(double(i))));
-    for (int64_t i = 0; i < 700; ++i) factors.push_back(W(1 / (1 + double(i))));
-    const auto expect = [&](const char* what, const auto& row_of) {
-      std::fill(want.begin(), want.end(), narrow(W(9)));
-      for (int64_t r = 0; r < kRows; ++r) {
-        for (int64_t i = 0; i < n; ++i) in[size_t(i)] = W(x[size_t(r * kStride + i)]);
-        row_of(r, out.data(), in.data(), wide.data() + r * kWide);
-        for (int64_t i = 0; i < n; ++i) want[size_t(r * kStride + i)] = narrow(out[size_t(i)]);
-      }
-      EXPECT_EQ(std::memcmp(y.data(), want.data(), y.size() * sizeof(T)), 0) << what << " " << n;
-      std::fill(y.begin(), y.end(), narrow(W(9)));
-    };
-    std::fill(y.begin(), y.end(), narrow(W(9)));
-    rows_silu(y.data(), kStride, x.data(), kStride, kRows, n);
-    expect("silu", [&](int64_t, W* o, const W* i, const W*) { rows_silu(o, n, i, n, 1, n); });
-    rows_silu_backward(y.data(), kStride, wide.data(), kWide, x.data(), kStride, kRows, n);
-    expect("silu_backward", [&](int64_t, W* o, const W* i, const W* d) { rows_silu_backward(o, n, d, n, i, n, 1, n); });
-    rows_scale(y.data(), kStride, x.data(), kStride, factors.data() + 10, -2, kRows, n);
-    expect("scale", [&](int64_t r, W* o, const W* i, const W*) { row_scale(o, i, factors[size_t(10 - 2 * r)], n); });
-    rows_store(y.data(), kStride, wide.data(), kWide, kRows, n);
-    expect("store", [&](int64_t, W* o, const W*, const W* d) { std::copy_n(d, n, o); });
-    rows_triangle(y.data(), kStride, wide.data(), kWide, factors.data() + 300, 3, 4, kRows, n);
-    expect("triangle", [&](int64_t r, W* o, const W*, const W* d) {
-      for (int64_t j = 0; j < n; ++j) o[j] = j <= 3 + 4 * r ? d[j] * factors[size_t(300 + j - 3 - 4 * r)] : W(0);
-    });
-  }
-}
-
-TEST(Blocks, AreRowsOneAfterTheOther) {
-  expect_blocks_are_rows<float>();
-  expect_blocks_are_rows<double>();
-  expect_blocks_are_rows<bf16>();
 }
 
 }  // namespace

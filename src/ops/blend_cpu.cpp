@@ -13,13 +13,8 @@ void blend(Stream& stream, const Blend& op) {
     const T *a = op.a.elements<T>(), *b = op.b ? op.b.elements<T>() : nullptr;
     const W alpha = W(op.alpha), beta = W(op.beta);
     for_elements(stream.threads(), op.a.count(), [&](int64_t begin, int64_t end) {
-      for_pieces<T>(begin, end, [&](int64_t at, int64_t n) {
-        if (b) {
-          row_blend<W>(Rounded<T>(y + at, n), Widened<T>(a + at, n), alpha, Widened<T>(b + at, n), beta, n);
-        } else {
-          row_scale<W>(Rounded<T>(y + at, n), Widened<T>(a + at, n), alpha, n);
-        }
-      });
+      if (b) row_blend<T>(y + begin, a + begin, alpha, b + begin, beta, end - begin);
+      else row_scale<T>(y + begin, a + begin, alpha, end - begin);
     });
   });
 }

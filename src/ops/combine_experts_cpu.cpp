@@ -1,8 +1,6 @@
 // y = w0 * x0, then + w1 * x1 and so on, each product rounded first; backward is one scaled row and one dot per choice.
 #include "ops/combine_experts.h"
 
-#include <utility>
-
 #include "ops/cpu/rows.h"
 #include "ops/dtype_switch.h"
 
@@ -16,16 +14,7 @@ void forward(Threads& threads, const CombineExperts& op) {
   const Rows<W> weights = rows_of<W>(op.weights);
   const Rows<int32_t> place = rows_of<int32_t>(op.place);
   for_rows(threads, y.count, y.width * place.width, [&](int64_t row) {
-    for_pieces<T>(0, y.width, [&](int64_t at, int64_t n) {
-      Rounded<T> sum(y[row] + at, n);
-      bool first = true;
-      for (int64_t slot = 0; slot < place.width; ++slot) {
-        if (place[row][slot] < 0) continue;
-        const auto store = std::exchange(first, false) ? row_scale<W> : row_add_scaled<W>;
-        store(sum, Widened<T>(x[place[row][slot]] + at, n), weights[row][slot], n);
-      }
-      if (first) std::fill_n(static_cast<W*>(sum), n, W(0));
-    });
+    row_combine<T>(y[row], x.data, x.stride, place[row], weights[row], place.width, y.width);
   });
 }
 
@@ -40,13 +29,8 @@ void backward(Threads& threads, const CombineExpertsBackward& op) {
       const int64_t from = place[row][slot];
       dweights[row][slot] = 0;
       if (from < 0) continue;
-      W dot = 0;
-      for_pieces<T>(0, dy.width, [&](int64_t at, int64_t n) {
-        const Widened<T> flow(dy[row] + at, n);
-        row_scale<W>(Rounded<T>(dx[from] + at, n), flow, weights[row][slot], n);
-        dot += row_dot<W>(flow, Widened<T>(x[from] + at, n), n);
-      });
-      dweights[row][slot] = dot;
+      row_scale<T>(dx[from], dy[row], weights[row][slot], dy.width);
+      dweights[row][slot] = row_dot<T>(dy[row], x[from], dy.width);
     }
   });
 }

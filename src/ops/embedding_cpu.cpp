@@ -28,8 +28,7 @@ void embedding_backward(Stream& stream, const EmbeddingBackward& op) {
     const Rows<T> dy = rows_of<T>(op.dy);
     for_columns(stream.threads(), dy.width, [&](int64_t begin, int64_t end) {
       const int64_t n = end - begin;
-      for (int64_t row = 0; row < dy.count; ++row)
-        row_add<Wide<T>>(dtable[tokens[row]] + begin, Widened<T>(dy[row] + begin, n), n);
+      for (int64_t row = 0; row < dy.count; ++row) row_add<T>(dtable[tokens[row]] + begin, dy[row] + begin, n);
     });
   });
 }

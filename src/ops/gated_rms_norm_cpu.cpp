@@ -30,15 +30,7 @@ void forward(Threads& threads, const GatedRmsNorm& op) {
   for_rows(threads, x.count, x.width, [&](int64_t row) {
     const W inverse = 1 / std::sqrt(sum_of_heads(squares, row) / W(op.whole_width) + W(op.eps));
     if (inverse_rms) inverse_rms[row] = inverse;
-    W open[kPieceColumns];  // sigmoid(gate)
-    for (int64_t begin = 0; begin < x.width; begin += kPieceColumns) {
-      const int64_t n = std::min(kPieceColumns, x.width - begin);
-      const Widened<T> closed(gate[row] + begin, n), in(x[row] + begin, n), scale(weight + begin, n);
-      Rounded<T> out(y[row] + begin, n);
-      row_sigmoid<W>(open, closed, n);
-      row_scale_mul<W>(out, in, inverse, scale, n);
-      row_mul<W>(out, out, open, n);
-    }
+    row_gated_scale_mul<T>(y[row], x[row], inverse, weight, gate[row], x.width);
   });
 }
 
@@ -49,21 +41,10 @@ void products(Threads& threads, const GatedRmsNormProducts& op) {
   const Rows<W> sums = rows_of<W>(op.products);
   const T* weight = op.weight.elements<T>();
   const int64_t head_width = x.width / sums.count;
-  const int64_t grain = std::max<int64_t>(1, (x.count + 4 * threads.count() - 1) / (4 * threads.count()));
-  std::vector<W> scratch(size_t((x.count + grain - 1) / grain * head_width));  // one head's columns per piece
-  threads.for_ranges(x.count, grain, [&](int64_t first, int64_t last) {
-    W* opened = scratch.data() + first / grain * head_width;  // dy * sigmoid(gate)
-    for (int64_t row = first; row < last; ++row) {
-      for (int64_t head = 0; head < sums.count; ++head) {
-        W sum = 0;
-        for_pieces<T>(head * head_width, (head + 1) * head_width, [&](int64_t at, int64_t n) {
-          const Widened<T> flow(dy[row] + at, n), closed(gate[row] + at, n), scale(weight + at, n), in(x[row] + at, n);
-          row_sigmoid<W>(opened, closed, n);
-          row_mul<W>(opened, flow, opened, n);
-          sum += row_dot3<W>(opened, scale, in, n);
-        });
-        sums[head][row] = sum;
-      }
+  for_rows(threads, x.count, x.width, [&](int64_t row) {
+    for (int64_t head = 0; head < sums.count; ++head) {
+      const int64_t at = head * head_width;
+      sums[head][row] = row_gated_dot3<T>(dy[row] + at, gate[row] + at, weight + at, x[row] + at, head_width);
     }
   });
 }
@@ -93,21 +74,17 @@ void backward(Threads& threads, const GatedRmsNormBackward& op) {
   const std::vector<W> pull = pulls_of<W>(op);
   for_columns(threads, x.width, [&](int64_t begin, int64_t end) {
     const int64_t n = end - begin;
-    const Widened<T> scale(weight + begin, n);
-    W open[kPieceColumns], flow[kPieceColumns], normal[kPieceColumns], product[kPieceColumns];
-    for (int64_t row = 0; row < x.count; ++row) {
-      const Widened<T> out(dy[row] + begin, n), in(x[row] + begin, n), closed(gate[row] + begin, n);
-      Rounded<T> d_in(dx[row] + begin, n), d_closed(dgate[row] + begin, n);
-      row_sigmoid<W>(open, closed, n);
-      row_mul<W>(flow, out, open, n);
-      row_scale<W>(normal, in, inverse_rms[row], n);
-      row_mul<W>(product, flow, normal, n);
-      row_add<W>(dweight + begin, product, n);
-      row_mul<W>(product, product, scale, n);
-      row_mul<W>(normal, product, open, n);
-      row_blend<W>(d_closed, product, W(1), normal, W(-1), n);
-      row_blend_mul<W>(d_in, flow, scale, inverse_rms[row], in, -pull[size_t(row)], n);
-    }
+    for (int64_t row = 0; row < x.count; ++row)
+      row_gated_backward<T>({.dx = dx[row] + begin,
+                             .dgate = dgate[row] + begin,
+                             .dweight = dweight + begin,
+                             .dy = dy[row] + begin,
+                             .x = x[row] + begin,
+                             .gate = gate[row] + begin,
+                             .weight = weight + begin,
+                             .inverse_rms = inverse_rms[row],
+                             .pull = pull[size_t(row)]},
+                            n);
   });
 }
 

@@ -17,18 +17,9 @@ void forward(Threads& threads, const RmsNorm& op) {
   W* inverse_rms = op.inverse_rms ? op.inverse_rms.elements<W>() : nullptr;
   const int64_t width = x.width;
   for_rows(threads, x.count, width, [&](int64_t row) {
-    W squares = 0;
-    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
-      const Widened<T> in(x[row] + at, n);
-      squares += row_dot<W>(in, in, n);
-    });
-    const W inverse = 1 / std::sqrt(squares / W(width) + W(op.eps));
+    const W inverse = 1 / std::sqrt(row_dot<T>(x[row], x[row], width) / W(width) + W(op.eps));
     if (inverse_rms) inverse_rms[row] = inverse;
-    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
-      const Widened<T> in(x[row] + at, n), scale(weight + at, n);
-      Rounded<T> out(y[row] + at, n);
-      row_scale_mul<W>(out, in, inverse, scale, n);
-    });
+    row_scale_mul<T>(y[row], x[row], inverse, weight, width);
   });
 }
 
@@ -42,25 +33,13 @@ void backward(Threads& threads, const RmsNormBackward& op) {
   const int64_t width = x.width;
   // First, because dx may take the place of dy.
   for_columns(threads, width, [&](int64_t begin, int64_t end) {
-    const int64_t n = end - begin;
-    for (int64_t row = 0; row < x.count; ++row) {
-      const Widened<T> flow(dy[row] + begin, n), in(x[row] + begin, n);
-      row_add_scaled_mul<W>(dweight + begin, flow, inverse_rms[row], in, n);
-    }
+    rows_add_products<T>(dweight + begin, dy[0] + begin, dy.stride, inverse_rms, x[0] + begin, x.stride, x.count,
+                         end - begin);
   });
   for_rows(threads, x.count, width, [&](int64_t row) {
-    W along = 0;  // the part that only rescales the row
-    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
-      const Widened<T> flow(dy[row] + at, n), scale(weight + at, n), in(x[row] + at, n);
-      along += row_dot3<W>(flow, scale, in, n);
-    });
-    along /= W(width);
+    const W along = row_dot3<T>(dy[row], weight, x[row], width) / W(width);  // the part that only rescales the row
     const W inverse = inverse_rms[row], pull = -along * inverse * inverse * inverse;
-    for_pieces<T>(0, width, [&](int64_t at, int64_t n) {
-      const Widened<T> flow(dy[row] + at, n), scale(weight + at, n), in(x[row] + at, n);
-      Rounded<T> out(dx[row] + at, n);
-      row_blend_mul<W>(out, flow, scale, inverse, in, pull, n);
-    });
+    row_blend_mul<T>(dx[row], dy[row], weight, inverse, x[row], pull, width);
   });
 }
 

@@ -52,10 +52,7 @@ template <class T>
 void turn_row(const View<T, 3>& x, int64_t row, const Wide<T>* cosine, const Wide<T>* sine, int64_t half) {
   for (int64_t head = 0; head < x.shape[1]; ++head) {
     T* const first = &x(row, head, 0);
-    for_pieces<T>(0, half, [&](int64_t at, int64_t n) {
-      Updated<T> a(first + at, n), b(first + half + at, n);
-      row_turn<Wide<T>>(a, b, cosine + at, sine + at, n);
-    });
+    row_turn<T>(first, first + half, cosine, sine, half);
   }
 }
 

@@ -52,7 +52,7 @@ class Gradients {
   // do . o of every row: the part of the gradient that only rescales the weights.
   void find_along(const RowTile& tile, int64_t head) {
     for (int64_t row = tile.row; row < tile.row + tile.rows; ++row)
-      along_[size_t(head * rows_ + row)] = dot(&d_o_(row, head, 0), &o_(row, head, 0), width_);
+      along_[size_t(head * rows_ + row)] = row_dot<T>(&d_o_(row, head, 0), &o_(row, head, 0), width_);
   }
 
   // Weights of the tile's rows for the keys of `keys`, and the gradient of their scores. The sum do . v starts at

@@ -11,12 +11,8 @@ template <class T>
 void forward(Threads& threads, const Swiglu& op) {
   T* y = op.y.elements<T>();
   const T *gate = op.gate.elements<T>(), *up = op.up.elements<T>();
-  for_elements(threads, op.gate.count(), [&](int64_t begin, int64_t end) {
-    for_pieces<T>(begin, end, [&](int64_t at, int64_t n) {
-      const Widened<T> g(gate + at, n), u(up + at, n);
-      row_swiglu<Wide<T>>(Rounded<T>(y + at, n), g, u, n);
-    });
-  });
+  for_elements(threads, op.gate.count(),
+               [&](int64_t begin, int64_t end) { row_swiglu<T>(y + begin, gate + begin, up + begin, end - begin); });
 }
 
 template <class T>
@@ -24,10 +20,7 @@ void backward(Threads& threads, const SwigluBackward& op) {
   T *dgate = op.dgate.elements<T>(), *dup = op.dup.elements<T>();
   const T *dy = op.dy.elements<T>(), *gate = op.gate.elements<T>(), *up = op.up.elements<T>();
   for_elements(threads, op.gate.count(), [&](int64_t begin, int64_t end) {
-    for_pieces<T>(begin, end, [&](int64_t at, int64_t n) {
-      const Widened<T> d(dy + at, n), g(gate + at, n), u(up + at, n);
-      row_swiglu_backward<Wide<T>>(Rounded<T>(dgate + at, n), Rounded<T>(dup + at, n), d, g, u, n);
-    });
+    row_swiglu_backward<T>(dgate + begin, dup + begin, dy + begin, gate + begin, up + begin, end - begin);
   });
 }
 

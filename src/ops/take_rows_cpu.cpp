@@ -29,16 +29,11 @@ Takers takers_of(const int32_t* indices, int64_t taken, int64_t count) {
 
 template <class T>
 void backward(Threads& threads, const TakeRowsBackward& op) {
-  using W = Wide<T>;
   const Rows<T> dx = rows_of<T>(op.dx), dy = rows_of<T>(op.dy);
   const Takers takers = takers_of(op.rows.elements<int32_t>(), dy.count, dx.count);
   for_rows(threads, dx.count, dx.width, [&](int64_t row) {
-    for_pieces<T>(0, dx.width, [&](int64_t at, int64_t n) {
-      Rounded<T> sum(dx[row] + at, n);
-      std::fill_n(static_cast<W*>(sum), n, W(0));
-      for (int64_t i = takers.begin[size_t(row)]; i < takers.begin[size_t(row + 1)]; ++i)
-        row_add<W>(sum, Widened<T>(dy[takers.rows[size_t(i)]] + at, n), n);
-    });
+    const int64_t first = takers.begin[size_t(row)], count = takers.begin[size_t(row + 1)] - first;
+    row_gather<T>(dx[row], dy.data, dy.stride, takers.rows.data() + first, count, dx.width);
   });
 }
 

@@ -85,15 +85,6 @@ inline Matrix<bf16> entering(const Matrix<float>& x, const Matrix<bf16>& space, 
   return space;
 }
 
-template <class T>
-Wide<T> dot(const T* x, const T* y, int64_t n) {
-  Wide<T> sum = 0;
-  for_pieces<T>(0, n, [&](int64_t at, int64_t count) {
-    sum += row_dot<Wide<T>>(Widened<T>(x + at, count), Widened<T>(y + at, count), count);
-  });
-  return sum;
-}
-
 // Sums to where they are stored.
 template <class T>
 void store_row(T* y, const T* x, int64_t n) {

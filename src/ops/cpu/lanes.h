@@ -95,6 +95,35 @@ struct Copy<Pair<V>> {
   }
 };
 
+// Lanes of float from and to the bits of bf16 in memory, in integers: the processors' own conversion takes subnormal
+// numbers for 0.
+template <class V, int kBytes = int(sizeof(V))>
+struct Bf16Copy {
+  using Half = typename LanesOf<uint16_t, kBytes / 2, kBytes / 4>::type;
+  using Bits = typename LanesOf<uint32_t, kBytes, kBytes / 4>::type;
+  using Signed = typename LanesOf<int32_t, kBytes, kBytes / 4>::type;
+  static V from(const void* memory) {
+    Half half;
+    __builtin_memcpy(&half, memory, sizeof half);
+    return (V)(__builtin_convertvector(half, Bits) << 16);
+  }
+  static void to(void* memory, V v) {  // to nearest even, NaN stays NaN
+    const Bits u = (Bits)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    const Signed nan = (Signed)(u & 0x7fffffff) > 0x7f800000;
+    const Half half = __builtin_convertvector(nan ? (u >> 16) | 0x40 : rounded, Half);
+    __builtin_memcpy(memory, &half, sizeof half);
+  }
+};
+template <class V, int kBytes>
+struct Bf16Copy<Pair<V>, kBytes> {
+  static Pair<V> from(const void* memory) {
+    return {Bf16Copy<V>::from(memory), Bf16Copy<V>::from(static_cast<const char*>(memory) + sizeof(V) / 2)};
+  }
+  static void to(void* memory, Pair<V> v) {
+    Bf16Copy<V>::to(memory, v.low), Bf16Copy<V>::to(static_cast<char*>(memory) + sizeof(V) / 2, v.high);
+  }
+};
+
 template <class V, class T>
 struct Splat {
   static V of(T value) { return value - V{}; }  // v - 0 is v, for -0 and NaN too

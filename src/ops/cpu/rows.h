@@ -3,7 +3,6 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include "base/tensor.h"
 #include "base/threads.h"
@@ -26,7 +25,7 @@ Rows<T> rows_of(const Tensor& t) {
 }
 
 inline constexpr int64_t kPieceElements = 4096;  // work that outweighs handing it to a thread
-inline constexpr int64_t kPieceColumns = 256;    // what a scratch row on the stack may hold
+inline constexpr int64_t kPieceColumns = 256;    // columns whose sums over rows stay near
 
 // body(row)
 template <class Body>
@@ -49,67 +48,6 @@ template <class Body>
 void for_elements(Threads& threads, int64_t count, const Body& body) {
   threads.for_ranges(count, kPieceElements, body);
 }
-
-// body(at, n) over pieces [at, at + n) of [begin, end): all of it, or for bf16 what Widened and Rounded hold.
-template <class T, class Body>
-void for_pieces(int64_t begin, int64_t end, const Body& body) {
-  const int64_t most = std::is_same_v<T, bf16> ? kPieceColumns : end - begin;
-  for (int64_t at = begin; at < end; at += most) body(at, std::min(most, end - at));
-}
-
-// A piece of a row in the type that it is computed in: the row itself, or for bf16 a copy on the stack.
-template <class T>
-class Widened {
- public:
-  Widened(const T* row, int64_t) : row_(row) {}
-  operator const T*() const { return row_; }
-
- private:
-  const T* row_;
-};
-template <>
-class Widened<bf16> {
- public:
-  Widened(const bf16* row, int64_t n) { row_widen(copy_, row, n); }
-  operator const float*() const { return copy_; }
-
- private:
-  float copy_[kPieceColumns];
-};
-
-// A piece of a row that is written: in place, or for bf16 on the stack, to be rounded into the row at the end of scope.
-template <class T>
-class Rounded {
- public:
-  Rounded(T* row, int64_t) : row_(row) {}
-  operator T*() { return row_; }
-
- private:
-  T* row_;
-};
-template <>
-class Rounded<bf16> {
- public:
-  Rounded(bf16* row, int64_t n) : row_(row), n_(n) {}
-  Rounded(const Rounded&) = delete;
-  Rounded& operator=(const Rounded&) = delete;
-  ~Rounded() { row_narrow(row_, copy_, n_); }
-  operator float*() { return copy_; }
-
- private:
-  bf16* row_;
-  int64_t n_;
-  float copy_[kPieceColumns];
-};
-
-// The same for a piece that is read as well.
-template <class T>
-class Updated : public Rounded<T> {
- public:
-  Updated(T* row, int64_t n) : Rounded<T>(row, n) {
-    if constexpr (std::is_same_v<T, bf16>) row_widen(*this, row, n);
-  }
-};
 
 // least: -1 where an index may say "none".
 inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit, const char* promise,

@@ -43,33 +43,38 @@ struct Exponential<double> {
                                            1. / 120,        1. / 24,        1. / 6,        1. / 2};
 };
 
+// Sixteen lanes of T.
 template <class T, int Bytes>
-struct Rows {
+struct Row {
   using V = typename LanesOf<T, Bytes, kLanes>::type;
   using Bits = typename Exponential<T>::Bits;
   using B = typename LanesOf<Bits, Bytes, kLanes>::type;
 
   static V all(T value) { return splat<V>(value); }
   static V load(const T* x) { return Copy<V>::from(x); }
+  static V load(const uint16_t* x) { return Bf16Copy<V>::from(x); }
   static void store(T* y, V v) { Copy<V>::to(y, v); }
+  static void store(uint16_t* y, V v) { Bf16Copy<V>::to(y, v); }
 
   // Fewer than kLanes elements, by the binary digits of their count.
-  template <int kPiece = kLanes / 2>
-  static void copy_some(T* to, const T* from, int64_t count) {
+  template <int kPiece = kLanes / 2, class E>
+  static void copy_some(E* to, const E* from, int64_t count) {
     if (count & kPiece) {
-      __builtin_memcpy(to, from, kPiece * sizeof(T));
+      __builtin_memcpy(to, from, kPiece * sizeof(E));
       to += kPiece, from += kPiece;
     }
     if constexpr (kPiece > 1) copy_some<kPiece / 2>(to, from, count);
   }
-  static V load_some(const T* x, int64_t count, T padding) {
-    T lanes[kLanes];
+  template <class E>
+  static V load_some(const E* x, int64_t count, T padding) {
+    E lanes[kLanes];
     store(lanes, all(padding));
     copy_some(lanes, x, count);
     return load(lanes);
   }
-  static void store_some(T* y, int64_t count, V v) {
-    T lanes[kLanes];
+  template <class E>
+  static void store_some(E* y, int64_t count, V v) {
+    E lanes[kLanes];
     store(lanes, v);
     copy_some(y, lanes, count);
   }
@@ -79,9 +84,14 @@ struct Rows {
   static void walk(int64_t n, T padding, Step step) {
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
-      step([i](const T* x) { return load(x + i); }, [i](T* y, V v) { store(y + i, v); });
+      step([i](const auto* x) { return load(x + i); }, [i](auto* y, V v) { store(y + i, v); });
     if (const int64_t left = n - i; left > 0)
-      step([=](const T* x) { return load_some(x + i, left, padding); }, [=](T* y, V v) { store_some(y + i, left, v); });
+      step([=](const auto* x) { return load_some(x + i, left, padding); },
+           [=](auto* y, V v) { store_some(y + i, left, v); });
+  }
+  template <class Step>
+  static void walk(int64_t n, Step step) {
+    walk(n, 0, step);
   }
 
   template <class Join>
@@ -117,101 +127,52 @@ struct Rows {
   }
   static V negated_exponential(V x) { return exponential(all(0) - x); }
 
-  static T sum(const T* x, int64_t n) {
-    V acc = all(0);
-    walk(n, 0, [&](auto get, auto) { acc = acc + get(x); });
-    return folded_sum(acc);
-  }
-  static T max(const T* x, int64_t n) {
-    V acc = all(-T(__builtin_inf()));
-    walk(n, -T(__builtin_inf()), [&](auto get, auto) { acc = larger(get(x), acc); });
-    return fold(acc, [](T a, T b) { return a > b ? a : b; });
-  }
-  static T dot(const T* x, const T* y, int64_t n) {
-    V acc = all(0);
-    walk(n, 0, [&](auto get, auto) { acc = acc + get(x) * get(y); });
-    return folded_sum(acc);
-  }
-  static T dot3(const T* x, const T* y, const T* z, int64_t n) {
-    V acc = all(0);
-    walk(n, 0, [&](auto get, auto) { acc = acc + get(x) * get(y) * get(z); });
-    return folded_sum(acc);
-  }
-
-  static void scale(T* y, const T* x, T a, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, all(a) * get(x)); });
-  }
-  static void add(T* y, const T* x, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + get(x)); });
-  }
-  static void add_scaled(T* y, const T* x, T a, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + all(a) * get(x)); });
-  }
-  static void blend(T* y, const T* a, T alpha, const T* b, T beta, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, all(alpha) * get(a) + all(beta) * get(b)); });
-  }
-  static void mul(T* y, const T* a, const T* b, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, get(a) * get(b)); });
-  }
-  static void scale_mul(T* y, const T* x, T a, const T* b, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, all(a) * get(x) * get(b)); });
-  }
-  static void add_scaled_mul(T* y, const T* x, T a, const T* b, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, get(y) + all(a) * (get(x) * get(b))); });
-  }
-  static void blend_mul(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, all(alpha) * (get(a) * get(b)) + all(beta) * get(c)); });
-  }
-
-  static void exp(T* y, const T* x, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, exponential(get(x))); });
-  }
-  static T exp_sum(T* y, const T* x, T shift, int64_t n) {
-    V acc = all(0);
-    // Padding of -infinity leaves exp(-infinity) = 0 in the lanes beyond the row.
-    walk(n, -T(__builtin_inf()), [&](auto get, auto put) {
-      const V e = exponential(get(x) - all(shift));
-      put(y, e);
-      acc = acc + e;
-    });
-    return folded_sum(acc);
-  }
-
   static V sigmoid_of(V x) { return all(1) / (all(1) + negated_exponential(x)); }
   static V silu_of(V x) { return x / (all(1) + negated_exponential(x)); }
   static V silu_slope(V x) {
     const V s = sigmoid_of(x);
     return s * (all(1) + x * (all(1) - s));
   }
-  static void sigmoid(T* y, const T* x, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, sigmoid_of(get(x))); });
+};
+
+template <class T, int Bytes>
+struct WideRows : Row<T, Bytes> {
+  using R = Row<T, Bytes>;
+  using V = typename R::V;
+  using R::all, R::walk;
+
+  static T sum(const T* x, int64_t n) {
+    V acc = all(0);
+    walk(n, [&](auto get, auto) { acc = acc + get(x); });
+    return R::folded_sum(acc);
   }
-  static void silu(T* y, const T* x, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, silu_of(get(x))); });
+  static T max(const T* x, int64_t n) {
+    V acc = all(-T(__builtin_inf()));
+    walk(n, -T(__builtin_inf()), [&](auto get, auto) { acc = larger(get(x), acc); });
+    return R::fold(acc, [](T a, T b) { return a > b ? a : b; });
   }
-  static void silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(dx, get(dy) * silu_slope(get(x))); });
+  static void mul(T* y, const T* a, const T* b, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, get(a) * get(b)); });
   }
-  static void swiglu(T* y, const T* gate, const T* up, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) { put(y, silu_of(get(gate)) * get(up)); });
+  static void add_scaled(T* y, const T* x, T a, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, get(y) + all(a) * get(x)); });
   }
-  static void swiglu_backward(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {
-    walk(n, 0, [=](auto get, auto put) {
-      const V d = get(dy), g = get(gate), u = get(up);
-      put(dgate, d * u * silu_slope(g));
-      put(dup, d * silu_of(g));
+  static void exp(T* y, const T* x, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, R::exponential(get(x))); });
+  }
+  static T exp_sum(T* y, const T* x, T shift, int64_t n) {
+    V acc = all(0);
+    // Padding of -infinity leaves exp(-infinity) = 0 in the lanes beyond the row.
+    walk(n, -T(__builtin_inf()), [&](auto get, auto put) {
+      const V e = R::exponential(get(x) - all(shift));
+      put(y, e);
+      acc = acc + e;
     });
+    return R::folded_sum(acc);
   }
 
   static T root(T x) { return sizeof(T) == 4 ? T(__builtin_sqrtf(float(x))) : T(__builtin_sqrt(double(x))); }
-  // The rest are plain loops, which the compiler turns into vectors by itself.
-  static void turn(T* __restrict a, T* __restrict b, const T* __restrict cosine, const T* __restrict sine, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-      const T before_a = a[i], before_b = b[i];
-      a[i] = before_a * cosine[i] - before_b * sine[i];
-      b[i] = before_b * cosine[i] + before_a * sine[i];
-    }
-  }
+  // A plain loop, which the compiler turns into vectors by itself.
   static void adamw(T* __restrict w, T* __restrict m, T* __restrict v, const T* __restrict gradient,
                     const AdamWStep<T>& step, T decay, int64_t n) {
     const AdamWStep<T> c = step;
@@ -224,10 +185,154 @@ struct Rows {
     }
   }
 
-  static constexpr RowTable<T> kTable = {
-      sum,   max,           dot,       dot3,           scale,           add,  add_scaled,
-      blend, mul,           scale_mul, add_scaled_mul, blend_mul,       exp,  exp_sum,
-      silu,  silu_backward, sigmoid,   swiglu,         swiglu_backward, turn, adamw};
+  static constexpr WideTable<T> kTable = {sum, max, mul, add_scaled, exp, exp_sum, adamw};
+};
+
+template <class Stored, class T, int Bytes>
+struct StoredRows : Row<T, Bytes> {
+  using R = Row<T, Bytes>;
+  using V = typename R::V;
+  using R::all, R::walk;
+
+  static T dot(const Stored* x, const Stored* y, int64_t n) {
+    V acc = all(0);
+    walk(n, [&](auto get, auto) { acc = acc + get(x) * get(y); });
+    return R::folded_sum(acc);
+  }
+  static T dot3(const Stored* x, const Stored* y, const Stored* z, int64_t n) {
+    V acc = all(0);
+    walk(n, [&](auto get, auto) { acc = acc + get(x) * get(y) * get(z); });
+    return R::folded_sum(acc);
+  }
+  static T gated_dot3(const Stored* x, const Stored* gate, const Stored* y, const Stored* z, int64_t n) {
+    V acc = all(0);
+    walk(n, [&](auto get, auto) { acc = acc + get(x) * R::sigmoid_of(get(gate)) * get(y) * get(z); });
+    return R::folded_sum(acc);
+  }
+  static void add(T* y, const Stored* x, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, get(y) + get(x)); });
+  }
+  static void scale(Stored* y, const Stored* x, T a, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, all(a) * get(x)); });
+  }
+  static void blend(Stored* y, const Stored* a, T alpha, const Stored* b, T beta, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, all(alpha) * get(a) + all(beta) * get(b)); });
+  }
+  static void scale_mul(Stored* y, const Stored* x, T a, const Stored* b, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, all(a) * get(x) * get(b)); });
+  }
+  static void gated_scale_mul(Stored* y, const Stored* x, T a, const Stored* b, const Stored* gate, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, all(a) * get(x) * get(b) * R::sigmoid_of(get(gate))); });
+  }
+  static void gated_backward(const GatedGradient<Stored, T>& row, int64_t n) {
+    const GatedGradient<Stored, T> g = row;
+    walk(n, [=](auto get, auto put) {
+      const V open = R::sigmoid_of(get(g.gate)), flow = get(g.dy) * open, in = get(g.x), weight = get(g.weight);
+      const V product = flow * (all(g.inverse_rms) * in), gated = product * weight;
+      put(g.dweight, get(g.dweight) + product);
+      put(g.dgate, gated - gated * open);
+      put(g.dx, all(g.inverse_rms) * (flow * weight) + all(-g.pull) * in);
+    });
+  }
+  static void blend_mul(Stored* y, const Stored* a, const Stored* b, T alpha, const Stored* c, T beta, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, all(alpha) * (get(a) * get(b)) + all(beta) * get(c)); });
+  }
+  static void gather(Stored* y, const Stored* x, int64_t x_stride, const int64_t* rows, int64_t count, int64_t n) {
+    walk(n, [=](auto get, auto put) {
+      V sum = all(0);
+      for (int64_t i = 0; i < count; ++i) sum = sum + get(x + rows[i] * x_stride);
+      put(y, sum);
+    });
+  }
+  static void combine(Stored* y, const Stored* x, int64_t x_stride, const int32_t* rows, const T* factors,
+                      int64_t count, int64_t n) {
+    walk(n, [=](auto get, auto put) {
+      V sum = all(0);
+      bool first = true;
+      for (int64_t i = 0; i < count; ++i) {
+        if (rows[i] < 0) continue;
+        const V product = all(factors[i]) * get(x + rows[i] * x_stride);
+        sum = first ? product : sum + product;
+        first = false;
+      }
+      put(y, sum);
+    });
+  }
+  static void swiglu(Stored* y, const Stored* gate, const Stored* up, int64_t n) {
+    walk(n, [=](auto get, auto put) { put(y, R::silu_of(get(gate)) * get(up)); });
+  }
+  static void swiglu_backward(Stored* dgate, Stored* dup, const Stored* dy, const Stored* gate, const Stored* up,
+                              int64_t n) {
+    walk(n, [=](auto get, auto put) {
+      const V d = get(dy), g = get(gate), u = get(up);
+      put(dgate, d * u * R::silu_slope(g));
+      put(dup, d * R::silu_of(g));
+    });
+  }
+  static void turn(Stored* a, Stored* b, const T* cosine, const T* sine, int64_t n) {
+    walk(n, [=](auto get, auto put) {
+      const V before_a = get(a), before_b = get(b), c = get(cosine), s = get(sine);
+      put(a, before_a * c - before_b * s);
+      put(b, before_b * c + before_a * s);
+    });
+  }
+
+  static void silu(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row)
+      walk(n, [=](auto get, auto put) { put(y + row * y_stride, R::silu_of(get(x + row * x_stride))); });
+  }
+  static void silu_backward(Stored* dx, int64_t dx_stride, const T* dy, int64_t dy_stride, const Stored* x,
+                            int64_t x_stride, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row)
+      walk(n, [=](auto get, auto put) {
+        put(dx + row * dx_stride, get(dy + row * dy_stride) * R::silu_slope(get(x + row * x_stride)));
+      });
+  }
+  static void scale_rows(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const T* factors, int64_t step,
+                         int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row) scale(y + row * y_stride, x + row * x_stride, factors[row * step], n);
+  }
+  static void triangle(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, const T* factors, int64_t first,
+                       int64_t step, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t diagonal = first + row * step, seen = diagonal + 1 < n ? diagonal + 1 : n;
+      walk(seen,
+           [=](auto get, auto put) { put(y + row * y_stride, get(x + row * x_stride) * get(factors - diagonal)); });
+      for (int64_t j = seen; j < n; ++j) y[row * y_stride + j] = Stored(0);
+    }
+  }
+  static void store(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n) {
+    for (int64_t row = 0; row < rows; ++row)
+      walk(n, [=](auto get, auto put) { put(y + row * y_stride, all(0) + get(x + row * x_stride)); });
+  }
+  // Several vectors of columns at a time, so that a row is read in whole cache lines.
+  static void add_products(T* y, const Stored* x, int64_t x_stride, const T* factors, const Stored* b, int64_t b_stride,
+                           int64_t rows, int64_t n) {
+    constexpr int kVectors = 4;
+    int64_t at = 0;
+    for (; at + kVectors * kLanes <= n; at += kVectors * kLanes) {
+      V sum[kVectors];
+      for (int i = 0; i < kVectors; ++i) sum[i] = R::load(y + at + i * kLanes);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int i = 0; i < kVectors; ++i) {
+          const int64_t column = at + i * kLanes;
+          sum[i] = sum[i] +
+                   all(factors[row]) * (R::load(x + row * x_stride + column) * R::load(b + row * b_stride + column));
+        }
+      for (int i = 0; i < kVectors; ++i) R::store(y + at + i * kLanes, sum[i]);
+    }
+    walk(n - at, [=](auto get, auto put) {
+      V sum = get(y + at);
+      for (int64_t row = 0; row < rows; ++row)
+        sum = sum + all(factors[row]) * (get(x + row * x_stride + at) * get(b + row * b_stride + at));
+      put(y + at, sum);
+    });
+  }
+
+  static constexpr RowTable<Stored, T> kTable = {
+      dot,       dot3,   gated_dot3,  add,    scale,           blend, scale_mul, gated_scale_mul, gated_backward,
+      blend_mul, gather, combine,     swiglu, swiglu_backward, turn,  silu,      silu_backward,   scale_rows,
+      triangle,  store,  add_products};
 };
 
 // Between f32 and the bits of bf16, in integers: the processors' own conversion takes subnormal numbers for 0.
@@ -243,98 +348,12 @@ void narrow(uint16_t* __restrict y, const float* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = nearest_even(x[i]);
 }
 
-// A piece of a stored row in the type that it is computed in, and back: itself, or for bf16 a copy on the stack.
-template <class Stored, class T>
-struct Piece {
-  static constexpr int64_t kMost = 256;
-  T copy[kMost];
-  const T* read(const Stored* x, int64_t n) {
-    widen(copy, x, n);
-    return copy;
-  }
-  T* written(Stored*) { return copy; }
-  void done(Stored* y, int64_t n) { narrow(y, copy, n); }
-};
-template <class T>
-struct Piece<T, T> {
-  static constexpr int64_t kMost = INT64_MAX;
-  const T* read(const T* x, int64_t) { return x; }
-  T* written(T* y) { return y; }
-  void done(T*, int64_t) {}
-};
-
-template <class Stored, class T, int Bytes>
-struct Blocks {
-  // step(row, begin, count) for pieces of every row.
-  template <class Step>
-  static void walk(int64_t rows, int64_t n, Step step) {
-    constexpr int64_t kMost = Piece<Stored, T>::kMost;
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t begin = 0; begin < n; begin += kMost < n ? kMost : n)
-        step(row, begin, n - begin < kMost ? n - begin : kMost);
-  }
-
-  static void silu(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n) {
-    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
-      Piece<Stored, T> in, out;
-      Stored* const to = y + row * y_stride + begin;
-      Rows<T, Bytes>::silu(out.written(to), in.read(x + row * x_stride + begin, count), count);
-      out.done(to, count);
-    });
-  }
-  static void silu_backward(Stored* dx, int64_t dx_stride, const T* dy, int64_t dy_stride, const Stored* x,
-                            int64_t x_stride, int64_t rows, int64_t n) {
-    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
-      Piece<Stored, T> in, out;
-      Stored* const to = dx + row * dx_stride + begin;
-      Rows<T, Bytes>::silu_backward(out.written(to), dy + row * dy_stride + begin,
-                                    in.read(x + row * x_stride + begin, count), count);
-      out.done(to, count);
-    });
-  }
-  static void scale(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const T* factors, int64_t step,
-                    int64_t rows, int64_t n) {
-    walk(rows, n, [=](int64_t row, int64_t begin, int64_t count) {
-      Piece<Stored, T> in, out;
-      Stored* const to = y + row * y_stride + begin;
-      Rows<T, Bytes>::scale(out.written(to), in.read(x + row * x_stride + begin, count), factors[row * step], count);
-      out.done(to, count);
-    });
-  }
-  static void triangle(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, const T* factors, int64_t first,
-                       int64_t step, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t diagonal = first + row * step, seen = diagonal + 1 < n ? diagonal + 1 : n;
-      Piece<Stored, T> out;
-      Stored* const to = y + row * y_stride;
-      for (int64_t begin = 0; begin < seen; begin += Piece<Stored, T>::kMost < seen ? Piece<Stored, T>::kMost : seen) {
-        const int64_t count = seen - begin < Piece<Stored, T>::kMost ? seen - begin : Piece<Stored, T>::kMost;
-        Rows<T, Bytes>::mul(out.written(to + begin), x + row * x_stride + begin, factors - diagonal + begin, count);
-        out.done(to + begin, count);
-      }
-      for (int64_t j = seen; j < n; ++j) to[j] = Stored(0);
-    }
-  }
-  static void store(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row) {
-      Stored* __restrict to = y + row * y_stride;
-      const T* __restrict from = x + row * x_stride;
-      for (int64_t i = 0; i < n; ++i) {
-        if constexpr (sizeof(Stored) == sizeof(T)) to[i] = T(0) + from[i];
-        else to[i] = nearest_even(T(0) + from[i]);
-      }
-    }
-  }
-
-  static constexpr BlockTable<Stored, T> kTable = {silu, silu_backward, scale, triangle, store};
-};
-
 template <int Bytes>
-constexpr RowTables kRowTables = {Rows<float, Bytes>::kTable,
-                                  Rows<double, Bytes>::kTable,
-                                  Blocks<float, float, Bytes>::kTable,
-                                  Blocks<double, double, Bytes>::kTable,
-                                  Blocks<uint16_t, float, Bytes>::kTable,
+constexpr RowTables kRowTables = {WideRows<float, Bytes>::kTable,
+                                  WideRows<double, Bytes>::kTable,
+                                  StoredRows<float, float, Bytes>::kTable,
+                                  StoredRows<double, double, Bytes>::kTable,
+                                  StoredRows<uint16_t, float, Bytes>::kTable,
                                   widen,
                                   narrow};
 

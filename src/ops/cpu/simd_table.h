@@ -12,50 +12,66 @@ struct AdamWStep {
   T clip, keep1, take1, keep2, take2, unbias1, unbias2, rate, eps;
 };
 
+// A row's part of the gated norm's gradient (simd.h: row_gated_backward).
+template <class Stored, class Wide>
+struct GatedGradient {
+  Stored *dx, *dgate;
+  Wide* dweight;
+  const Stored *dy, *x, *gate, *weight;
+  Wide inverse_rms, pull;
+};
+
+// Rows in the type that they are computed in.
 template <class T>
-struct RowTable {
+struct WideTable {
   T (*sum)(const T* x, int64_t n);
   T (*max)(const T* x, int64_t n);
-  T (*dot)(const T* x, const T* y, int64_t n);
-  T (*dot3)(const T* x, const T* y, const T* z, int64_t n);
-  void (*scale)(T* y, const T* x, T a, int64_t n);
-  void (*add)(T* y, const T* x, int64_t n);
-  void (*add_scaled)(T* y, const T* x, T a, int64_t n);
-  void (*blend)(T* y, const T* a, T alpha, const T* b, T beta, int64_t n);
   void (*mul)(T* y, const T* a, const T* b, int64_t n);
-  void (*scale_mul)(T* y, const T* x, T a, const T* b, int64_t n);
-  void (*add_scaled_mul)(T* y, const T* x, T a, const T* b, int64_t n);
-  void (*blend_mul)(T* y, const T* a, const T* b, T alpha, const T* c, T beta, int64_t n);
+  void (*add_scaled)(T* y, const T* x, T a, int64_t n);
   void (*exp)(T* y, const T* x, int64_t n);
   T (*exp_sum)(T* y, const T* x, T shift, int64_t n);
-  void (*silu)(T* y, const T* x, int64_t n);
-  void (*silu_backward)(T* dx, const T* dy, const T* x, int64_t n);
-  void (*sigmoid)(T* y, const T* x, int64_t n);
-  void (*swiglu)(T* y, const T* gate, const T* up, int64_t n);
-  void (*swiglu_backward)(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n);
-  void (*turn)(T* a, T* b, const T* cosine, const T* sine, int64_t n);
   void (*adamw)(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n);
 };
 
-// Several rows at once (simd.h): rows of Stored numbers (bf16 by their bits) that are computed in Wide.
+// Rows of Stored numbers (bf16 by their bits) that are computed in Wide.
 template <class Stored, class Wide>
-struct BlockTable {
+struct RowTable {
+  Wide (*dot)(const Stored* x, const Stored* y, int64_t n);
+  Wide (*dot3)(const Stored* x, const Stored* y, const Stored* z, int64_t n);
+  Wide (*gated_dot3)(const Stored* x, const Stored* gate, const Stored* y, const Stored* z, int64_t n);
+  void (*add)(Wide* y, const Stored* x, int64_t n);
+  void (*scale)(Stored* y, const Stored* x, Wide a, int64_t n);
+  void (*blend)(Stored* y, const Stored* a, Wide alpha, const Stored* b, Wide beta, int64_t n);
+  void (*scale_mul)(Stored* y, const Stored* x, Wide a, const Stored* b, int64_t n);
+  void (*gated_scale_mul)(Stored* y, const Stored* x, Wide a, const Stored* b, const Stored* gate, int64_t n);
+  void (*gated_backward)(const GatedGradient<Stored, Wide>& row, int64_t n);
+  void (*blend_mul)(Stored* y, const Stored* a, const Stored* b, Wide alpha, const Stored* c, Wide beta, int64_t n);
+  void (*gather)(Stored* y, const Stored* x, int64_t x_stride, const int64_t* rows, int64_t count, int64_t n);
+  void (*combine)(Stored* y, const Stored* x, int64_t x_stride, const int32_t* rows, const Wide* factors, int64_t count,
+                  int64_t n);
+  void (*swiglu)(Stored* y, const Stored* gate, const Stored* up, int64_t n);
+  void (*swiglu_backward)(Stored* dgate, Stored* dup, const Stored* dy, const Stored* gate, const Stored* up,
+                          int64_t n);
+  void (*turn)(Stored* a, Stored* b, const Wide* cosine, const Wide* sine, int64_t n);
+  // Several rows at once.
   void (*silu)(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n);
   void (*silu_backward)(Stored* dx, int64_t dx_stride, const Wide* dy, int64_t dy_stride, const Stored* x,
                         int64_t x_stride, int64_t rows, int64_t n);
-  void (*scale)(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const Wide* factors, int64_t step,
-                int64_t rows, int64_t n);
+  void (*scale_rows)(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const Wide* factors, int64_t step,
+                     int64_t rows, int64_t n);
   void (*triangle)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, const Wide* factors, int64_t first,
                    int64_t step, int64_t rows, int64_t n);
   void (*store)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, int64_t rows, int64_t n);
+  void (*add_products)(Wide* y, const Stored* x, int64_t x_stride, const Wide* factors, const Stored* b,
+                       int64_t b_stride, int64_t rows, int64_t n);
 };
 
 struct RowTables {
-  RowTable<float> f32;
-  RowTable<double> f64;
-  BlockTable<float, float> f32_blocks;
-  BlockTable<double, double> f64_blocks;
-  BlockTable<uint16_t, float> bf16_blocks;
+  WideTable<float> f32;
+  WideTable<double> f64;
+  RowTable<float, float> f32_rows;
+  RowTable<double, double> f64_rows;
+  RowTable<uint16_t, float> bf16_rows;
   void (*widen)(float* y, const uint16_t* x, int64_t n);   // from the bits of bf16
   void (*narrow)(uint16_t* y, const float* x, int64_t n);  // to the bits of bf16
 };
