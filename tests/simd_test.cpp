@@ -61,6 +61,29 @@ TYPED_TEST(Simd, SumsInSixteenLanes) {
   }
 }
 
+TYPED_TEST(Simd, LooksAtTheColumnsSeen) {
+  using T = TypeParam;
+  constexpr int64_t kStride = 50;
+  const Seen seen{.first = 19, .period = 3, .rows = 6, .n = 21};
+  const auto x = random_row<T>(6 * kStride, 13);
+  auto e = x, want = x;
+  T highest[6], shifts[6], sums[6];
+  rows_max_seen(highest, x.data(), kStride, seen);
+  for (int64_t row = 0; row < 6; ++row) {
+    T* const line = want.data() + row * kStride;
+    const int64_t count = std::min<int64_t>(20 + row % 3, 21);
+    EXPECT_EQ(highest[row], row_max(line, count)) << row;
+    shifts[row] = T(1.25) * highest[row];
+    row_scale(line, line, T(1.25), count);
+    sums[row] = row_exp_sum(line, line, shifts[row], count);
+    std::fill(line + count, line + 21, T(0));
+  }
+  T have[6];
+  rows_exp_seen(e.data(), kStride, T(1.25), shifts, have, seen);
+  EXPECT_TRUE(same_bits(e, want));
+  EXPECT_TRUE(std::equal(sums, sums + 6, have));
+}
+
 TYPED_TEST(Simd, FindsTheLargest) {
   using T = TypeParam;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
@@ -208,6 +231,12 @@ std::vector<T> everything(const WideTable<T>& f, const std::vector<T>& x, const 
   run([&](T* o, T*) { f.mul(o, x.data(), y.data(), n); });
   run([&](T* o, T*) { f.exp(o, x.data(), n); });
   run([&](T* o, T*) { all.push_back(f.exp_sum(o, x.data(), T(2), n)); });
+  run([&](T* o, T*) {
+    const Seen seen{.first = n / 6, .period = 2, .rows = 3, .n = n / 3};
+    T highest[3], sums[3];
+    f.max_seen(highest, x.data(), n / 3, seen), f.exp_seen(o, n / 3, T(1.3), highest, sums, seen);
+    all.insert(all.end(), highest, highest + 3), all.insert(all.end(), sums, sums + 3);
+  });
   std::vector<T> moment(x.size());
   f.mul(moment.data(), x.data(), x.data(), n);
   run([&](T* o, T* m) { f.adamw(o, m, moment.data(), y.data(), kStep<T>, T(0.1), n); });

@@ -57,6 +57,7 @@ std::vector<T> everything(const RowTable<S, T>& f, std::vector<S> x, const std::
   run([&](S* o, S*) { f.silu_backward(o, n, wide.data(), n, x.data(), n, 3, n); });
   run([&](S* o, S*) { f.scale_rows(o, n, x.data(), n, factors, 1, 3, n); });
   run([&](S* o, S*) { f.triangle(o, n, wide.data(), n, wide.data() + 3 * n, n / 2, 1, 3, n); });
+  run([&](S* o, S*) { f.sub_mul(o, n, wide.data(), n, factors, wide.data() + 3 * n, n, 3, n); });
   run([&](S* o, S*) { f.store(o, n, wide.data(), n, 3, n); });
   run([&](S*, S*) { f.add_products(sum.data(), x.data(), n, factors, z.data(), n, 3, n); });
   f.silu(x.data(), n, x.data(), n, 3, n);  // in place

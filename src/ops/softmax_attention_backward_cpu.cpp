@@ -43,10 +43,13 @@ class Gradients {
 
  private:
   struct Weights {
-    Matrix<Wide<T>> p, ds;  // [rows of the row tile, keys of the key tile]
-    Matrix<T> space;        // for the one of them that enters a product
+    Matrix<Wide<T>> p, flow;  // [rows of the row tile, keys of the key tile]
+    Matrix<T> ds, space;      // as they enter a product: the scores' gradient, and p
     explicit Weights(Scratch<T>& scratch)
-        : p(scratch.take_wide(kGrid, kGrid)), ds(scratch.take_wide(kGrid, kGrid)), space(scratch.take(kGrid, kGrid)) {}
+        : p(scratch.take_wide(kGrid, kGrid)),
+          flow(scratch.take_wide(kGrid, kGrid)),
+          ds(scratch.take(kGrid, kGrid)),
+          space(scratch.take(kGrid, kGrid)) {}
   };
 
   // do . o of every row: the part of the gradient that only rescales the weights.
@@ -55,30 +58,23 @@ class Gradients {
       along_[size_t(head * rows_ + row)] = row_dot<T>(&d_o_(row, head, 0), &o_(row, head, 0), width_);
   }
 
-  // Weights of the tile's rows for the keys of `keys`, and the gradient of their scores. The sum do . v starts at
-  // -(do . o), which saves a pass.
+  // Weights of the tile's rows for the keys of `keys`, and the gradient of their scores.
   void weigh(const Weights& weights, const RowTile& tile, const RowTile& keys, int64_t head) const {
     const int64_t kv_head = head / group_;
     multiply(weights.p, rows_at(q_, tile.row, head), rows_at(k_, keys.row, kv_head).transposed(), tile.rows, keys.rows,
              width_, Store::overwrite);
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      const int64_t seen = tile.seen(keys.block(), i);
-      Wide<T>* const p = row_of(weights.p, i);
-      row_scale(p, p, scale_, seen);
-      row_exp_sum(p, p, log_sum_exp_(head, tile.row + i), seen);
-      std::fill(p + seen, p + keys.rows, Wide<T>(0));
-      std::fill_n(row_of(weights.ds, i), keys.rows, -along_[size_t(head * rows_ + tile.row + i)]);
-    }
-    multiply(weights.ds, rows_at(d_o_, tile.row, head), rows_at(v_, keys.row, kv_head).transposed(), tile.rows,
-             keys.rows, width_, Store::add);
-    for (int64_t i = 0; i < tile.rows; ++i)
-      row_mul(row_of(weights.ds, i), row_of(weights.ds, i), row_of(weights.p, i), keys.rows);
+    rows_exp_seen<Wide<T>>(weights.p.data, weights.p.row_stride, scale_, &log_sum_exp_(head, tile.row), nullptr,
+                           tile.seen(keys.block(), 1, keys.rows));
+    multiply(weights.flow, rows_at(d_o_, tile.row, head), rows_at(v_, keys.row, kv_head).transposed(), tile.rows,
+             keys.rows, width_, Store::overwrite);
+    rows_sub_mul(weights.ds.data, weights.ds.row_stride, weights.flow.data, weights.flow.row_stride,
+                 &along_[size_t(head * rows_ + tile.row)], weights.p.data, weights.p.row_stride, tile.rows, keys.rows);
   }
 
   // dk and dv of one tile of keys: the heads of the group in order, the rows that see the keys ascending, one chain.
   void sum_over_rows(int64_t index, int64_t kv_head) {
     const RowTile& keys = tiles_[size_t(index)];
-    Scratch<T> scratch(2 * kGrid * (width_ + kGrid), kGrid * kGrid);
+    Scratch<T> scratch(2 * kGrid * (width_ + kGrid), 2 * kGrid * kGrid);
     const Weights weights(scratch);
     const Matrix<Wide<T>> dk = scratch.take_wide(kGrid, width_), dv = scratch.take_wide(kGrid, width_);
     Store store = Store::overwrite;
@@ -88,8 +84,7 @@ class Gradients {
         weigh(weights, tile, keys, head);
         multiply(dv, entering(weights.p, weights.space, tile.rows, keys.rows).transposed(),
                  rows_at(d_o_, tile.row, head), keys.rows, width_, tile.rows, store);
-        multiply(dk, entering(weights.ds, weights.space, tile.rows, keys.rows).transposed(),
-                 rows_at(q_, tile.row, head), keys.rows, width_, tile.rows, store);
+        multiply(dk, weights.ds.transposed(), rows_at(q_, tile.row, head), keys.rows, width_, tile.rows, store);
         store = Store::add;
       }
     }
@@ -103,14 +98,14 @@ class Gradients {
   // dq of one tile of rows: the keys they see ascending.
   void sum_over_keys(int64_t index, int64_t head) {
     const RowTile& tile = tiles_[size_t(index)];
-    Scratch<T> scratch(kGrid * (width_ + 2 * kGrid), kGrid * kGrid);
+    Scratch<T> scratch(kGrid * (width_ + 2 * kGrid), 2 * kGrid * kGrid);
     const Weights weights(scratch);
     const Matrix<Wide<T>> dq = scratch.take_wide(kGrid, width_);
     for (int64_t t = index - tile.block(); t <= index; ++t) {
       const RowTile& keys = tiles_[size_t(t)];
       weigh(weights, tile, keys, head);
-      multiply(dq, entering(weights.ds, weights.space, tile.rows, keys.rows), rows_at(k_, keys.row, head / group_),
-               tile.rows, width_, keys.rows, keys.block() ? Store::add : Store::overwrite);
+      multiply(dq, weights.ds, rows_at(k_, keys.row, head / group_), tile.rows, width_, keys.rows,
+               keys.block() ? Store::add : Store::overwrite);
     }
     for (int64_t i = 0; i < tile.rows; ++i) {
       row_scale(row_of(dq, i), row_of(dq, i), scale_, width_);

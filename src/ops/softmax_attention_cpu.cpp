@@ -54,10 +54,11 @@ class Tile {
         first_head_(kv_head * group_),
         rows_(group_ * tile.rows),
         scale_(Wide<T>(1) / std::sqrt(Wide<T>(width_))),
-        scratch_(rows_ * (width_ + kGrid + 3), rows_ * (width_ + kGrid)) {
+        scratch_(rows_ * (width_ + kGrid + 4), rows_ * (width_ + kGrid)) {
     q_ = scratch_.take(rows_, width_), weights_ = scratch_.take(rows_, kGrid);
     sum_ = scratch_.take_wide(rows_, width_), scores_ = scratch_.take_wide(rows_, kGrid);
     maximum_ = scratch_.take_wide(rows_), total_ = scratch_.take_wide(rows_), shrink_ = scratch_.take_wide(rows_);
+    added_ = scratch_.take_wide(rows_);
   }
 
   void run() {
@@ -82,21 +83,17 @@ class Tile {
   // log_sum_exp, from which backward recomputes them, is an f32 statistic, and o is off by no more than one rounding of
   // each weight.
   void weigh(int64_t block, int64_t present) {
+    const Seen seen = tile_.seen(block, group_, present);
+    rows_max_seen(shrink_, scores_.data, scores_.row_stride, seen);
     for (int64_t r = 0; r < rows_; ++r) {
-      const int64_t seen = tile_.seen(block, r % tile_.rows);
-      Wide<T>* const scores = row_of(scores_, r);
-      row_scale(scores, scores, scale_, seen);
-      const Wide<T> highest = row_max(scores, seen), before = maximum_[r];
+      const Wide<T> highest = scale_ * shrink_[r], before = maximum_[r];
       maximum_[r] = block == 0 || highest > before ? highest : before;
       shrink_[r] = block == 0 ? Wide<T>(0) : before - maximum_[r];
     }
     row_exp(shrink_, shrink_, rows_);
+    rows_exp_seen(scores_.data, scores_.row_stride, scale_, maximum_, added_, seen);
     for (int64_t r = 0; r < rows_; ++r) {
-      const int64_t seen = tile_.seen(block, r % tile_.rows);
-      Wide<T>* const scores = row_of(scores_, r);
-      const Wide<T> total = row_exp_sum(scores, scores, maximum_[r], seen);
-      std::fill(scores + seen, scores + present, Wide<T>(0));
-      total_[r] = block == 0 ? total : total_[r] * shrink_[r] + total;
+      total_[r] = block == 0 ? added_[r] : total_[r] * shrink_[r] + added_[r];
       if (block && shrink_[r] != Wide<T>(1)) row_scale(row_of(sum_, r), row_of(sum_, r), shrink_[r], width_);
     }
   }
@@ -121,7 +118,7 @@ class Tile {
   Scratch<T> scratch_;
   Matrix<T> q_, weights_;  // the weights as they enter the product with v
   Matrix<Wide<T>> sum_, scores_;
-  Wide<T>*maximum_, *total_, *shrink_;
+  Wide<T>*maximum_, *total_, *shrink_, *added_;
 };
 
 }  // namespace

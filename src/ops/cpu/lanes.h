@@ -2,6 +2,9 @@
 // Everything here has internal linkage, since each instruction set compiles its own copy.
 #pragma once
 #include <cstdint>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace fulgur::cpu {
 namespace {
@@ -44,6 +47,28 @@ Pair<V> operator<<(Pair<V> a, int bits) {
 template <class V>
 Pair<V> operator>>(Pair<V> a, int bits) {
   return {a.low >> bits, a.high >> bits};
+}
+
+// a * b + c rounded once, in every lane.
+template <class V>
+V fused(V a, V b, V c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 8) return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 8) return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#endif
+  V sum = c;
+  for (unsigned i = 0; i < sizeof(V) / sizeof(a[0]); ++i) {
+    if constexpr (sizeof(a[0]) == 4) sum[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    else sum[i] = __builtin_fma(a[i], b[i], c[i]);
+  }
+  return sum;
+}
+template <class V>
+Pair<V> fused(Pair<V> a, Pair<V> b, Pair<V> c) {
+  return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)};
 }
 
 // a where it is larger, else b: b too where either is NaN.

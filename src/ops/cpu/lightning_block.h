@@ -28,7 +28,8 @@ class Decay {
   }
 
  private:
-  T powers_[kGrid + 1], reversed_[kGrid];
+  T powers_[kGrid + 1];
+  T reversed_[kGrid + 16] = {};  // a vector may reach beyond the diagonal
 };
 
 template <class T>

@@ -71,6 +71,15 @@ template <class T>  // y = exp(x - shift), returns its row_sum
 T row_exp_sum(T* y, const T* x, T shift, int64_t n) {
   return wide_table<T>().exp_sum(y, x, shift, n);
 }
+template <class T>  // the greatest of what each row's columns seen hold
+void rows_max_seen(T* highest, const T* x, int64_t x_stride, const Seen& seen) {
+  wide_table<T>().max_seen(highest, x, x_stride, seen);
+}
+// y_r = exp(a * y_r - shifts[r]) in the columns seen, zero in the others; sums: the row_sum of each, or null. a > 0.
+template <class T>
+void rows_exp_seen(T* y, int64_t y_stride, T a, const T* shifts, T* sums, const Seen& seen) {
+  wide_table<T>().exp_seen(y, y_stride, a, shifts, sums, seen);
+}
 template <class T>
 void row_adamw(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n) {
   wide_table<T>().adamw(master, first, second, gradient, step, decay, n);
@@ -173,11 +182,17 @@ void rows_scale(T* y, int64_t y_stride, const T* x, int64_t x_stride, const Wide
                 int64_t rows, int64_t n) {
   row_table<T>().scale_rows(bits(y), y_stride, bits(x), x_stride, factors, step, rows, n);
 }
-// With i = first + r * step: y_r[j] = x_r[j] * factors[j - i] up to the diagonal j = i, and zero above it.
+// With i = first + r * step: y_r[j] = x_r[j] * factors[j - i] up to the diagonal j = i, and zero above it. Of factors
+// fifteen more are read.
 template <class T>
 void rows_triangle(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, const Wide<T>* factors, int64_t first,
                    int64_t step, int64_t rows, int64_t n) {
   row_table<T>().triangle(bits(y), y_stride, x, x_stride, factors, first, step, rows, n);
+}
+template <class T>  // y_r = (x_r - shifts[r]) * b_r
+void rows_sub_mul(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, const Wide<T>* shifts, const Wide<T>* b,
+                  int64_t b_stride, int64_t rows, int64_t n) {
+  row_table<T>().sub_mul(bits(y), y_stride, x, x_stride, shifts, b, b_stride, rows, n);
 }
 template <class T>  // y = 0 + x, so a zero has no sign; the rows lie apart
 void rows_store(T* y, int64_t y_stride, const Wide<T>* x, int64_t x_stride, int64_t rows, int64_t n) {

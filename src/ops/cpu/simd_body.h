@@ -2,7 +2,7 @@
 // them.
 //
 // exp(x): x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n as a product of two powers, so that results
-// below the smallest normal number are rounded as they should be. Products and sums stay separate instructions.
+// below the smallest normal number are rounded as they should be. Sums of products are fused in exp and nowhere else.
 #pragma once
 #include "ops/cpu/lanes.h"
 #include "ops/cpu/simd_table.h"
@@ -19,6 +19,7 @@ template <>
 struct Exponential<float> {
   using Bits = uint32_t;
   static constexpr float kLowest = -104, kHighest = 89;                  // beyond: 0 and infinity
+  static constexpr float kGate = -87;                                    // 2^n is normal, 1 + exp is 1
   static constexpr float kRound = 0x1.8p23f;                             // adding it leaves an integer in the low bits
   static constexpr float kInverse = 0x1.715476p0f;                       // 1 / ln 2
   static constexpr float kHigh = 0.693359375f, kLow = -0x1.bd0106p-13f;  // ln 2, the first times n is exact
@@ -31,7 +32,7 @@ struct Exponential<float> {
 template <>
 struct Exponential<double> {
   using Bits = uint64_t;
-  static constexpr double kLowest = -746, kHighest = 710;
+  static constexpr double kLowest = -746, kHighest = 710, kGate = -708;
   static constexpr double kRound = 0x1.8p52;
   static constexpr double kInverse = 0x1.71547652b82fep0;
   static constexpr double kHigh = 0x1.62e42fefp-1, kLow = 0x1.473de6af278edp-34;
@@ -94,6 +95,51 @@ struct Row {
     walk(n, 0, step);
   }
 
+  // step(row, get, put) for each sixteen elements of each row; one loop over all of them where rows are whole vectors,
+  // since constants would be fetched anew for every row.
+  template <class Step>
+  static void walk_rows(int64_t rows, int64_t n, Step step) {
+    if (n % kLanes != 0) {
+      for (int64_t row = 0; row < rows; ++row) walk(n, [=](auto get, auto put) { step(row, get, put); });
+      return;
+    }
+    int64_t row = 0, i = 0;
+    for (int64_t left = rows * (n / kLanes); left > 0; --left) {
+      step(
+          row, [i](const auto* x) { return load(x + i); }, [i](auto* y, V v) { store(y + i, v); });
+      if ((i += kLanes) == n) i = 0, ++row;
+    }
+  }
+
+  // The first `count` lanes of v, the others of `other`.
+  static V first_lanes(V v, int64_t count, V other) {
+    static constexpr T kLane[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return if_less(load(kLane), all(T(count)), v, other);
+  }
+
+  // step(get, keep, put) for each sixteen of the first `count` elements of a row of n; keep(v, other) is v in those
+  // that count and `other` beyond. Where rows are whole vectors, the last of them is read and written whole. Returns
+  // how many elements it has gone through.
+  template <class Step>
+  static int64_t walk_seen(int64_t count, int64_t n, Step step) {
+    int64_t i = 0;
+    const auto get = [&i](const auto* x) { return load(x + i); };
+    const auto put = [&i](auto* y, V v) { store(y + i, v); };
+    for (; i + kLanes <= count; i += kLanes)
+      step(
+          get, [](V v, V) { return v; }, put);
+    const int64_t left = count - i;
+    if (left <= 0) return i;
+    const auto keep = [left](V v, V other) { return first_lanes(v, left, other); };
+    if (n % kLanes == 0) {
+      step(get, keep, put);
+      return i + kLanes;
+    }
+    step([=](const auto* x) { return load_some(x + i, left, 0); }, keep,
+         [=](auto* y, V v) { store_some(y + i, left, v); });
+    return count;
+  }
+
   template <class Join>
   static T fold(V v, Join join) {
     T lanes[kLanes];
@@ -106,29 +152,47 @@ struct Row {
     return fold(v, [](T a, T b) { return a + b; });
   }
 
+  // exp(r) and n for x = n ln 2 + r; n as the low bits of a number that is kRound + n.
+  struct Reduced {
+    V power, rounded;
+  };
+  static Reduced reduced(V x) {
+    using E = Exponential<T>;
+    const V rounded = fused(x, all(E::kInverse), all(E::kRound)), n = rounded - all(E::kRound);
+    const V r = fused(n, all(-E::kLow), fused(n, all(-E::kHigh), x));
+    V q = all(E::kPolynomial[0]);
+    for (unsigned i = 1; i < sizeof E::kPolynomial / sizeof(T); ++i) q = fused(q, r, all(E::kPolynomial[i]));
+    return {fused(r * r, q, r) + all(1), rounded};
+  }
+
   // What is too low takes the way of exp(0) and is cleared at the end: a result below the normal numbers costs the
   // processor a hundred cycles, and rows that are masked are full of -infinity.
   static V exponential(V wanted) {
     using E = Exponential<T>;
     V x = if_less(wanted, all(E::kLowest), all(0), wanted);
     x = if_less(all(E::kHighest), x, all(E::kHighest), x);
-    const V rounded = x * all(E::kInverse) + all(E::kRound);
-    const V n = rounded - all(E::kRound);
-    const V r = (x - n * all(E::kHigh)) - n * all(E::kLow);
-    V q = all(E::kPolynomial[0]);
-    for (unsigned i = 1; i < sizeof E::kPolynomial / sizeof(T); ++i) q = q * r + all(E::kPolynomial[i]);
-    const V p = (r * r * q + r) + all(1);
+    const Reduced e = reduced(x);
     // n = half + rest; the offset keeps what is shifted right positive.
-    const B shifted = Copy<B>::bits(rounded) - splat<B>(Bits(E::kRoundBits - E::kOffset));
+    const B shifted = Copy<B>::bits(e.rounded) - splat<B>(Bits(E::kRoundBits - E::kOffset));
     const B half = shifted >> 1;
     const B first = (half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
     const B second = (shifted - half - splat<B>(Bits(E::kOffset / 2 - E::kBias))) << E::kMantissa;
-    return if_less(wanted, all(E::kLowest), all(0), p * Copy<V>::bits(first) * Copy<V>::bits(second));
+    return if_less(wanted, all(E::kLowest), all(0), e.power * Copy<V>::bits(first) * Copy<V>::bits(second));
   }
-  static V negated_exponential(V x) { return exponential(all(0) - x); }
 
-  static V sigmoid_of(V x) { return all(1) / (all(1) + negated_exponential(x)); }
-  static V silu_of(V x) { return x / (all(1) + negated_exponential(x)); }
+  // 1 + exp(-x), infinite from the first n whose power of two is: what gates divide by. Below kGate it is 1.
+  static V gate_divisor(V x) {
+    using E = Exponential<T>;
+    V y = all(0) - x;
+    y = if_less(y, all(E::kGate), all(E::kGate), y);
+    y = if_less(all(E::kHighest), y, all(E::kHighest), y);
+    const Reduced e = reduced(y);
+    const B scale = (Copy<B>::bits(e.rounded) - splat<B>(Bits(E::kRoundBits - E::kBias))) << E::kMantissa;
+    return all(1) + e.power * Copy<V>::bits(scale);
+  }
+
+  static V sigmoid_of(V x) { return all(1) / gate_divisor(x); }
+  static V silu_of(V x) { return x / gate_divisor(x); }
   static V silu_slope(V x) {
     const V s = sigmoid_of(x);
     return s * (all(1) + x * (all(1) - s));
@@ -171,6 +235,33 @@ struct WideRows : Row<T, Bytes> {
     return R::folded_sum(acc);
   }
 
+  static int64_t count_seen(const Seen& seen, int64_t row) {
+    const int64_t count = seen.first + row % seen.period + 1;
+    return count < seen.n ? count : seen.n;
+  }
+  static void max_seen(T* highest, const T* x, int64_t x_stride, const Seen& seen) {
+    for (int64_t row = 0; row < seen.rows; ++row, x += x_stride) {
+      const V none = all(-T(__builtin_inf()));
+      V acc = none;
+      R::walk_seen(count_seen(seen, row), seen.n,
+                   [&](auto get, auto keep, auto) { acc = larger(keep(get(x), none), acc); });
+      highest[row] = R::fold(acc, [](T a, T b) { return a > b ? a : b; });
+    }
+  }
+  static void exp_seen(T* y, int64_t y_stride, T a, const T* shifts, T* sums, const Seen& seen) {
+    for (int64_t row = 0; row < seen.rows; ++row, y += y_stride) {
+      const V scale = all(a), shift = all(shifts[row]), zero = all(0);
+      V acc = zero;
+      int64_t i = R::walk_seen(count_seen(seen, row), seen.n, [&](auto get, auto keep, auto put) {
+        const V e = keep(R::exponential(scale * get(y) - shift), zero);
+        put(y, e);
+        acc = acc + e;
+      });
+      if (sums != nullptr) sums[row] = R::folded_sum(acc);
+      for (; i < seen.n; ++i) y[i] = 0;
+    }
+  }
+
   static T root(T x) { return sizeof(T) == 4 ? T(__builtin_sqrtf(float(x))) : T(__builtin_sqrt(double(x))); }
   // A plain loop, which the compiler turns into vectors by itself.
   static void adamw(T* __restrict w, T* __restrict m, T* __restrict v, const T* __restrict gradient,
@@ -185,14 +276,14 @@ struct WideRows : Row<T, Bytes> {
     }
   }
 
-  static constexpr WideTable<T> kTable = {sum, max, mul, add_scaled, exp, exp_sum, adamw};
+  static constexpr WideTable<T> kTable = {sum, max, mul, add_scaled, exp, exp_sum, max_seen, exp_seen, adamw};
 };
 
 template <class Stored, class T, int Bytes>
 struct StoredRows : Row<T, Bytes> {
   using R = Row<T, Bytes>;
   using V = typename R::V;
-  using R::all, R::walk;
+  using R::all, R::walk, R::walk_rows;
 
   static T dot(const Stored* x, const Stored* y, int64_t n) {
     V acc = all(0);
@@ -278,32 +369,40 @@ struct StoredRows : Row<T, Bytes> {
   }
 
   static void silu(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row)
-      walk(n, [=](auto get, auto put) { put(y + row * y_stride, R::silu_of(get(x + row * x_stride))); });
+    walk_rows(rows, n,
+              [=](int64_t row, auto get, auto put) { put(y + row * y_stride, R::silu_of(get(x + row * x_stride))); });
   }
   static void silu_backward(Stored* dx, int64_t dx_stride, const T* dy, int64_t dy_stride, const Stored* x,
                             int64_t x_stride, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row)
-      walk(n, [=](auto get, auto put) {
-        put(dx + row * dx_stride, get(dy + row * dy_stride) * R::silu_slope(get(x + row * x_stride)));
-      });
+    walk_rows(rows, n, [=](int64_t row, auto get, auto put) {
+      put(dx + row * dx_stride, get(dy + row * dy_stride) * R::silu_slope(get(x + row * x_stride)));
+    });
   }
   static void scale_rows(Stored* y, int64_t y_stride, const Stored* x, int64_t x_stride, const T* factors, int64_t step,
                          int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row) scale(y + row * y_stride, x + row * x_stride, factors[row * step], n);
+    walk_rows(rows, n, [=](int64_t row, auto get, auto put) {
+      put(y + row * y_stride, all(factors[row * step]) * get(x + row * x_stride));
+    });
   }
   static void triangle(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, const T* factors, int64_t first,
                        int64_t step, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t diagonal = first + row * step, seen = diagonal + 1 < n ? diagonal + 1 : n;
-      walk(seen,
-           [=](auto get, auto put) { put(y + row * y_stride, get(x + row * x_stride) * get(factors - diagonal)); });
-      for (int64_t j = seen; j < n; ++j) y[row * y_stride + j] = Stored(0);
+    for (int64_t row = 0; row < rows; ++row, y += y_stride, x += x_stride) {
+      const int64_t diagonal = first + row * step;
+      int64_t i = R::walk_seen(diagonal + 1 < n ? diagonal + 1 : n, n, [=](auto get, auto keep, auto put) {
+        put(y, keep(get(x) * get(factors - diagonal), all(0)));
+      });
+      for (; i < n; ++i) y[i] = Stored(0);
     }
   }
+  static void sub_mul(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, const T* shifts, const T* b,
+                      int64_t b_stride, int64_t rows, int64_t n) {
+    walk_rows(rows, n, [=](int64_t row, auto get, auto put) {
+      put(y + row * y_stride, (get(x + row * x_stride) - all(shifts[row])) * get(b + row * b_stride));
+    });
+  }
   static void store(Stored* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t n) {
-    for (int64_t row = 0; row < rows; ++row)
-      walk(n, [=](auto get, auto put) { put(y + row * y_stride, all(0) + get(x + row * x_stride)); });
+    walk_rows(rows, n,
+              [=](int64_t row, auto get, auto put) { put(y + row * y_stride, all(0) + get(x + row * x_stride)); });
   }
   // Several vectors of columns at a time, so that a row is read in whole cache lines.
   static void add_products(T* y, const Stored* x, int64_t x_stride, const T* factors, const Stored* b, int64_t b_stride,
@@ -330,9 +429,9 @@ struct StoredRows : Row<T, Bytes> {
   }
 
   static constexpr RowTable<Stored, T> kTable = {
-      dot,       dot3,   gated_dot3,  add,    scale,           blend, scale_mul, gated_scale_mul, gated_backward,
-      blend_mul, gather, combine,     swiglu, swiglu_backward, turn,  silu,      silu_backward,   scale_rows,
-      triangle,  store,  add_products};
+      dot,       dot3,    gated_dot3, add,         scale,           blend, scale_mul, gated_scale_mul, gated_backward,
+      blend_mul, gather,  combine,    swiglu,      swiglu_backward, turn,  silu,      silu_backward,   scale_rows,
+      triangle,  sub_mul, store,      add_products};
 };
 
 // Between f32 and the bits of bf16, in integers: the processors' own conversion takes subnormal numbers for 0.

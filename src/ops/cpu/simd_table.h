@@ -12,6 +12,11 @@ struct AdamWStep {
   T clip, keep1, take1, keep2, take2, unbias1, unbias2, rate, eps;
 };
 
+// The part of a block's rows that is looked at: columns up to first + row % period, of n.
+struct Seen {
+  int64_t first, period, rows, n;
+};
+
 // A row's part of the gated norm's gradient (simd.h: row_gated_backward).
 template <class Stored, class Wide>
 struct GatedGradient {
@@ -30,6 +35,9 @@ struct WideTable {
   void (*add_scaled)(T* y, const T* x, T a, int64_t n);
   void (*exp)(T* y, const T* x, int64_t n);
   T (*exp_sum)(T* y, const T* x, T shift, int64_t n);
+  // Several rows at once.
+  void (*max_seen)(T* highest, const T* x, int64_t x_stride, const Seen& seen);
+  void (*exp_seen)(T* y, int64_t y_stride, T a, const T* shifts, T* sums, const Seen& seen);
   void (*adamw)(T* master, T* first, T* second, const T* gradient, const AdamWStep<T>& step, T decay, int64_t n);
 };
 
@@ -61,6 +69,8 @@ struct RowTable {
                      int64_t rows, int64_t n);
   void (*triangle)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, const Wide* factors, int64_t first,
                    int64_t step, int64_t rows, int64_t n);
+  void (*sub_mul)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, const Wide* shifts, const Wide* b,
+                  int64_t b_stride, int64_t rows, int64_t n);
   void (*store)(Stored* y, int64_t y_stride, const Wide* x, int64_t x_stride, int64_t rows, int64_t n);
   void (*add_products)(Wide* y, const Stored* x, int64_t x_stride, const Wide* factors, const Stored* b,
                        int64_t b_stride, int64_t rows, int64_t n);

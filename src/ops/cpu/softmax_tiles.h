@@ -12,6 +12,10 @@ struct RowTile {
   int64_t block() const { return position / kGrid; }
   // How many keys of a block the tile's row i sees.
   int64_t seen(int64_t key_block, int64_t i) const { return key_block < block() ? kGrid : position % kGrid + i + 1; }
+  // The same for `heads` times the tile's rows on each other and `present` keys of the block.
+  Seen seen(int64_t key_block, int64_t heads, int64_t present) const {
+    return {.first = seen(key_block, 0) - 1, .period = rows, .rows = heads * rows, .n = present};
+  }
 };
 
 inline std::vector<RowTile> tiles_of(const View<int32_t, 1>& row_begin, const View<int64_t, 1>& positions) {
