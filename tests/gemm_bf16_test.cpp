@@ -259,6 +259,21 @@ TEST(Bf16Products, RoundABf16OutputOnce) {
   }
 }
 
+// Whole lines too, sums that are below the normal numbers and sums that are infinite or NaN.
+TEST(Bf16Products, RoundWholeLinesOnce) {
+  for (const Named& named : kernels()) {
+    for (const float scale : {1.0F, 0x1p-66F, 0x1p66F}) {
+      Sample s(33, 64, 96);
+      for (bf16& x : s.a.halves) x = bf16(float(x) * scale);
+      for (bf16& x : s.b.halves) x = bf16(float(x) * scale);
+      const std::vector<float> wide = s.on(named.kernel);
+      std::vector<bf16> c(wide.size(), bf16(kUntouched));
+      multiply_tile(named.kernel, {{c.data(), DType::bf16, s.n + 1}, s.a.input(), s.b.input(), s.m, s.n, s.k});
+      for (size_t i = 0; i < c.size(); ++i) ASSERT_EQ(c[i].bits, bf16(wide[i]).bits) << named.name << " " << i;
+    }
+  }
+}
+
 TEST(Bf16Products, OfNoStepsAreZero) {
   for (const Named& named : kernels()) {
     const Sample s(3, 5, 0);

@@ -12,20 +12,23 @@ constexpr int kRowsAtOnce = 8;
 
 // kRows rows of a panel by its 32 columns.
 template <int kRows>
-void multiply_rows(int64_t k, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
+void multiply_rows(int64_t k, const Bf16Rows& rows, int64_t row, const uint16_t* b, float* c, int64_t c_stride,
+                   bool from_c) {
+  const auto* a = static_cast<const uint16_t*>(rows.data) + row * rows.row_stride;
+  c += row * c_stride;
   __m512 sum[kRows][2];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
     sum[i][0] = from_c ? _mm512_loadu_ps(c + i * c_stride) : _mm512_setzero_ps();
     sum[i][1] = from_c ? _mm512_loadu_ps(c + i * c_stride + 16) : _mm512_setzero_ps();
   }
-  for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock)
+  for (int64_t p = 0; p < k; p += kBlock, a += rows.block_stride)
     for (int64_t pair = 0; pair < kBlock / 2; ++pair, b += 2 * kLanes) {
       const __m512bh left = (__m512bh)load_words(b), right = (__m512bh)load_words(b + kLanes);
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
         int word;
-        __builtin_memcpy(&word, a + i * kBlock + 2 * pair, sizeof word);
+        __builtin_memcpy(&word, a + i * rows.row_stride + 2 * pair, sizeof word);
         const __m512bh both = (__m512bh)_mm512_set1_epi32(word);
         sum[i][0] = _mm512_dpbf16_ps(sum[i][0], both, left);
         sum[i][1] = _mm512_dpbf16_ps(sum[i][1], both, right);
@@ -36,14 +39,13 @@ void multiply_rows(int64_t k, const uint16_t* a, const uint16_t* b, float* c, in
     _mm512_storeu_ps(c + i * c_stride, sum[i][0]), _mm512_storeu_ps(c + i * c_stride + 16, sum[i][1]);
 }
 
-void multiply(const Bf16Kernel&, int64_t count, int64_t k, const void* a, const void* b, float* c, int64_t c_stride,
-              bool from_c) {
-  const auto* rows = static_cast<const uint16_t*>(a);
+void multiply(const Bf16Kernel&, int64_t count, int64_t k, const Bf16Rows& rows, const void* b, float* c,
+              int64_t c_stride, bool from_c) {
   const auto* columns = static_cast<const uint16_t*>(b);
   int64_t row = 0;
   for (; row + kRowsAtOnce <= count; row += kRowsAtOnce)
-    multiply_rows<kRowsAtOnce>(k, rows + row * kBlock, columns, c + row * c_stride, c_stride, from_c);
-  for (; row < count; ++row) multiply_rows<1>(k, rows + row * kBlock, columns, c + row * c_stride, c_stride, from_c);
+    multiply_rows<kRowsAtOnce>(k, rows, row, columns, c, c_stride, from_c);
+  for (; row < count; ++row) multiply_rows<1>(k, rows, row, columns, c, c_stride, from_c);
 }
 
 constexpr Bf16Kernel kKernel = {.rows = kLanes,
@@ -51,6 +53,7 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .step = kBlock,
                                 .row_grain = 1,
                                 .element_bytes = 2,
+                                .reads_rows = true,
                                 .pack_rows = pack_rows,
                                 .pack_columns = pack_columns,
                                 .multiply = multiply,

@@ -3,6 +3,9 @@
 // numbers; a panel of columns holds, per pair of steps, each column's two numbers side by side.
 #pragma once
 #include "ops/cpu/bf16_kernel.h"
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace fulgur::cpu {
 namespace {
@@ -20,26 +23,59 @@ inline Words load_words(const void* from) {
 }
 inline void store_words(void* to, Words v) { __builtin_memcpy(to, &v, sizeof v); }
 
-inline Words zip_low(Words a, Words b) {
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-}
-inline Words zip_high(Words a, Words b) {
-  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+// Four pieces of 16 bytes, `stride` elements apart.
+inline Words load_quarters(const uint16_t* from, int64_t stride) {
+#if defined(__AVX512F__)
+  const auto piece = [=](int i) { return _mm_loadu_si128((const __m128i*)(from + i * stride)); };
+  __m512i v = _mm512_castsi128_si512(piece(0));
+  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, piece(1));
+  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, piece(2));
+  return (Words)_mm512_mask_broadcast_i32x4(v, 0xf000, piece(3));
+#else
+  Words v;
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(reinterpret_cast<char*>(&v) + 16 * i, from + i * stride, 16);
+  return v;
+#endif
 }
 
-// 16 lines of 16 words, turned over: each round zips line i with line i + 8.
-inline void turn(Words (&line)[16]) {
+// In each quarter, the numbers of a's and b's lower (or upper) halves in turn: numbers of 16, 32 and 64 bits.
+inline Words zip_low16(Words a, Words b) {
+  return (Words)__builtin_shufflevector((Halves)a, (Halves)b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43,
+                                        16, 48, 17, 49, 18, 50, 19, 51, 24, 56, 25, 57, 26, 58, 27, 59);
+}
+inline Words zip_high16(Words a, Words b) {
+  return (Words)__builtin_shufflevector((Halves)a, (Halves)b, 4, 36, 5, 37, 6, 38, 7, 39, 12, 44, 13, 45, 14, 46, 15,
+                                        47, 20, 52, 21, 53, 22, 54, 23, 55, 28, 60, 29, 61, 30, 62, 31, 63);
+}
+inline Words zip_low32(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+}
+inline Words zip_high32(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+inline Words zip_low64(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+}
+inline Words zip_high64(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+
+// In each quarter, four lines of four words turned over.
+inline void turn_words(Words (&line)[4]) {
+  const Words low01 = zip_low32(line[0], line[1]), high01 = zip_high32(line[0], line[1]);
+  const Words low23 = zip_low32(line[2], line[3]), high23 = zip_high32(line[2], line[3]);
+  line[0] = zip_low64(low01, low23), line[1] = zip_high64(low01, low23);
+  line[2] = zip_low64(high01, high23), line[3] = zip_high64(high01, high23);
+}
+// In each quarter, eight lines of eight numbers turned over.
+inline void turn_numbers(Words (&line)[8]) {
+  Words left[4], right[4];  // columns 0 to 3 and 4 to 7, two lines in each word
 #pragma GCC unroll 4
-  for (int round = 0; round < 4; ++round) {
-    Words zipped[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      zipped[2 * i] = zip_low(line[i], line[i + 8]);
-      zipped[2 * i + 1] = zip_high(line[i], line[i + 8]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) line[i] = zipped[i];
-  }
+  for (int i = 0; i < 4; ++i)
+    left[i] = zip_low16(line[2 * i], line[2 * i + 1]), right[i] = zip_high16(line[2 * i], line[2 * i + 1]);
+  turn_words(left), turn_words(right);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) line[i] = left[i], line[4 + i] = right[i];
 }
 
 // The words (a0, b0), (a1, b1), ... of two lines of 32 numbers.
@@ -83,16 +119,30 @@ void for_each_block(const uint16_t* from, int64_t lane_stride, int64_t k_stride,
   }
 }
 
-// Both halves of 32 lanes whose steps lie side by side: words become columns.
+// 32 lanes whose steps lie side by side: pairs of steps become lines.
 inline void turn_lanes(const uint16_t* from, int64_t lane_stride, uint16_t* to) {
-#pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    Words line[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) line[i] = load_words(from + (half * 16 + i) * lane_stride);
-    turn(line);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) store_words(to + i * 2 * kLanes + half * kLanes, line[i]);
+  for (int half = 0; half < 2; ++half, from += 16 * lane_stride, to += kLanes)
+#pragma GCC unroll 4
+    for (int four = 0; four < 4; ++four) {  // pairs of steps
+      Words line[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) line[i] = load_quarters(from + i * lane_stride + 8 * four, 4 * lane_stride);
+      turn_words(line);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) store_words(to + (4 * four + i) * 2 * kLanes, line[i]);
+    }
+}
+
+// 32 lanes side by side: each lane's steps come together.
+inline void turn_steps(const uint16_t* from, int64_t k_stride, uint16_t* to) {
+#pragma GCC unroll 4
+  for (int eight = 0; eight < 4; ++eight) {  // lanes
+    Words line[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) line[i] = load_quarters(from + i * k_stride + 8 * eight, 8 * k_stride);
+    turn_numbers(line);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) store_words(to + (8 * eight + i) * kBlock, line[i]);
   }
 }
 
@@ -117,11 +167,7 @@ inline void pack_rows(const Bf16Kernel&, const uint16_t* from, int64_t lane_stri
                      for (int i = 0; i < kLanes; ++i) store_words(t + i * kBlock, load_words(f + i * by_lane));
                      return;
                    }
-                   Words low[16], high[16];
-                   for (int p = 0; p < 16; ++p) interleave(f + 2 * p * by_k, f + (2 * p + 1) * by_k, low[p], high[p]);
-                   turn(low), turn(high);
-                   for (int i = 0; i < 16; ++i) store_words(t + i * kBlock, low[i]);
-                   for (int i = 0; i < 16; ++i) store_words(t + (16 + i) * kBlock, high[i]);
+                   turn_steps(f, by_k, t);
                  });
 }
 
@@ -150,11 +196,26 @@ inline void load_block(const Bf16Kernel&, float* block, const void* c, bool c_is
                        int64_t width) {
   const auto* halves = static_cast<const uint16_t*>(c);
   const auto* floats = static_cast<const float*>(c);
-  for (int64_t i = 0; i < count; ++i, block += kLanes) {
-    for (int64_t j = 0; j < width; ++j)
-      block[j] = c_is_bf16 ? widened(halves[i * c_stride + j]) : floats[i * c_stride + j];
+  for (int64_t i = 0; i < count; ++i, block += kLanes, halves += c_stride, floats += c_stride) {
+    if (!c_is_bf16 && width == kLanes) {
+      __builtin_memcpy(block, floats, kLanes * sizeof(float));
+      continue;
+    }
+    for (int64_t j = 0; j < width; ++j) block[j] = c_is_bf16 ? widened(halves[j]) : floats[j];
     for (int64_t j = width; j < kLanes; ++j) block[j] = 0;
   }
+}
+
+// 32 sums, two vectors, to a line. The processor's own conversion takes subnormal numbers for 0, which sums of its bf16
+// products never are: those products do so too.
+inline void store_line(uint16_t* to, Words low, Words high) {
+#if defined(__AVX512BF16__)
+  const __m512bh line = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  __builtin_memcpy(to, &line, sizeof line);
+#else
+  const HalfLine left = rounded(low), right = rounded(high);
+  __builtin_memcpy(to, &left, sizeof left), __builtin_memcpy(to + 16, &right, sizeof right);
+#endif
 }
 
 inline void store_block(const Bf16Kernel&, const float* block, void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
@@ -165,8 +226,7 @@ inline void store_block(const Bf16Kernel&, const float* block, void* c, bool c_i
     if (!c_is_bf16) {
       __builtin_memcpy(floats, block, std::size_t(width) * sizeof(float));
     } else if (width == kLanes) {
-      const HalfLine low = rounded(load_words(block)), high = rounded(load_words(block + 16));
-      __builtin_memcpy(halves, &low, sizeof low), __builtin_memcpy(halves + 16, &high, sizeof high);
+      store_line(halves, load_words(block), load_words(block + 16));
     } else {
       for (int64_t j = 0; j < width; ++j) halves[j] = rounded(block[j]);
     }
@@ -179,16 +239,16 @@ template <class Tiles>
 struct TileProducts {
   static constexpr int64_t kHalf = 16;  // rows or columns of a tile of sums
 
-  static void multiply(const Bf16Kernel&, int64_t count, int64_t k, const void* a, const void* b, float* c,
+  static void multiply(const Bf16Kernel&, int64_t count, int64_t k, const Bf16Rows& rows, const void* b, float* c,
                        int64_t c_stride, bool from_c) {
-    const auto* rows = static_cast<const uint16_t*>(a);
     const auto* columns = static_cast<const uint16_t*>(b);
     if (count > kHalf) both_halves(k, rows, columns, c, c_stride, from_c);
     else one_half(k, rows, columns, c, c_stride, from_c);
   }
 
-  static void both_halves(int64_t k, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
-    const int64_t stride = c_stride * 4;
+  static void both_halves(int64_t k, const Bf16Rows& rows, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
+    const int64_t stride = c_stride * 4, a_stride = rows.row_stride * 2;
+    const auto *a = static_cast<const uint16_t*>(rows.data), *a_below = a + kHalf * rows.row_stride;
     float* const below = c + kHalf * c_stride;
     if (from_c) {
       Tiles::template load<0>(c, stride), Tiles::template load<1>(c + kHalf, stride);
@@ -196,25 +256,28 @@ struct TileProducts {
     } else {
       Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
     }
-    for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock, b += kLanes * kBlock) {
-      for (int64_t i = 0; i < kLanes; ++i) __builtin_prefetch(a + (kLanes + i) * kBlock);  // the next step's rows
-      Tiles::template load<4>(a, 64), Tiles::template load<6>(b, 128);
+    for (int64_t p = 0; p < k;
+         p += kBlock, a += rows.block_stride, a_below += rows.block_stride, b += kLanes * kBlock) {
+      for (int64_t i = 0; i < kLanes; ++i)  // the next block's rows
+        __builtin_prefetch(a + rows.block_stride + i * rows.row_stride);
+      Tiles::template load<4>(a, a_stride), Tiles::template load<6>(b, 128);
       Tiles::template multiply<0, 4, 6>();
       Tiles::template load<7>(b + kLanes, 128);
       Tiles::template multiply<1, 4, 7>();
-      Tiles::template load<5>(a + kHalf * kBlock, 64);
+      Tiles::template load<5>(a_below, a_stride);
       Tiles::template multiply<2, 5, 6>(), Tiles::template multiply<3, 5, 7>();
     }
     Tiles::template store<0>(c, stride), Tiles::template store<1>(c + kHalf, stride);
     Tiles::template store<2>(below, stride), Tiles::template store<3>(below + kHalf, stride);
   }
 
-  static void one_half(int64_t k, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
-    const int64_t stride = c_stride * 4;
+  static void one_half(int64_t k, const Bf16Rows& rows, const uint16_t* b, float* c, int64_t c_stride, bool from_c) {
+    const int64_t stride = c_stride * 4, a_stride = rows.row_stride * 2;
+    const auto* a = static_cast<const uint16_t*>(rows.data);
     if (from_c) Tiles::template load<0>(c, stride), Tiles::template load<1>(c + kHalf, stride);
     else Tiles::template zero<0>(), Tiles::template zero<1>();
-    for (int64_t p = 0; p < k; p += kBlock, a += kLanes * kBlock, b += kLanes * kBlock) {
-      Tiles::template load<4>(a, 64);
+    for (int64_t p = 0; p < k; p += kBlock, a += rows.block_stride, b += kLanes * kBlock) {
+      Tiles::template load<4>(a, a_stride);
       Tiles::template load<6>(b, 128), Tiles::template load<7>(b + kLanes, 128);
       Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
     }
@@ -255,6 +318,7 @@ struct TileProducts {
             .step = kBlock,
             .row_grain = kHalf,
             .element_bytes = 2,
+            .reads_rows = true,
             .pack_rows = pack_rows,
             .pack_columns = pack_columns,
             .multiply = multiply,

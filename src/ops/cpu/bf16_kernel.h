@@ -10,6 +10,13 @@ namespace fulgur::cpu {
 template <class T>
 struct GemmKernel;
 
+// Rows of a as a product reads them: bf16 numbers, elements between rows and between blocks of steps. For kernels that
+// widen, the panel of packed rows.
+struct Bf16Rows {
+  const void* data;
+  int64_t row_stride, block_stride;
+};
+
 // Panels hold `rows` rows of a, or `columns` columns of b, for a range of k that is padded with zeros to whole steps.
 // The part of a panel that belongs to step s begins at s * step * (rows or columns) elements.
 struct Bf16Kernel {
@@ -17,8 +24,8 @@ struct Bf16Kernel {
   using Pack = void (*)(const Bf16Kernel& self, const uint16_t* from, int64_t lane_stride, int64_t k_stride,
                         int64_t lanes, int64_t k, void* to);
   // c[i, j] = (from_c ? c[i, j] : 0) + sum over k, for the panel's first `count` rows rounded up to row_grain.
-  using Multiply = void (*)(const Bf16Kernel& self, int64_t count, int64_t k, const void* a, const void* b, float* c,
-                            int64_t c_stride, bool from_c);
+  using Multiply = void (*)(const Bf16Kernel& self, int64_t count, int64_t k, const Bf16Rows& a, const void* b,
+                            float* c, int64_t c_stride, bool from_c);
   // to[j * few + i] = (from_to ? to[j * few + i] : 0) + sum over k of x[i, k] * w[j, k] for `columns` rows j of w as
   // they lie in memory (`row_stride` elements apart, blocks of 32 steps `block_stride` apart) and x packed by pack_few.
   // Reads ahead of w by `ahead`.
@@ -32,8 +39,9 @@ struct Bf16Kernel {
                               int64_t count, int64_t width);
 
   int64_t rows, columns, step, row_grain;
-  int64_t element_bytes;  // of a packed element
-  Pack pack_rows;         // may write kBf16PackSlack elements beyond its panel
+  int64_t element_bytes;    // of a packed element
+  bool reads_rows = false;  // whole steps of a's rows need no packing where they lie side by side
+  Pack pack_rows;           // may write kBf16PackSlack elements beyond its panel
   Pack pack_columns;
   Multiply multiply;
   LoadBlock load_block;

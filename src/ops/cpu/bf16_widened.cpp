@@ -43,9 +43,9 @@ void pack_columns(const Bf16Kernel& self, const uint16_t* from, int64_t lane_str
   pack(self.widened->pack_columns, self.columns, from, lane_stride, k_stride, lanes, k, to);
 }
 
-void multiply(const Bf16Kernel& self, int64_t count, int64_t k, const void* a, const void* b, float* c,
+void multiply(const Bf16Kernel& self, int64_t count, int64_t k, const Bf16Rows& a, const void* b, float* c,
               int64_t c_stride, bool from_c) {
-  self.widened->multiply[count - 1](k, static_cast<const float*>(a), static_cast<const float*>(b), self.columns, c,
+  self.widened->multiply[count - 1](k, static_cast<const float*>(a.data), static_cast<const float*>(b), self.columns, c,
                                     c_stride, from_c);
 }
 

@@ -15,6 +15,7 @@ constexpr int64_t kSpilledDepth = 2048;   // packed steps after which f32 sums g
 constexpr int64_t kRowBytes = 768 << 10;  // of packed rows, for the next cache
 constexpr int64_t kColumnBytes = int64_t(4) << 20;  // of packed columns, for the last one
 constexpr int64_t kMostLanes = 32;                  // of a panel
+constexpr int64_t kDirectColumns = 256;             // up to so many, packing a's rows costs more than it saves
 constexpr int64_t kLinesAtOnce = 32;                // of a matrix whose lanes lie side by side: a block
 
 // Steps of k that are packed side by side.
@@ -104,6 +105,8 @@ class TileRun {
   TileRun(const Bf16Kernel& kernel, const Bf16Product& product)
       : kernel_(kernel), p_(product), steps_(workspace().steps), columns_of_b_(product.b.transposed()) {
     steps_.cut(kernel, product);
+    reads_rows_ = kernel.reads_rows && p_.a.dtype == DType::bf16 && p_.a.column_stride == 1 && p_.cut_count == 0 &&
+                  p_.k % kernel.step == 0 && p_.n <= kDirectColumns;
   }
 
   void run() {
@@ -135,7 +138,9 @@ class TileRun {
     pack_lanes(kernel_.pack_columns, kernel_.columns, columns_of_b_, column, columns, columns_);
     for (int64_t row = 0; row < p_.m; row += most) {
       const int64_t rows = std::min(most, p_.m - row);
-      pack_lanes(kernel_.pack_rows, kernel_.rows, p_.a, row, rows, rows_);
+      const int64_t packed = reads_rows_ ? rows - rows % kernel_.rows : 0;  // the first row that may have to be
+      if (packed < rows && !reads_panel(packed, rows))
+        pack_lanes(kernel_.pack_rows, kernel_.rows, p_.a, row + packed, rows - packed, rows_ + panel_bytes(packed));
       for (int64_t j = 0; j < columns; j += kernel_.columns)
         multiply_panel(columns_ + panel_bytes(j), row, rows, column + j, std::min(kernel_.columns, columns - j));
     }
@@ -169,23 +174,41 @@ class TileRun {
     }
   }
 
-  // Sums of all rows for one panel of columns, chunk by chunk, in a strip of blocks that lie close together.
+  int64_t count_of(int64_t r, int64_t rows) const { return std::min(kernel_.rows, rows - r); }
+  // Whether a kernel, which reads and writes row_grain rows at a time, stays inside the rows from r on.
+  bool is_whole(int64_t r, int64_t rows) const { return count_of(r, rows) % kernel_.row_grain == 0; }
+  bool reads_panel(int64_t r, int64_t rows) const { return reads_rows_ && is_whole(r, rows); }
+
+  Bf16Rows rows_of_a(int64_t row, int64_t r, int64_t rows, const Chunk& chunk) const {
+    if (reads_panel(r, rows)) return {at(p_.a, row + r, chunk.packed_begin), p_.a.row_stride, kernel_.step};
+    const int64_t offset = (chunk.packed_begin - origin_) * kernel_.rows * kernel_.element_bytes;
+    return {rows_ + panel_bytes(r) + offset, kernel_.step, kernel_.step * kernel_.rows};
+  }
+
+  // Sums of all rows for one panel of columns, chunk by chunk: in place where a block is added to once and lies in c as
+  // it is, else in a strip of blocks that lie close together.
   void multiply_panel(const std::byte* panel, int64_t row, int64_t rows, int64_t column, int64_t width) {
     const bool from_c = p_.store == Store::add || first_ > 0, c_is_bf16 = p_.c.dtype == DType::bf16;
+    const bool one_chunk = !c_is_bf16 && width == kernel_.columns && end_ - first_ == 1;
+    const auto in_place = [&](int64_t r) { return one_chunk && is_whole(r, rows); };
     for (int64_t r = 0; from_c && r < rows; r += kernel_.rows)
-      kernel_.load_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
-                         std::min(kernel_.rows, rows - r), width);
+      if (!in_place(r))
+        kernel_.load_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
+                           count_of(r, rows), width);
     for (size_t i = first_; i < end_; ++i) {
       const Chunk& chunk = steps_.chunks[i];
-      const int64_t offset = (chunk.packed_begin - origin_) * kernel_.element_bytes;
-      for (int64_t r = 0; r < rows; r += kernel_.rows)
-        kernel_.multiply(kernel_, std::min(kernel_.rows, rows - r), chunk.packed_length,
-                         rows_ + panel_bytes(r) + offset * kernel_.rows, panel + offset * kernel_.columns,
-                         strip_ + r * kernel_.columns, kernel_.columns, from_c || i > first_);
+      const std::byte* const columns = panel + (chunk.packed_begin - origin_) * kernel_.columns * kernel_.element_bytes;
+      for (int64_t r = 0; r < rows; r += kernel_.rows) {
+        const bool in_c = in_place(r);
+        kernel_.multiply(kernel_, count_of(r, rows), chunk.packed_length, rows_of_a(row, r, rows, chunk), columns,
+                         in_c ? reinterpret_cast<float*>(at(p_.c, row + r, column)) : strip_ + r * kernel_.columns,
+                         in_c ? p_.c.row_stride : kernel_.columns, from_c || i > first_);
+      }
     }
     for (int64_t r = 0; r < rows; r += kernel_.rows)
-      kernel_.store_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
-                          std::min(kernel_.rows, rows - r), width);
+      if (!in_place(r))
+        kernel_.store_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16,
+                            p_.c.row_stride, count_of(r, rows), width);
   }
 
   const Bf16Kernel& kernel_;
@@ -194,6 +217,7 @@ class TileRun {
   const Bf16Input columns_of_b_;
   size_t first_ = 0, end_ = 0;
   int64_t origin_ = 0, depth_ = 0;
+  bool reads_rows_;
   std::byte *rows_ = nullptr, *columns_ = nullptr;
   float* strip_ = nullptr;
 };
