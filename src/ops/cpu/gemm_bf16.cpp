@@ -56,7 +56,7 @@ struct Steps {
 // What a thread keeps between products.
 struct Workspace {
   Steps steps;
-  PackSpace rows, columns, strip, rounded;
+  PackSpace rows, columns, strip, rounded, sums;
 };
 
 Workspace& workspace() {
@@ -110,8 +110,7 @@ class TileRun {
   }
 
   void run() {
-    const bool spills = p_.c.dtype == DType::f32;
-    const int64_t depth = std::min(steps_.packed, spills ? kSpilledDepth : steps_.packed);
+    const int64_t depth = std::min(steps_.packed, kSpilledDepth);
     const int64_t columns = fitting(kColumnBytes, depth, kernel_.columns);
     for (int64_t column = 0; column < p_.n; column += columns)
       for (size_t first = 0; first < steps_.chunks.size();) {
@@ -222,6 +221,16 @@ class TileRun {
   float* strip_ = nullptr;
 };
 
+// Long sums of a bf16 output spill as f32 and are rounded at the end.
+void round_at_end(const Bf16Kernel& kernel, const Bf16Product& p) {
+  float* const sums = workspace().sums.reserve<float>(p.m * p.n);
+  Bf16Product wide = p;
+  wide.c = {sums, DType::f32, p.n};
+  for (int64_t i = 0; p.store == Store::add && i < p.m; ++i) load_line(sums + i * p.n, p.c, i, 0, p.n);
+  TileRun(kernel, wide).run();
+  for (int64_t i = 0; i < p.m; ++i) store_line(sums + i * p.n, p.c, i, 0, p.n);
+}
+
 constexpr int64_t kFewMost = 16, kFewColumns = 32, kFewBlock = 32;
 
 bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
@@ -301,6 +310,8 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
   }
   if (kernel.begin != nullptr) kernel.begin();
   if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);
+  else if (product.c.dtype == DType::bf16 && (product.k > kSpilledDepth || product.cut_count > 0))
+    round_at_end(kernel, product);
   else TileRun(kernel, product).run();
   if (kernel.end != nullptr) kernel.end();
 }

@@ -126,7 +126,6 @@ template <class V, int kBytes = int(sizeof(V))>
 struct Bf16Copy {
   using Half = typename LanesOf<uint16_t, kBytes / 2, kBytes / 4>::type;
   using Bits = typename LanesOf<uint32_t, kBytes, kBytes / 4>::type;
-  using Signed = typename LanesOf<int32_t, kBytes, kBytes / 4>::type;
   static V from(const void* memory) {
     Half half;
     __builtin_memcpy(&half, memory, sizeof half);
@@ -134,8 +133,7 @@ struct Bf16Copy {
   }
   static void to(void* memory, V v) {  // to nearest even, NaN stays NaN
     const Bits u = (Bits)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    const Signed nan = (Signed)(u & 0x7fffffff) > 0x7f800000;
-    const Half half = __builtin_convertvector(nan ? (u >> 16) | 0x40 : rounded, Half);
+    const Half half = __builtin_convertvector(v == v ? rounded : (u >> 16) | 0x40, Half);
     __builtin_memcpy(memory, &half, sizeof half);
   }
 };
