@@ -52,8 +52,11 @@ void print_report(const TrainReport& report, const RunConfig& run) {
 void run_train(const TrainOptions& o) {
   stop_on_signals();
   const RunConfig run = read_run_config(o.config, o.settings);
-  bench::StepTrace trace(o.trace);
-  print_report(train(run, {.resume = o.resume, .stop = &stop_requested, .recorder = trace.recorder()}), run);
+  bench::StepTrace trace(o.trace, bench::StepTrace::Record::always);
+  const TrainStart start{.resume = o.resume, .stop = &stop_requested, .recorder = trace.recorder(), .floor = [&] {
+                           return trace.floor(run.thread_count());
+                         }};
+  print_report(train(run, start), run);
   std::fflush(stdout);
   trace.finish(run.thread_count());
 }

@@ -35,8 +35,15 @@ std::string chrome_trace(const Recorder& recorder) {
   return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n";
 }
 
-StepTrace::StepTrace(const std::string& path) {
+StepTrace::StepTrace(const std::string& path, Record record) : always_(record == Record::always) {
   if (!path.empty()) file_ = std::make_unique<AtomicFile>(path);
+}
+
+double StepTrace::floor(int threads) const {
+  Threads pool(threads);
+  ProductRates products(pool, kProductSeconds);
+  Floors floors(measured_memory_rates(pool, kMemorySeconds), products);
+  return table_of(recorder_, floors).floor();
 }
 
 void StepTrace::finish(int threads) {

@@ -17,11 +17,13 @@ std::string shape_of(const Tensor& tensor);
 
 class StepTrace {
  public:
-  // An empty path: nothing is recorded. Throws not_found at once where the file cannot be written.
-  explicit StepTrace(const std::string& path);
+  enum class Record : uint8_t { for_file, always };
+  // An empty path: nothing is written, and nothing recorded unless always. Throws not_found at once where the file
+  // cannot be written.
+  explicit StepTrace(const std::string& path, Record record = Record::for_file);
 
   // For RecordedStep; null where nothing is recorded.
-  Recorder* recorder() { return file_ ? &recorder_ : nullptr; }
+  Recorder* recorder() { return file_ || always_ ? &recorder_ : nullptr; }
   // A step that run() takes on the stream.
   template <class Run>
   auto step(Stream& stream, const Run& run) {
@@ -29,10 +31,13 @@ class StepTrace {
     return run();
   }
 
+  // Seconds that the recorded step's work takes at this machine's rates, which are measured now.
+  double floor(int threads) const;
   // Writes the file, measures the rates that the floors need and prints the table. Nothing without a path.
   void finish(int threads);
 
  private:
+  const bool always_;
   Recorder recorder_;
   std::unique_ptr<AtomicFile> file_;
 };

@@ -102,14 +102,12 @@ TYPED_TEST(Simd, RoundsEachProduct) {
   for (int64_t n = 0; n <= 150; ++n) {
     const auto x = random_row<T>(n, 5), y = random_row<T>(n, 6), z = random_row<T>(n, 12);
     const T a = T(1.1), b = T(-0.7);
-    auto scaled = y, added = y, axpy = y, blend = y, product = y, scaled_product = y, axpy_product = y,
-         blend_product = y;
+    auto scaled = y, added = y, axpy = y, blend = y, scaled_product = y, axpy_product = y, blend_product = y;
     const std::array<T, 2> factors = {a, b};
     row_scale(scaled.data(), x.data(), a, n);
     row_add(added.data(), x.data(), n);
     row_add_scaled(axpy.data(), x.data(), a, n);
     row_blend(blend.data(), x.data(), a, y.data(), b, n);
-    row_mul(product.data(), x.data(), y.data(), n);
     row_scale_mul(scaled_product.data(), x.data(), a, y.data(), n);
     rows_add_products(axpy_product.data(), x.data(), 0, factors.data(), z.data(), 0, 2, n);
     row_blend_mul(blend_product.data(), x.data(), y.data(), a, z.data(), b, n);
@@ -118,7 +116,6 @@ TYPED_TEST(Simd, RoundsEachProduct) {
       EXPECT_EQ(added[i], y[i] + x[i]);
       EXPECT_EQ(axpy[i], y[i] + a * x[i]);
       EXPECT_EQ(blend[i], a * x[i] + b * y[i]);
-      EXPECT_EQ(product[i], x[i] * y[i]);
       EXPECT_EQ(scaled_product[i], a * x[i] * y[i]);
       EXPECT_EQ(axpy_product[i], (y[i] + a * (x[i] * z[i])) + b * (x[i] * z[i]));
       EXPECT_EQ(blend_product[i], a * (x[i] * y[i]) + b * z[i]);
@@ -228,7 +225,6 @@ std::vector<T> everything(const WideTable<T>& f, const std::vector<T>& x, const 
     all.insert(all.end(), out.begin(), out.end()), all.insert(all.end(), more.begin(), more.end());
   };
   run([&](T* o, T*) { f.add_scaled(o, x.data(), T(1.3), n); });
-  run([&](T* o, T*) { f.mul(o, x.data(), y.data(), n); });
   run([&](T* o, T*) { f.exp(o, x.data(), n); });
   run([&](T* o, T*) { all.push_back(f.exp_sum(o, x.data(), T(2), n)); });
   run([&](T* o, T*) {
@@ -238,7 +234,7 @@ std::vector<T> everything(const WideTable<T>& f, const std::vector<T>& x, const 
     all.insert(all.end(), highest, highest + 3), all.insert(all.end(), sums, sums + 3);
   });
   std::vector<T> moment(x.size());
-  f.mul(moment.data(), x.data(), x.data(), n);
+  for (size_t i = 0; i < x.size(); ++i) moment[i] = x[i] * x[i];
   run([&](T* o, T* m) { f.adamw(o, m, moment.data(), y.data(), kStep<T>, T(0.1), n); });
   all.insert(all.end(), moment.begin(), moment.end());
   return all;

@@ -2,6 +2,7 @@
 // checkpoints, metrics.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <numbers>
 
@@ -12,6 +13,7 @@
 #include "train/checkpoint_writer.h"
 #include "train/metrics.h"
 #include "train/train_rows.h"
+#include "train/trainer.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
 
@@ -252,6 +254,26 @@ struct Saving {
             tensors().second.elements<float>()[0]};
   }
 };
+
+TEST(Train, has_a_steps_floor_found_where_the_run_is_long) {
+  const Scratch scratch;
+  const std::string source = std::string(FULGUR_SOURCE) + "/";
+  for (const int64_t steps : {4, 100'000'000}) {
+    std::atomic<bool> stop{false};
+    int64_t asked = 0;
+    Recorder recorder;
+    const RunConfig run = read_run_config(
+        source + "configs/tiny.toml",
+        {"run.dir=" + (scratch / std::to_string(steps)).string(), "train.steps=" + std::to_string(steps),
+         "train.warmup=1", "data.train=[\"" + source + "data/tiny/train.txt\"]", "data.validation=[]",
+         "data.tokenizer=" + source + "data/tiny/tokenizer"});
+    const auto floor = [&] { return ++asked, stop = true, 1.0; };
+    const TrainReport report = train(run, {.stop = &stop, .recorder = &recorder, .floor = floor});
+    EXPECT_EQ(asked, steps > 4 ? 1 : 0);
+    EXPECT_EQ(report.steps, steps > 4 ? kRecordedStep : 4);
+    EXPECT_FALSE(recorder.calls.empty());
+  }
+}
 
 TEST(CheckpointWriter, saves_what_the_tensors_held_when_it_was_asked) {
   Saving s;

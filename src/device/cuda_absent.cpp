@@ -1,7 +1,11 @@
 // A build without CUDA: whoever asks for a CUDA device is told so.
 #include "device/cuda_calls.h"
 
-namespace fulgur::cuda {
+namespace fulgur {
+
+extern const bool kCudaBuilt = false;
+
+namespace cuda {
 namespace {
 
 [[noreturn]] void absent() {
@@ -20,4 +24,5 @@ std::byte* allocate_pinned(size_t) { absent(); }
 void release(std::byte*) noexcept {}
 void release_pinned(std::byte*) noexcept {}
 
-}  // namespace fulgur::cuda
+}  // namespace cuda
+}  // namespace fulgur

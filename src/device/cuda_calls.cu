@@ -1,7 +1,11 @@
 #include "device/cuda_calls.h"
 #include "device/launch.cuh"
 
-namespace fulgur::cuda {
+namespace fulgur {
+
+const bool kCudaBuilt = true;
+
+namespace cuda {
 
 void* create_stream(DeviceId device) {
   check(cudaSetDevice(device.index), "cudaSetDevice");
@@ -46,4 +50,5 @@ std::byte* allocate_pinned(size_t bytes) {
 void release(std::byte* data) noexcept { cudaFree(data); }
 void release_pinned(std::byte* data) noexcept { cudaFreeHost(data); }
 
-}  // namespace fulgur::cuda
+}  // namespace cuda
+}  // namespace fulgur

@@ -4,8 +4,6 @@
 
 namespace fulgur {
 
-constexpr int64_t kRecordedStep = 3;  // the first two warm caches, pages and threads
-
 void Recorder::start(Stream& stream) {
   calls.clear();
   own_seconds_ = 0;

@@ -54,6 +54,8 @@ class Recorder {
   int64_t steps_ = 0;
 };
 
+inline constexpr int64_t kRecordedStep = 3;  // the first two warm caches, pages and threads
+
 // A step of a longer run, as `--trace` records it: the recorder keeps the third, or the last where there are fewer.
 class RecordedStep {
  public:

@@ -7,11 +7,7 @@
 
 namespace fulgur {
 
-#ifdef FULGUR_CUDA
-inline constexpr bool kCudaBuilt = true;
-#else
-inline constexpr bool kCudaBuilt = false;
-#endif
+extern const bool kCudaBuilt;  // whether this program can use a CUDA device
 
 class Recorder;
 

@@ -12,6 +12,14 @@
   void name(Stream& stream, const Operands& op); \
   }
 
+// FULGUR_CUDA is defined for ops/dispatch.cpp alone, so that all other files compile alike in every build.
+#ifdef FULGUR_CUDA
+#define FULGUR_CUDA_TWIN(call) \
+  if (stream.device().is_cuda()) return call
+#else
+#define FULGUR_CUDA_TWIN(call)
+#endif
+
 // The only backend switch in the engine: check the contract, then run the twin. A recorder runs it once more inside its
 // own brackets (ops/recorded.h).
 #define FULGUR_DEFINE_OPERATOR(name, Operands)                                                                      \
@@ -22,9 +30,7 @@
     if (stream.recorder()) [[unlikely]]                                                                             \
       return recorded(stream, #name, op, name);                                                                     \
     if (stream.measuring()) return stream.count(bytes_of(op));                                                      \
-    if constexpr (kCudaBuilt) {                                                                                     \
-      if (stream.device().is_cuda()) return cuda::name(stream, op);                                                 \
-    }                                                                                                               \
+    FULGUR_CUDA_TWIN(cuda::name(stream, op));                                                                       \
     cpu::name(stream, op);                                                                                          \
   }
 

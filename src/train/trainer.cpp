@@ -21,6 +21,8 @@
 namespace fulgur {
 namespace {
 
+constexpr double kLongSeconds = 120;  // a run that is still to take so long has its floor measured
+
 // The new model's config.json: [model], completed by what the tokenizer knows.
 std::string config_text(const RunConfig& run, const RunCorpus& corpus) {
   if (!run.model_path.empty()) return read_text(std::filesystem::path(run.model_path) / "config.json");
@@ -89,6 +91,7 @@ class Run {
   std::optional<RunCheckpoint> judged_start(bool resume);
   void open_folder();
   StepReport take_step(PackedRows& rows);
+  void find_floor();
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
   double validate(Progress& progress);
@@ -97,6 +100,7 @@ class Run {
   const RunConfig& run_;
   const std::atomic<bool>* stop_;
   Recorder* recorder_;
+  std::function<double()> floor_;
   std::filesystem::path dir_;
   std::optional<FolderLock> lock_;
   std::optional<RunCheckpoint> from_;
@@ -110,6 +114,7 @@ class Run {
   std::optional<Metrics> metrics_;
   std::vector<double> losses_;
   int64_t first_step_ = 0, saved_step_ = -1;
+  double step_seconds_ = 0, floor_seconds_ = 0;  // of all steps here; of one step at best, 0 where that is not known
   CheckpointWriter writer_;
 };
 
@@ -117,6 +122,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
     : run_(run),
       stop_(start.stop),
       recorder_(start.recorder),
+      floor_(start.floor),
       dir_(run.run_dir),
       from_(judged_start(start.resume)),
       corpus_(read_run_corpus(run.tokenizer, run.train_files, run.validation_files)),
@@ -170,8 +176,18 @@ void Run::open_folder() {
 
 StepReport Run::take_step(PackedRows& rows) {
   Exec e = exec();
+  const double start = monotonic_seconds();
   const RecordedStep recorded(stream_, recorder_);
-  return train_rows(e, memory_.state, run_, rows);
+  const StepReport report = train_rows(e, memory_.state, run_, rows);
+  step_seconds_ += monotonic_seconds() - start;
+  return report;
+}
+
+// After the recorded step, and only where measuring the machine's rates is nothing beside the run.
+void Run::find_floor() {
+  const int64_t done = memory_.state.step - first_step_, left = run_.steps - memory_.state.step;
+  if (floor_ && done == kRecordedStep && double(left) * step_seconds_ / double(done) > kLongSeconds)
+    floor_seconds_ = floor_();
 }
 
 void Run::note(const StepReport& report, Progress& progress) {
@@ -186,7 +202,9 @@ void Run::note(const StepReport& report, Progress& progress) {
   add_metrics(line, report.router);
   metrics_->write(line);
   char note[64];
-  std::snprintf(note, sizeof note, "loss %.4f", report.loss);
+  const double share = floor_seconds_ * double(step - first_step_) / step_seconds_;
+  if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
+  else std::snprintf(note, sizeof note, "loss %.4f", report.loss);
   progress.update(step, tokens_here(), note);
 }
 
@@ -237,7 +255,9 @@ TrainReport Run::go() {
     writer_.check();
     if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
     if (memory_.state.step == run_.steps || stopped()) break;
-    note(take_step(rows), progress);
+    const StepReport step = take_step(rows);
+    find_floor();
+    note(step, progress);
   }
   report.stopped = stopped();
   save_checkpoint();

@@ -1,6 +1,7 @@
 // A training run from its configuration to a loadable model: data, steps, validation, checkpoints, progress.
 #pragma once
 #include <atomic>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@ struct TrainStart {
   bool resume = false;                      // go on from the newest checkpoint of run.dir
   const std::atomic<bool>* stop = nullptr;  // true: the step at hand is finished and saved, and train returns
   Recorder* recorder = nullptr;             // of the third step of this call, or the last where there are fewer
+  // Seconds that the recorded step takes at best; for the progress line, asked once where a run is going to be long.
+  std::function<double()> floor;
 };
 
 struct TrainReport {

@@ -55,10 +55,6 @@ template <class T>  // -infinity for n = 0
 T row_max(const T* x, int64_t n) {
   return wide_table<T>().max(x, n);
 }
-template <class T>  // y = a * b
-void row_mul(T* y, const T* a, const T* b, int64_t n) {
-  wide_table<T>().mul(y, a, b, n);
-}
 template <class T>  // y += a * x
 void row_add_scaled(T* y, const T* x, T a, int64_t n) {
   wide_table<T>().add_scaled(y, x, a, n);

@@ -31,7 +31,6 @@ template <class T>
 struct WideTable {
   T (*sum)(const T* x, int64_t n);
   T (*max)(const T* x, int64_t n);
-  void (*mul)(T* y, const T* a, const T* b, int64_t n);
   void (*add_scaled)(T* y, const T* x, T a, int64_t n);
   void (*exp)(T* y, const T* x, int64_t n);
   T (*exp_sum)(T* y, const T* x, T shift, int64_t n);
