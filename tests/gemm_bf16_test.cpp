@@ -145,8 +145,9 @@ void expect_close(const Sample& s, const std::vector<float>& c, Store store) {
 struct Shape {
   int64_t m, n, k;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},   {1, 40, 70},  {3, 33, 31},   {16, 64, 64},  {17, 64, 96},  {32, 32, 32},
-                             {33, 31, 1}, {48, 96, 33}, {65, 130, 67}, {70, 40, 600}, {64, 32, 2200}};
+constexpr Shape kShapes[] = {{1, 1, 1},      {1, 40, 70},   {3, 33, 31},   {16, 64, 64},  {17, 64, 96},
+                             {32, 32, 32},   {33, 31, 1},   {48, 96, 33},  {65, 130, 67}, {70, 40, 600},
+                             {64, 32, 2200}, {40, 300, 64}, {129, 270, 96}};
 
 TEST(Bf16Products, EqualExactSumsInEveryLayout) {
   for (const Named& named : kernels()) {

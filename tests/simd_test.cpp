@@ -329,7 +329,7 @@ TEST(Isa, IsPickedByTheEnvironment) {
       EXPECT_EXIT(pick_and_exit(name_of(wish)), testing::ExitedWithCode(0), name_of(wish));
     }
   }
-  for (const char* wrong : {"amx", "sse2", "generic"})
+  for (const char* wrong : {has(Isa::amx) ? "AMX" : "amx", "sse2", "generic"})
     EXPECT_EXIT(pick_and_exit(wrong), testing::ExitedWithCode(2), "allowed here: .*or unset");
 }
 

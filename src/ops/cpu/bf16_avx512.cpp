@@ -58,7 +58,8 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .pack_columns = pack_columns,
                                 .multiply = multiply,
                                 .load_block = load_block,
-                                .store_block = store_block};
+                                .store_block = store_block,
+                                .turn_block = turn_block};
 
 }  // namespace
 

@@ -206,6 +206,21 @@ inline void load_block(const Bf16Kernel&, float* block, const void* c, bool c_is
   }
 }
 
+// A block of 32 lines of 32 sums, turned over.
+inline void turn_block(float* block) {
+  alignas(64) float turned[kLanes * kLanes];
+  const auto* from = reinterpret_cast<const uint16_t*>(block);
+  constexpr int64_t kLine = 2 * kLanes;  // in halves of a word
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 8; ++j) {  // four columns of sixteen lines
+      Words line[4];
+      for (int q = 0; q < 4; ++q) line[q] = load_quarters(from + (16 * i + q) * kLine + 8 * j, 4 * kLine);
+      turn_words(line);
+      for (int q = 0; q < 4; ++q) store_words(turned + (4 * j + q) * kLanes + 16 * i, line[q]);
+    }
+  __builtin_memcpy(block, turned, sizeof turned);
+}
+
 // 32 sums, two vectors, to a line. The processor's own conversion takes subnormal numbers for 0, which sums of its bf16
 // products never are: those products do so too.
 inline void store_line(uint16_t* to, Words low, Words high) {
@@ -324,6 +339,7 @@ struct TileProducts {
             .multiply = multiply,
             .load_block = load_block,
             .store_block = store_block,
+            .turn_block = turn_block,
             .begin = Tiles::begin,
             .end = Tiles::end,
             .few = kHalf,

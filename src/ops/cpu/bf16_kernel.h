@@ -46,7 +46,8 @@ struct Bf16Kernel {
   Multiply multiply;
   LoadBlock load_block;
   StoreBlock store_block;
-  void (*begin)() = nullptr;  // around the products of a tile, on each thread
+  void (*turn_block)(float* block) = nullptr;  // rows to columns; of kernels that read rows, whose blocks are square
+  void (*begin)() = nullptr;                   // around the products of a tile, on each thread
   void (*end)() = nullptr;
   int64_t few = 0;  // rows of a up to which b is read as it lies; 0: never
   Pack pack_few = nullptr;

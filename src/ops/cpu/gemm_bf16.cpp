@@ -98,12 +98,23 @@ void pack(const Bf16Kernel& kernel, Bf16Kernel::Pack how, const Bf16Input& matri
   how(kernel, reinterpret_cast<const uint16_t*>(rounded), along_k ? width : 1, along_k ? 1 : width, lanes, length, to);
 }
 
+// Where a block of sums lies in c; turned over where the product computes c's transpose.
+struct Block {
+  void* data;
+  int64_t lines, width;
+};
+
 // The product on the calling thread: columns of b are packed once for a range of k, a's rows block by block, each
 // block meets one panel of columns after the other.
 class TileRun {
  public:
-  TileRun(const Bf16Kernel& kernel, const Bf16Product& product)
-      : kernel_(kernel), p_(product), steps_(workspace().steps), columns_of_b_(product.b.transposed()) {
+  enum class Output { as_it_is, turned };
+  TileRun(const Bf16Kernel& kernel, const Bf16Product& product, Output output = Output::as_it_is)
+      : kernel_(kernel),
+        p_(product),
+        turned_(output == Output::turned),
+        steps_(workspace().steps),
+        columns_of_b_(product.b.transposed()) {
     steps_.cut(kernel, product);
     reads_rows_ = kernel.reads_rows && p_.a.dtype == DType::bf16 && p_.a.column_stride == 1 && p_.cut_count == 0 &&
                   p_.k % kernel.step == 0 && p_.n <= kDirectColumns;
@@ -188,12 +199,10 @@ class TileRun {
   // it is, else in a strip of blocks that lie close together.
   void multiply_panel(const std::byte* panel, int64_t row, int64_t rows, int64_t column, int64_t width) {
     const bool from_c = p_.store == Store::add || first_ > 0, c_is_bf16 = p_.c.dtype == DType::bf16;
-    const bool one_chunk = !c_is_bf16 && width == kernel_.columns && end_ - first_ == 1;
+    const bool one_chunk = !turned_ && !c_is_bf16 && width == kernel_.columns && end_ - first_ == 1;
     const auto in_place = [&](int64_t r) { return one_chunk && is_whole(r, rows); };
     for (int64_t r = 0; from_c && r < rows; r += kernel_.rows)
-      if (!in_place(r))
-        kernel_.load_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16, p_.c.row_stride,
-                           count_of(r, rows), width);
+      if (!in_place(r)) load_block(strip_ + r * kernel_.columns, block_of(row + r, column, count_of(r, rows), width));
     for (size_t i = first_; i < end_; ++i) {
       const Chunk& chunk = steps_.chunks[i];
       const std::byte* const columns = panel + (chunk.packed_begin - origin_) * kernel_.columns * kernel_.element_bytes;
@@ -205,13 +214,25 @@ class TileRun {
       }
     }
     for (int64_t r = 0; r < rows; r += kernel_.rows)
-      if (!in_place(r))
-        kernel_.store_block(kernel_, strip_ + r * kernel_.columns, at(p_.c, row + r, column), c_is_bf16,
-                            p_.c.row_stride, count_of(r, rows), width);
+      if (!in_place(r)) store_block(strip_ + r * kernel_.columns, block_of(row + r, column, count_of(r, rows), width));
+  }
+
+  Block block_of(int64_t row, int64_t column, int64_t rows, int64_t width) const {
+    if (turned_) return {at(p_.c, column, row), width, rows};
+    return {at(p_.c, row, column), rows, width};
+  }
+  void load_block(float* sums, const Block& b) const {
+    kernel_.load_block(kernel_, sums, b.data, p_.c.dtype == DType::bf16, p_.c.row_stride, b.lines, b.width);
+    if (turned_) kernel_.turn_block(sums);
+  }
+  void store_block(float* sums, const Block& b) const {
+    if (turned_) kernel_.turn_block(sums);
+    kernel_.store_block(kernel_, sums, b.data, p_.c.dtype == DType::bf16, p_.c.row_stride, b.lines, b.width);
   }
 
   const Bf16Kernel& kernel_;
   const Bf16Product& p_;
+  const bool turned_;
   Steps& steps_;
   const Bf16Input columns_of_b_;
   size_t first_ = 0, end_ = 0;
@@ -232,6 +253,18 @@ void round_at_end(const Bf16Kernel& kernel, const Bf16Product& p) {
 }
 
 constexpr int64_t kFewMost = 16, kFewColumns = 32, kFewBlock = 32;
+
+// Some rows and many weights, which lie k by k: c's transpose has the weights on the left, read as they lie, and the
+// rows are packed instead. What a sum adds and in which order is the same.
+bool is_better_turned(const Bf16Kernel& kernel, const Bf16Product& p) {
+  return kernel.reads_rows && p.m <= kDirectColumns && p.n > kDirectColumns && p.b.row_stride == 1 &&
+         p.b.dtype == DType::bf16 && p.cut_count == 0 && p.k % kernel.step == 0;
+}
+Bf16Product turned(const Bf16Product& p) {
+  Bf16Product other = p;
+  other.a = p.b.transposed(), other.b = p.a.transposed(), other.m = p.n, other.n = p.m;
+  return other;
+}
 
 bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
   return p.m <= kernel.few && p.b.row_stride == 1 && p.b.dtype == DType::bf16 && p.cut_count == 0;
@@ -312,6 +345,7 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
   if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);
   else if (product.c.dtype == DType::bf16 && (product.k > kSpilledDepth || product.cut_count > 0))
     round_at_end(kernel, product);
+  else if (is_better_turned(kernel, product)) TileRun(kernel, turned(product), TileRun::Output::turned).run();
   else TileRun(kernel, product).run();
   if (kernel.end != nullptr) kernel.end();
 }
