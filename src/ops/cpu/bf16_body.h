@@ -273,8 +273,6 @@ struct TileProducts {
     }
     for (int64_t p = 0; p < k;
          p += kBlock, a += rows.block_stride, a_below += rows.block_stride, b += kLanes * kBlock) {
-      for (int64_t i = 0; i < kLanes; ++i)  // the next block's rows
-        __builtin_prefetch(a + rows.block_stride + i * rows.row_stride);
       Tiles::template load<4>(a, a_stride), Tiles::template load<6>(b, 128);
       Tiles::template multiply<0, 4, 6>();
       Tiles::template load<7>(b + kLanes, 128);

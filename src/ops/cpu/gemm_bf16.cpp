@@ -10,12 +10,15 @@
 namespace fulgur::cpu {
 namespace {
 
-constexpr int64_t kDepth = 512;           // packed steps of k whose panel of columns stays in the nearest cache
-constexpr int64_t kSpilledDepth = 2048;   // packed steps after which f32 sums go back to memory
-constexpr int64_t kRowBytes = 768 << 10;  // of packed rows, for the next cache
+constexpr int64_t kDepth = 256;                  // packed steps of k whose panel of columns stays in the nearest cache
+constexpr int kPanelLines = 24, kRowLines = 12;  // of memory that is asked for with each block of sums
+constexpr int64_t kStripPanels = 6;              // panels of rows whose sums stay there too
+constexpr int64_t kSpilledDepth = 2048;          // packed steps after which f32 sums go back to memory
+constexpr int64_t kRowBytes = 768 << 10;         // of packed rows, for the next cache
 constexpr int64_t kColumnBytes = int64_t(4) << 20;  // of packed columns, for the last one
 constexpr int64_t kMostLanes = 32;                  // of a panel
-constexpr int64_t kDirectColumns = 256;             // up to so many, packing a's rows costs more than it saves
+constexpr int64_t kDirectStride = 4096;             // elements; rows farther apart fall into few sets of the caches
+constexpr int64_t kTurnedRows = 256;                // up to so many, packing weights costs more than turning sums over
 constexpr int64_t kLinesAtOnce = 32;                // of a matrix whose lanes lie side by side: a block
 
 // Steps of k that are packed side by side.
@@ -98,6 +101,26 @@ void pack(const Bf16Kernel& kernel, Bf16Kernel::Pack how, const Bf16Input& matri
   how(kernel, reinterpret_cast<const uint16_t*>(rounded), along_k ? width : 1, along_k ? 1 : width, lanes, length, to);
 }
 
+// Memory that will be read soon, asked for a few lines at a time.
+class Ahead {
+ public:
+  Ahead() = default;
+  // `lines` runs of `bytes`, `stride` bytes apart.
+  Ahead(const std::byte* from, int64_t lines, int64_t stride, int64_t bytes)
+      : line_(from), stride_(stride), bytes_(bytes), left_(lines) {}
+  void fetch(int count) {
+    for (; count > 0 && left_ > 0; --count) {
+      __builtin_prefetch(line_ + at_, 0, 2);
+      at_ += int64_t(PackSpace::kLine);
+      if (at_ >= bytes_) at_ = 0, line_ += stride_, --left_;
+    }
+  }
+
+ private:
+  const std::byte* line_ = nullptr;
+  int64_t stride_ = 0, bytes_ = 0, left_ = 0, at_ = 0;
+};
+
 // Where a block of sums lies in c; turned over where the product computes c's transpose.
 struct Block {
   void* data;
@@ -117,7 +140,7 @@ class TileRun {
         columns_of_b_(product.b.transposed()) {
     steps_.cut(kernel, product);
     reads_rows_ = kernel.reads_rows && p_.a.dtype == DType::bf16 && p_.a.column_stride == 1 && p_.cut_count == 0 &&
-                  p_.k % kernel.step == 0 && p_.n <= kDirectColumns;
+                  p_.k % kernel.step == 0 && p_.a.row_stride <= kDirectStride;
   }
 
   void run() {
@@ -144,15 +167,20 @@ class TileRun {
     const int64_t most = std::min(fitting(kRowBytes, depth_, kernel_.rows), rounded_up(p_.m, kernel_.rows));
     Workspace& space = workspace();
     rows_ = reserve(space.rows, most), columns_ = reserve(space.columns, rounded_up(columns, kernel_.columns));
-    strip_ = space.strip.reserve<float>(most * kernel_.columns);
+    strip_ = space.strip.reserve<float>(kStripPanels * kernel_.rows * kernel_.columns);
     pack_lanes(kernel_.pack_columns, kernel_.columns, columns_of_b_, column, columns, columns_);
     for (int64_t row = 0; row < p_.m; row += most) {
       const int64_t rows = std::min(most, p_.m - row);
       const int64_t packed = reads_rows_ ? rows - rows % kernel_.rows : 0;  // the first row that may have to be
       if (packed < rows && !reads_panel(packed, rows))
         pack_lanes(kernel_.pack_rows, kernel_.rows, p_.a, row + packed, rows - packed, rows_ + panel_bytes(packed));
-      for (int64_t j = 0; j < columns; j += kernel_.columns)
-        multiply_panel(columns_ + panel_bytes(j), row, rows, column + j, std::min(kernel_.columns, columns - j));
+      next_rows_ = rows_after(row + rows, most);
+      for (int64_t j = 0; j < columns; j += kernel_.columns) {
+        next_panel_ = Ahead(columns_ + panel_bytes(j + kernel_.columns), j + kernel_.columns < columns, 0,
+                            panel_bytes(kernel_.columns));
+        for (int64_t r = 0; r < rows; r += kStripPanels * kernel_.rows)
+          multiply_strip(columns_ + panel_bytes(j), row, {r, rows}, column + j, std::min(kernel_.columns, columns - j));
+      }
     }
   }
 
@@ -184,6 +212,13 @@ class TileRun {
     }
   }
 
+  // The rows that the next block multiplies, where they are read as they lie and their steps are at hand.
+  Ahead rows_after(int64_t row, int64_t most) const {
+    if (!reads_rows_ || row >= p_.m) return {};
+    return {at(p_.a, row, origin_), std::min(most, p_.m - row), p_.a.row_stride * byte_size(p_.a.dtype),
+            depth_ * byte_size(p_.a.dtype)};
+  }
+
   int64_t count_of(int64_t r, int64_t rows) const { return std::min(kernel_.rows, rows - r); }
   // Whether a kernel, which reads and writes row_grain rows at a time, stays inside the rows from r on.
   bool is_whole(int64_t r, int64_t rows) const { return count_of(r, rows) % kernel_.row_grain == 0; }
@@ -195,31 +230,49 @@ class TileRun {
     return {rows_ + panel_bytes(r) + offset, kernel_.step, kernel_.step * kernel_.rows};
   }
 
-  // Sums of all rows for one panel of columns, chunk by chunk: in place where a block is added to once and lies in c as
-  // it is, else in a strip of blocks that lie close together.
-  void multiply_panel(const std::byte* panel, int64_t row, int64_t rows, int64_t column, int64_t width) {
-    const bool from_c = p_.store == Store::add || first_ > 0, c_is_bf16 = p_.c.dtype == DType::bf16;
-    const bool one_chunk = !turned_ && !c_is_bf16 && width == kernel_.columns && end_ - first_ == 1;
+  // Of the rows that are at hand, those from `first` on.
+  struct Strip {
+    int64_t first, rows;
+  };
+
+  // Sums of a strip of rows for one panel of columns, chunk by chunk: in place where a block is added to once and lies
+  // in c as it is, else in blocks that lie close together.
+  void multiply_strip(const std::byte* panel, int64_t row, Strip strip, int64_t column, int64_t width) {
+    const int64_t rows = strip.rows, end = std::min(rows, strip.first + kStripPanels * kernel_.rows);
+    const bool from_c = p_.store == Store::add || first_ > 0;
+    const bool one_chunk = !turned_ && p_.c.dtype == DType::f32 && width == kernel_.columns && end_ - first_ == 1;
     const auto in_place = [&](int64_t r) { return one_chunk && is_whole(r, rows); };
-    for (int64_t r = 0; from_c && r < rows; r += kernel_.rows)
-      if (!in_place(r)) load_block(strip_ + r * kernel_.columns, block_of(row + r, column, count_of(r, rows), width));
+    const auto block = [&](int64_t r) { return block_of(row + r, column, count_of(r, rows), width); };
+    const auto sums = [&](int64_t r) { return strip_ + (r - strip.first) * kernel_.columns; };
+    for (int64_t r = strip.first; r < end; r += kernel_.rows) {
+      if (depth_ >= kDepth) fetch(block(r));
+      if (from_c && !in_place(r)) load_block(sums(r), block(r));
+    }
     for (size_t i = first_; i < end_; ++i) {
       const Chunk& chunk = steps_.chunks[i];
       const std::byte* const columns = panel + (chunk.packed_begin - origin_) * kernel_.columns * kernel_.element_bytes;
-      for (int64_t r = 0; r < rows; r += kernel_.rows) {
+      for (int64_t r = strip.first; r < end; r += kernel_.rows) {
         const bool in_c = in_place(r);
         kernel_.multiply(kernel_, count_of(r, rows), chunk.packed_length, rows_of_a(row, r, rows, chunk), columns,
-                         in_c ? reinterpret_cast<float*>(at(p_.c, row + r, column)) : strip_ + r * kernel_.columns,
+                         in_c ? reinterpret_cast<float*>(at(p_.c, row + r, column)) : sums(r),
                          in_c ? p_.c.row_stride : kernel_.columns, from_c || i > first_);
+        next_panel_.fetch(kPanelLines), next_rows_.fetch(kRowLines);
       }
     }
-    for (int64_t r = 0; r < rows; r += kernel_.rows)
-      if (!in_place(r)) store_block(strip_ + r * kernel_.columns, block_of(row + r, column, count_of(r, rows), width));
+    for (int64_t r = strip.first; r < end; r += kernel_.rows)
+      if (!in_place(r)) store_block(sums(r), block(r));
   }
 
   Block block_of(int64_t row, int64_t column, int64_t rows, int64_t width) const {
     if (turned_) return {at(p_.c, column, row), width, rows};
     return {at(p_.c, row, column), rows, width};
+  }
+  // Asks for a block's lines ahead of time: they are written after many steps.
+  void fetch(const Block& b) const {
+    const int64_t element = byte_size(p_.c.dtype);
+    for (int64_t line = 0; line < b.lines; ++line)
+      for (int64_t byte = 0; byte < b.width * element; byte += int64_t(PackSpace::kLine))
+        __builtin_prefetch(static_cast<std::byte*>(b.data) + line * p_.c.row_stride * element + byte, 1);
   }
   void load_block(float* sums, const Block& b) const {
     kernel_.load_block(kernel_, sums, b.data, p_.c.dtype == DType::bf16, p_.c.row_stride, b.lines, b.width);
@@ -240,6 +293,7 @@ class TileRun {
   bool reads_rows_;
   std::byte *rows_ = nullptr, *columns_ = nullptr;
   float* strip_ = nullptr;
+  Ahead next_panel_, next_rows_;
 };
 
 // Long sums of a bf16 output spill as f32 and are rounded at the end.
@@ -257,7 +311,7 @@ constexpr int64_t kFewMost = 16, kFewColumns = 32, kFewBlock = 32;
 // Some rows and many weights, which lie k by k: c's transpose has the weights on the left, read as they lie, and the
 // rows are packed instead. What a sum adds and in which order is the same.
 bool is_better_turned(const Bf16Kernel& kernel, const Bf16Product& p) {
-  return kernel.reads_rows && p.m <= kDirectColumns && p.n > kDirectColumns && p.b.row_stride == 1 &&
+  return kernel.reads_rows && p.m <= kTurnedRows && p.n > kTurnedRows && p.b.row_stride == 1 &&
          p.b.dtype == DType::bf16 && p.cut_count == 0 && p.k % kernel.step == 0;
 }
 Bf16Product turned(const Bf16Product& p) {
