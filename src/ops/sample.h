@@ -1,4 +1,5 @@
-// Draws one token per row: temperature, then top-k, then top-p, then min-p, then the draw. The uniform number is Philox
+// Draws one token per row: temperature, then top-k, then top-p, then min-p, then the draw in rank order (by id where
+// none of the three is given). The uniform number is Philox
 // keyed by (seed, sequence, position), so it depends on neither the batch nor earlier draws.
 #pragma once
 #include "ops/operator.h"

@@ -59,7 +59,8 @@ struct Rows {
   }
 };
 
-// The kept tokens of a row, descending, each with its probability among the kept.
+// The kept tokens of a row, descending (by id where temperature alone decides), each with its probability among the
+// kept.
 std::vector<std::pair<int64_t, double>> kept_by_oracle(const Rows& rows, int64_t row) {
   const int64_t vocab = rows.logits.dim(1), top_k = int64_t(get(rows.top_k, row));
   std::vector<int64_t> order(static_cast<size_t>(vocab));
@@ -79,6 +80,8 @@ std::vector<std::pair<int64_t, double>> kept_by_oracle(const Rows& rows, int64_t
     kept.emplace_back(id, chance(id)), sum += chance(id);
   }
   for (auto& [id, p] : kept) p /= sum;
+  const bool cut = top_k > 0 && int64_t(order.size()) == top_k;
+  if (get(rows.top_p, row) >= 1 && get(rows.min_p, row) <= 0 && !cut) std::sort(kept.begin(), kept.end());
   return kept;
 }
 

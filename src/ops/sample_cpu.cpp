@@ -1,5 +1,6 @@
-// A row is ranked by logit, descending, the lower id first among equals; only as much of it as the draw needs. Sums are
-// f64: of what top_k leaves in sixteen lanes, of what is kept and drawn in rank order. NaN counts as -infinity, which
+// A row is ranked by logit, descending, the lower id first among equals; only as much of it as the draw needs, and not
+// at all where temperature alone decides: then tokens are drawn in the order of their ids. Sums are f64: of what top_k
+// leaves in sixteen lanes, of what is kept and drawn in the order of the draw. NaN counts as -infinity, which
 // is never drawn unless nothing else is left: then the lowest id that is not suppressed.
 #include "ops/sample.h"
 
@@ -78,7 +79,7 @@ int32_t list_candidates(std::vector<int32_t>& ids, const float* logits, const st
   return best;
 }
 
-// Fills in powers and chances; returns the sum of the powers.
+// Fills in powers; returns their sum.
 double weigh(Scratch& scratch, const float* logits, float greatest, double temperature) {
   const int64_t count = int64_t(scratch.ids.size());
   for (size_t i = 0; i < size_t(count); ++i) {
@@ -87,7 +88,6 @@ double weigh(Scratch& scratch, const float* logits, float greatest, double tempe
     scratch.powers[i] = logit == greatest ? 0 : std::max(-1000.0, (double(logit) - double(greatest)) / temperature);
   }
   row_exp<double>(scratch.powers.data(), scratch.powers.data(), count);
-  for (size_t i = 0; i < size_t(count); ++i) scratch.chances[size_t(scratch.ids[i])] = scratch.powers[i];
   return row_sum<double>(scratch.powers.data(), count);
 }
 
@@ -99,7 +99,6 @@ struct Kept {
 
 Kept keep(Ranking& ranking, const Scratch& scratch, double whole, const Choice& choice) {
   const int64_t count = int64_t(scratch.ids.size());
-  if (choice.top_p >= 1 && choice.min_p <= 0) return {count, whole};
   const double enough = choice.top_p < 1 ? choice.top_p * whole : std::numeric_limits<double>::infinity();
   double sum = 0;
   for (int64_t rank = 0; rank < count; ++rank) {
@@ -110,15 +109,16 @@ Kept keep(Ranking& ranking, const Scratch& scratch, double whole, const Choice& 
   return {count, sum};
 }
 
-int32_t draw(Ranking& ranking, const Scratch& scratch, const Kept& kept, double uniform) {
-  const double until = uniform * kept.sum;
+// The first of 0 ... count - 1 with which the chances reach `until`, or the last that has a chance: rounding may leave
+// their sum short.
+template <class ChanceOf>
+int64_t draw(int64_t count, double until, const ChanceOf& chance_of) {
   double sum = 0;
-  int32_t last = ranking[0];
-  for (int64_t rank = 0; rank < kept.count; ++rank) {
-    const int32_t id = ranking[rank];
-    const double chance = scratch.chances[size_t(id)];
-    if (chance == 0) break;  // rounding may leave the sum short of `until`
-    last = id;
+  int64_t last = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double chance = chance_of(i);
+    if (chance == 0) continue;
+    last = i;
     sum += chance;
     if (sum >= until) break;
   }
@@ -132,7 +132,15 @@ int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<char
   Ranking ranking(scratch.ids, logits);
   if (choice.top_k > 0 && choice.top_k < int64_t(scratch.ids.size())) ranking.cut(choice.top_k);
   const double whole = weigh(scratch, logits, logits[best], choice.temperature);
-  return draw(ranking, scratch, keep(ranking, scratch, whole, choice), choice.uniform);
+  if (choice.top_p >= 1 && choice.min_p <= 0) {
+    const int64_t count = int64_t(scratch.ids.size());
+    return scratch
+        .ids[size_t(draw(count, choice.uniform * whole, [&](int64_t i) { return scratch.powers[size_t(i)]; }))];
+  }
+  for (size_t i = 0; i < scratch.ids.size(); ++i) scratch.chances[size_t(scratch.ids[i])] = scratch.powers[i];
+  const Kept kept = keep(ranking, scratch, whole, choice);
+  const auto chance_of = [&](int64_t rank) { return scratch.chances[size_t(ranking[rank])]; };
+  return ranking[draw(kept.count, choice.uniform * kept.sum, chance_of)];
 }
 
 // What the rows ask for, judged before threads start.
