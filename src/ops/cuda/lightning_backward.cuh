@@ -39,11 +39,16 @@ struct GradientCall {
   __device__ void begin_block(int) const {}
   __device__ void end_block() const {}
 
-  // Through SiLU.
-  __device__ void store_pair_of(int part, int64_t row, int column, float x, float y) const {
-    const float2 raw = load_pair(&op.in.qkv(row, place.head, part, column0 + column));
-    store_pair(&op.dqkv(row, place.head, part, column0 + column), __fmul_rn(x, silu_slope<T>(raw.x)),
-               __fmul_rn(y, silu_slope<T>(raw.y)));
+  // A pair of part 0, 1, 2: through SiLU to where its gradient is stored.
+  __device__ HeadRows<const T> raw(int part) const {
+    return {&op.in.qkv(0, place.head, part, column0), op.in.qkv.stride[0]};
+  }
+  __device__ HeadRows<T> gradient(int part) const {
+    return {&op.dqkv(0, place.head, part, column0), op.dqkv.stride[0]};
+  }
+  __device__ static void store_through_silu(T* to, const T* from, float x, float y) {
+    const float2 raw = load_pair(from);
+    store_pair(to, __fmul_rn(x, silu_slope<T>(raw.x)), __fmul_rn(y, silu_slope<T>(raw.y)));
   }
 };
 
@@ -68,9 +73,12 @@ struct QueryCall : GradientCall<Block> {
   __device__ void begin(BlockSums&, const Piece&) const {}
   __device__ bool closes(const Piece&, bool last) const { return !last; }
   __device__ __forceinline__ void store(BlockSums& sums, const Piece& piece, int) const {
+    const HeadRows<const T> raw = Base::raw(0);
+    const HeadRows<T> to = Base::gradient(0);
     for_pairs(sums, [&](int row, int column, float x, float y) {
       const int r = block.row0 + row, c = block.sum_column0 + column;
-      if (piece.has(r) && c < value_columns) Base::store_pair_of(0, piece.first + r, c, x, y);
+      if (piece.has(r) && c < value_columns)
+        Base::store_through_silu(to.at(piece.first + r, c), raw.at(piece.first + r, c), x, y);
     });
   }
   __device__ void finish(typename Block::State&, bool) const {}
@@ -96,28 +104,32 @@ struct KeyValueCall : GradientCall<Block> {
 
   __device__ StoredState stored() const { return op.in.stored(op.d_state, place.slot, place.head, column0, kOfKeys); }
   __device__ StoredState begins_with() const { return stored(); }
-  __device__ float* d_tail(int row, int column) const {
-    return &op.d_tail(place.slot, place.head, kPart - 1, row, column0 + column);
+  __device__ HeadRows<float> d_tail() const {
+    return {op.d_tail.data ? &op.d_tail(place.slot, place.head, kPart - 1, 0, column0) : nullptr, op.d_tail.stride[3]};
   }
 
   __device__ bool wants(int row0, const Piece& piece) const { return row0 < piece.present; }
   // An open block is in no state yet: its gradients begin with the tail's.
   __device__ __forceinline__ void begin(BlockSums& sums, const Piece& piece) const {
     if (!op.d_tail.data || piece.present == kBlock) return;
+    const HeadRows<float> tail = d_tail();
     for_pairs(sums, [&](int row, int column, float& x, float& y) {
       const int r = block.row0 + row, c = block.sum_column0 + column;
       if (r >= piece.present || c >= value_columns) return;
-      const float2 pair = load_pair(d_tail(r, c));
+      const float2 pair = load_pair(tail.at(r, c));
       x = pair.x, y = pair.y;
     });
   }
   __device__ bool closes(const Piece&, bool last) const { return op.in.slots.data || !last; }
   __device__ __forceinline__ void store(BlockSums& sums, const Piece& piece, int) const {
+    const HeadRows<const T> raw = Base::raw(kPart);
+    const HeadRows<T> to = Base::gradient(kPart);
+    const HeadRows<float> tail = d_tail();
     for_pairs(sums, [&](int row, int column, float x, float y) {
       const int r = block.row0 + row, c = block.sum_column0 + column;
       if (r >= piece.present || c >= value_columns) return;
-      if (r >= piece.held) Base::store_pair_of(kPart, piece.first + r, c, x, y);
-      else store_pair(d_tail(r, c), x, y);
+      if (r >= piece.held) Base::store_through_silu(to.at(piece.first + r, c), raw.at(piece.first + r, c), x, y);
+      else store_pair(tail.at(r, c), x, y);
     });
   }
   __device__ __forceinline__ void finish(typename Block::State& state, bool) const {

@@ -67,7 +67,9 @@ struct LightningBlock {
   static constexpr int kParts = kWidth / kValues;               // thread blocks that share a head
   static constexpr int kThreads = kValues == 32 ? 128 : 256, kWarps = kThreads / 32;
   static constexpr int kStages = sizeof(T) == 2 ? 2 : 1;
-  static constexpr int kPerProcessor = sizeof(T) == 2 && kValues < 128 ? 2 : 1;  // thread blocks that are to fit
+  // Thread blocks that are to fit into a processor's registers and shared memory at once.
+  static constexpr bool kLarge = kWidth * int(sizeof(T)) > 256 || kValues == 128;
+  static constexpr int kPerProcessor = kLarge ? 1 : kWidth < 128 && kThreads == 128 ? 4 : 2;
 
   // Warps over the block's rows and columns, and over the state's.
   static constexpr int kRowWarps = 4, kColumnWarps = kWarps / kRowWarps;

@@ -33,6 +33,8 @@ struct ForwardCall {
   const Parts<T> parts{op.in.rows(slot, head, 0, 0), op.in.rows(slot, head, 1, 0), op.in.rows(slot, head, 2, column0),
                        true};
 
+  const HeadRows<T> o{&op.o(0, head, column0), op.o.stride[0]};
+
   __device__ StoredState stored() const { return op.in.stored(op.in.state, slot, head, column0, false); }
   __device__ StoredState begins_with() const { return stored(); }
 
@@ -47,7 +49,7 @@ struct ForwardCall {
     for_pairs(sums, [&](int row, int column, float& x, float& y) {
       x = __fadd_rn(x, 0), y = __fadd_rn(y, 0);
       const int r = block.row0 + row, c = block.sum_column0 + column;
-      if (piece.has(r) && c < value_columns) store_pair(&op.o(piece.first + r, head, column0 + c), x, y);
+      if (piece.has(r) && c < value_columns) store_pair(o.at(piece.first + r, c), x, y);
     });
     if (!op.squares.data) return;
     constexpr int kTiles = kSquarePiece / 8;

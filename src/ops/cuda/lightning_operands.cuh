@@ -6,6 +6,14 @@
 
 namespace fulgur::cuda {
 
+// A head's rows from one column on, end to end.
+template <class T>
+struct HeadRows {
+  T* data;
+  int64_t stride;
+  __device__ T* at(int64_t row, int column) const { return data + row * stride + column; }
+};
+
 // Operands that forward and backward have in common. Optional ones: data null where not given.
 template <class T>
 struct LightningInputs {

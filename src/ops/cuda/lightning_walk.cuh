@@ -20,15 +20,18 @@ template <class Block>
 __device__ __forceinline__ void load_state(const Block& block, typename Block::State& state, const StoredState& from) {
   for_pairs(state, [&](int row, int column, float& x, float& y) {
     const int r = block.state_row0 + row, c = block.state_column0 + column;
-    if (r < from.rows && c < from.columns) x = *from.at(r, c), y = *from.at(r, c + 1);
+    if (r >= from.rows || c >= from.columns) return;
+    const float2 pair = from.transposed ? float2{*from.at(r, c), *from.at(r, c + 1)} : load_pair(from.at(r, c));
+    x = pair.x, y = pair.y;
   });
 }
 
+// Not transposed.
 template <class Block>
 __device__ __forceinline__ void store_state(const Block& block, typename Block::State& state, const StoredState& to) {
   for_pairs(state, [&](int row, int column, float x, float y) {
     const int r = block.state_row0 + row, c = block.state_column0 + column;
-    if (r < to.rows && c < to.columns) *to.at(r, c) = x, *to.at(r, c + 1) = y;
+    if (r < to.rows && c < to.columns) store_pair(to.at(r, c), x, y);
   });
 }
 

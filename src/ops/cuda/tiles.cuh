@@ -60,7 +60,7 @@ template <Steps kA, Steps kB, bool kDescending, int kDown, int kAcross>
 __device__ __forceinline__ void multiply_add(Sums<kDown, kAcross>& sums, Tile<bf16> a, Tile<bf16> b, int begin,
                                              int end) {
   static_assert(kAcross % 2 == 0);
-#pragma unroll 1
+#pragma unroll 4
   for (int done = 0; done < end - begin; done += 16) {
     const int step = kDescending ? end - 16 - done : begin + done;
     uint32_t rows[kDown][4];
