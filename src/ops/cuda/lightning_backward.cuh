@@ -39,13 +39,14 @@ struct GradientCall {
   __device__ void begin_block(int) const {}
   __device__ void end_block() const {}
 
-  // A pair of part 0, 1, 2: through SiLU to where its gradient is stored.
+  // The thread block's columns of q, k or v before SiLU, and of their gradients.
   __device__ HeadRows<const T> raw(int part) const {
     return {&op.in.qkv(0, place.head, part, column0), op.in.qkv.stride[0]};
   }
   __device__ HeadRows<T> gradient(int part) const {
     return {&op.dqkv(0, place.head, part, column0), op.dqkv.stride[0]};
   }
+  // From the gradient of what SiLU gave to that of what it took.
   __device__ static void store_through_silu(T* to, const T* from, float x, float y) {
     const float2 raw = load_pair(from);
     store_pair(to, __fmul_rn(x, silu_slope<T>(raw.x)), __fmul_rn(y, silu_slope<T>(raw.y)));
