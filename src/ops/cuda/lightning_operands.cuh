@@ -1,0 +1,89 @@
+// What lightning attention's kernels read of a call, and what they ask of its tensors.
+#pragma once
+#include "device/launch.cuh"
+#include "ops/cuda/lightning_walk.cuh"
+#include "ops/lightning_attention.h"
+
+namespace fulgur::cuda {
+
+// A head's rows from one column on, end to end.
+template <class T>
+struct HeadRows {
+  T* data;
+  int64_t stride;
+  __device__ T* at(int64_t row, int column) const { return data + row * stride + column; }
+};
+
+// Operands that forward and backward have in common. Optional ones: data null where not given.
+template <class T>
+struct LightningInputs {
+  View<const T, 4> qkv;
+  View<const float, 1> decay;
+  View<const int32_t, 1> row_begin;
+  View<const int64_t, 1> positions;
+  View<const int32_t, 1> slots;
+  View<float, 4> state;
+  View<T, 5> tail;
+
+  __device__ int columns() const { return int(qkv.shape[3]); }
+  __device__ Span span(int64_t sequence) const {
+    const int64_t begin = row_begin(sequence), end = row_begin(sequence + 1);
+    return {begin, end, slots.data && begin < end ? int(positions(begin) % kGrid) : 0};
+  }
+  // Part 0, 1, 2: q, k, v from a column on, and what the slot's tail holds of k and v.
+  __device__ Rows<T> rows(int64_t slot, int64_t head, int part, int column) const {
+    const bool has_tail = tail.data && part > 0;
+    return {&qkv(0, head, part, column), qkv.stride[0], has_tail ? &tail(slot, head, part - 1, 0, column) : nullptr,
+            tail.stride[3], true};
+  }
+  __device__ StoredState stored(const View<float, 4>& of, int64_t slot, int64_t head, int column,
+                                bool transposed) const {
+    if (!of.data) return {};
+    return {transposed ? &of(slot, head, column, 0) : &of(slot, head, 0, column), of.stride[2], transposed, columns(),
+            columns() - column};
+  }
+};
+
+template <class T, int R>
+View<T, R> view_of(const Tensor& t) {
+  if (!t) return {};
+  const View<std::remove_const_t<T>, R> view = t.view<std::remove_const_t<T>, R>();
+  View<T, R> result{view.data, {}, {}};
+  for (int r = 0; r < R; ++r) result.shape[r] = view.shape[r], result.stride[r] = view.stride[r];
+  return result;
+}
+
+// Rows that kernels read and write 16 bytes at a time.
+inline bool holds_vectors(const Tensor& t) {
+  if (!t) return true;
+  bool aligned = reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.stride[size_t(t.rank - 1)] == 1;
+  for (int axis = 0; axis + 1 < t.rank; ++axis) aligned &= t.stride[size_t(axis)] * byte_size(t.dtype) % 16 == 0;
+  return aligned;
+}
+template <class... Tensors>
+void expect_vectors(const Tensors&... tensors) {
+  expect((holds_vectors(tensors) && ...), "rows of lightning attention's operands begin at multiples of 16 bytes");
+}
+
+template <class T, class Operands>
+LightningInputs<T> lightning_inputs(const Operands& op) {
+  expect_vectors(op.qkv, op.state, op.tail);
+  return {view_of<const T, 4>(op.qkv),
+          view_of<const float, 1>(op.decay),
+          view_of<const int32_t, 1>(op.row_begin),
+          view_of<const int64_t, 1>(op.positions),
+          view_of<const int32_t, 1>(op.slots),
+          view_of<float, 4>(op.state),
+          view_of<T, 5>(op.tail)};
+}
+
+// Starts `kernel`, a cluster of `cluster` thread blocks for each sequence and head.
+template <class Block, class Argument>
+void launch_walks(Stream& stream, const char* name, void (*kernel)(Argument), const Argument& argument, int64_t items,
+                  int cluster, size_t more_bytes = 0) {
+  const size_t bytes = Block::kBytes + more_bytes;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  launch(stream, name, {dim3(unsigned(items * cluster)), dim3(Block::kThreads), bytes}, kernel, argument);
+}
+
+}  // namespace fulgur::cuda

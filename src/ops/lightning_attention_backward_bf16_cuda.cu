@@ -1,0 +1,14 @@
+// Lightning attention's gradients in bf16.
+#include "ops/cuda/lightning_backward.cuh"
+#include "ops/cuda/lightning_kernels.h"
+
+namespace fulgur::cuda {
+
+void lightning_attention_backward_bf16(Stream& stream, const LightningAttentionBackward& op) {
+  const int64_t width = op.d_o.dim(2);
+  if (width <= 32) launch_lightning_backward<bf16, 32, 32>(stream, op);
+  else if (width <= 64) launch_lightning_backward<bf16, 64, 64>(stream, op);
+  else launch_lightning_backward<bf16, 128, 64>(stream, op);
+}
+
+}  // namespace fulgur::cuda

@@ -1,0 +1,36 @@
+// Which kernel computes lightning attention: decided by element type and head size, never by the batch, so that a row
+// has the same bits in any company. What the batch may decide is how columns are shared out, which changes no bit.
+#include "ops/cuda/lightning_kernels.h"
+
+namespace fulgur::cuda {
+namespace {
+
+template <class Operands>
+using Kernel = void (*)(Stream&, const Operands&);
+
+template <class Operands>
+void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> f32, Kernel<Operands> bf16) {
+  const DType type = op.qkv.dtype;
+  const int64_t width = op.qkv.dim(3);
+  if (type != DType::f32 && type != DType::bf16)
+    fail(ErrorKind::unsupported,
+         std::string(name) + " of " + name_of(type) + " needs --device cpu: CUDA has f32 and bf16");
+  if (width % 8 != 0 || width > kLargestHead)
+    fail(ErrorKind::unsupported, std::string(name) + " of heads of " + std::to_string(width) +
+                                     " needs --device cpu: CUDA has multiples of 8 up to " +
+                                     std::to_string(kLargestHead));
+  if (op.qkv.count() == 0) return;
+  (type == DType::f32 ? f32 : bf16)(stream, op);
+}
+
+}  // namespace
+
+void lightning_attention(Stream& stream, const LightningAttention& op) {
+  run(stream, op, "lightning_attention", lightning_attention_f32, lightning_attention_bf16);
+}
+
+void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {
+  run(stream, op, "lightning_attention_backward", lightning_attention_backward_f32, lightning_attention_backward_bf16);
+}
+
+}  // namespace fulgur::cuda
