@@ -1,5 +1,5 @@
-// Which kernel computes lightning attention: decided by element type and head size, never by the batch, so that a row
-// has the same bits in any company. What the batch may decide is how columns are shared out, which changes no bit.
+// Which kernel computes lightning attention: decided by element type, head size and GPU, never by the batch, so that a
+// row has the same bits in any company. What the batch may decide is how columns are shared out, which changes no bit.
 #include "ops/cuda/lightning_kernels.h"
 
 namespace fulgur::cuda {
@@ -26,7 +26,9 @@ void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> 
 }  // namespace
 
 void lightning_attention(Stream& stream, const LightningAttention& op) {
-  run(stream, op, "lightning_attention", lightning_attention_f32, lightning_attention_bf16);
+  const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op);
+  run(stream, op, "lightning_attention", lightning_attention_f32,
+      hopper ? lightning_attention_hopper : lightning_attention_bf16);
 }
 
 void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {

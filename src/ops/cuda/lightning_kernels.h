@@ -9,6 +9,9 @@ inline constexpr int64_t kLargestHead = 128;
 
 void lightning_attention_f32(Stream& stream, const LightningAttention& op);
 void lightning_attention_bf16(Stream& stream, const LightningAttention& op);
+// For bf16 heads of 128 columns on Hopper; the others are told by is_for_hopper to go elsewhere.
+bool is_for_hopper(const LightningAttention& op);
+void lightning_attention_hopper(Stream& stream, const LightningAttention& op);
 void lightning_attention_backward_f32(Stream& stream, const LightningAttentionBackward& op);
 void lightning_attention_backward_bf16(Stream& stream, const LightningAttentionBackward& op);
 

@@ -1,0 +1,94 @@
+// What Hopper's kernels share: barriers in shared memory, and warpgroup products on swizzled tiles, in inline PTX.
+//
+// A tile is rows of 128 bytes (64 bf16), eight rows to 1,024 bytes; the 16-byte piece c of row r lies at piece c ^ (r %
+// 8) (the 128-byte swizzle), so rows and columns are both read without bank conflicts. Tiles begin at multiples of
+// 1,024 bytes. Where a product's k runs along a tile's rows the operand is "K-major"; where it runs down them, it is
+// turned over.
+#pragma once
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "ops/cuda/matrix_unit.cuh"
+
+namespace fulgur::cuda {
+
+inline constexpr int kTileRowBytes = 128;  // 64 elements
+inline constexpr int kTileBytes = 64 * kTileRowBytes;
+
+// Byte offset of element (row, column) in a tile.
+__device__ inline int tile_offset(int row, int column) {
+  return row * kTileRowBytes + (((column >> 3) ^ (row & 7)) << 4) + ((column & 7) << 1);
+}
+
+__device__ inline void barrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nwait:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra out;\nbra "
+      "wait;\n"
+      "out:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// Ordinary stores to shared memory become visible to the tensor cores.
+__device__ inline void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ inline void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+__device__ inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending>
+__device__ inline void products_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+template <int kRegisters>
+__device__ inline void registers_up() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void registers_down() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Of a tile at a shared address; add bytes >> 4 to move inside it.
+__device__ inline uint64_t tile_descriptor(uint32_t address) {
+  return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
+}
+
+#define FULGUR_SUMS_32(d)                                                                                     \
+  "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), \
+      "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),  \
+      "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), \
+      "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+#define FULGUR_NAMES_32                                                                                   \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
+
+// d[64, 64] = (adds ? d : 0) + a[64, 16] b[16, 64], f32 sums of bf16. Thread t of the warpgroup holds, with g = t % 32
+// / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}] eight rows below.
+// kTurnedA, kTurnedB: k runs down the tile's rows.
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FULGUR_NAMES_32
+      ", %32, %33, p, 1, 1, %35, %36;\n}"
+      : FULGUR_SUMS_32(d)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+// The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both.
+template <int kTurnedB>
+__device__ inline void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FULGUR_NAMES_32
+      ", {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
+      : FULGUR_SUMS_32(d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
+}
+
+}  // namespace fulgur::cuda
