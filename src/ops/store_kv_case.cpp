@@ -38,7 +38,7 @@ TEST_P(StoreKvTypes, PutsEveryRowAtItsPosition) {
       }
     }
   }
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   store_kv(stream, {.kv_pages = pages,
                     .k = k,
                     .v = v,
@@ -60,7 +60,7 @@ TEST(StoreKvDeathTest, RefusesWrongOperands) {
              .row_begin = bench.indices(DType::i32, {0, 1}),
              .positions = bench.indices(DType::i64, {0}),
              .page_table = bench.indices(DType::i32, {3}).split({1, 1})};
-  Stream stream;
+  CaseStream stream;
   EXPECT_BROKEN(store_kv(stream, op), "pages match k");
   op.kv_pages = bench.zeros(DType::f64, {kPages, 2, kHeads, kGrid, kWidth});
   EXPECT_BROKEN(store_kv(stream, op), "pages match k");
