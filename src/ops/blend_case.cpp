@@ -59,6 +59,11 @@ TEST(Blend, NeitherThreadsNorPlaceChangeBits) {
     blend(three, {.y = copy_of_b, .a = a, .alpha = kAlpha, .b = copy_of_b, .beta = kBeta});
     blend(three, {.y = a, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
     EXPECT_TRUE(same_bits(y, a) && same_bits(y, copy_of_b));
+    const Tensor part = bench.random(type, {65, 13}, 3), scaled = bench.empty(type, {65, 13});
+    const Tensor whole = bench.empty(type, {65, 13});
+    blend(one, {.y = whole, .a = part, .alpha = kAlpha});
+    blend(one, {.y = scaled.rows(1, 60), .a = part.rows(1, 60), .alpha = kAlpha});  // begins between vectors
+    EXPECT_TRUE(same_bits(whole.rows(1, 60), scaled.rows(1, 60)));
   }
 }
 

@@ -12,7 +12,7 @@ using namespace cases;
 double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-6 : 4e-3; }
 
 struct Pass {
-  Bench bench{size_t(1) << 22};
+  Bench bench{size_t(1) << 24};
   Tensor x, weights, place, dy, y, dx, dweights;
 
   Pass(DType type, int64_t rows, int64_t k, int64_t width) {
@@ -40,7 +40,7 @@ struct Pass {
 TEST(CombineExperts, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 66})
-      for (const int64_t width : {1, 17, 130, 299})
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056})
         for (const int64_t k : {1, 2, 3}) {
           SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width << ", " << k);
           Pass p(type, rows, k, width);

@@ -20,7 +20,7 @@ std::vector<int64_t> tokens_for(int64_t rows, int64_t vocab) {  // repeats itsel
 constexpr int64_t kVocab = 11;
 
 struct Pass {
-  Bench bench{size_t(1) << 22};
+  Bench bench{size_t(1) << 23};
   Tensor table, tokens, dy, y, dtable;
 
   Pass(DType type, int64_t rows, int64_t width) {
@@ -41,7 +41,7 @@ struct Pass {
 TEST(Embedding, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130, 299}) {
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Pass p(type, rows, width);
         const Tensor y = p.bench.empty(DType::f64, {rows, width}), dtable = p.bench.converted(p.dtable, DType::f64);

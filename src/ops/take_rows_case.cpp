@@ -11,7 +11,7 @@ using namespace cases;
 constexpr int64_t kRows = 9;
 
 struct Pass {
-  Bench bench{size_t(1) << 20};
+  Bench bench{size_t(1) << 23};
   Tensor x, rows, dy, y, dx;
 
   Pass(DType type, int64_t taken, int64_t width) {
@@ -33,7 +33,7 @@ struct Pass {
 TEST(TakeRows, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t taken : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130, 299}) {
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << taken << " x " << width);
         Pass p(type, taken, width);
         const Tensor y = p.bench.zeros(DType::f64, {taken, width}), dx = p.bench.zeros(DType::f64, {kRows, width});
