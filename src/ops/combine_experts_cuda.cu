@@ -7,6 +7,8 @@ namespace {
 
 __device__ float not_a_number() { return __uint_as_float(0x7fffffff); }
 
+constexpr int kSlots = 2;  // whose rows are fetched before the first is added
+
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, Rows<const float> weights, Rows<const int32_t> place) {
@@ -16,19 +18,30 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t c = int64_t(threadIdx.x) * N; c < width; c += int64_t(blockDim.x) * N) {
     float sum[N] = {};
     bool first = true;
-    for (int64_t slot = 0; slot < place.width; ++slot) {
-      const int64_t from = place[row][slot];
-      if (from == -1) continue;
-      const bool inside = from >= 0 && from < x.count;
-      const float weight = inside ? weights[row][slot] : not_a_number();
-      float v[N] = {};
-      if (inside) load<kAligned>(v, x[from] + c, width - c);
+    for (int64_t slot = 0; slot < place.width; slot += kSlots) {
+      int64_t from[kSlots];
+      float weight[kSlots], v[kSlots][N] = {};
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const float product = weight * v[i];
-        sum[i] = first ? product : sum[i] + product;
+      for (int s = 0; s < kSlots; ++s) {
+        const bool given = slot + s < place.width;
+        from[s] = given ? place[row][slot + s] : -1;
+        weight[s] = given ? weights[row][slot + s] : 0;
       }
-      first = false;
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) {
+        if (from[s] >= 0 && from[s] < x.count) load<kAligned>(v[s], x[from[s]] + c, width - c);
+        else weight[s] = not_a_number();
+      }
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) {
+        if (from[s] == -1) continue;
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          const float product = weight[s] * v[s][i];
+          sum[i] = first ? product : sum[i] + product;
+        }
+        first = false;
+      }
     }
     store<kAligned>(y[row] + c, sum, width - c);
   }

@@ -8,7 +8,7 @@ namespace fulgur::cuda {
 namespace {
 
 template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads) add_takers(Rows<float> dtable, Rows<const T> dy, TakerLists takers) {
+__global__ void __launch_bounds__(kThreads, 4) add_takers(Rows<float> dtable, Rows<const T> dy, TakerLists takers) {
   constexpr int N = kAtOnce<T>;
   const int64_t row = row_of_thread();
   if (row >= dy.count || takers.arrival[row] < 0) return;

@@ -43,7 +43,7 @@ struct Gradient {
 
 // A block a piece; thread t keeps chunks t, t + blockDim.x, ... of its rows, kChunks of them.
 template <int kChunks, int kMost, bool kAligned, class T>
-__global__ void __launch_bounds__(kMost)
+__global__ void __launch_bounds__(kMost, 1)
     backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* weight, Gradient g) {
   __shared__ float places[2][kMost / 32];
   const int64_t first = block_index() * kPieceRows, width = g.width;

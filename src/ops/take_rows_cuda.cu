@@ -7,7 +7,7 @@ namespace fulgur::cuda {
 namespace {
 
 template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads) sum_takers(Rows<T> dx, Rows<const T> dy, TakerLists takers) {
+__global__ void __launch_bounds__(kThreads, 4) sum_takers(Rows<T> dx, Rows<const T> dy, TakerLists takers) {
   constexpr int N = kAtOnce<T>;
   const int64_t row = row_of_thread();
   if (row >= dx.count) return;

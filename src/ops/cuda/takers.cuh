@@ -84,26 +84,28 @@ class Takers {
   Scratch scratch_;
 };
 
-// sum += the chunk at column c of the rows of x in a list, in its order.
+// sum += the chunk at column c of the rows of x in a list, in its order. Some rows are fetched before the first is
+// added, and the places of the next ones before that.
 template <bool kAligned, class T, int N>
 __device__ void add_listed(float (&sum)[N], Rows<const T> x, const int32_t* list, int32_t count, int64_t c) {
-  constexpr int kAhead = 8;  // rows fetched before the first is added
+  constexpr int kAhead = 4;
   const int64_t left = x.width - c;
-  int32_t j = 0;
-  for (; j + kAhead <= count; j += kAhead) {
+  int32_t row[kAhead];
+#pragma unroll
+  for (int a = 0; a < kAhead; ++a) row[a] = a < count ? list[a] : 0;
+  for (int64_t j = 0; j < count; j += kAhead) {
     float v[kAhead][N];
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) load<kAligned>(v[a], x[list[j + a]] + c, left);
+    for (int a = 0; a < kAhead; ++a)
+      if (j + a < count) load<kAligned>(v[a], x[row[a]] + c, left);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) row[a] = j + kAhead + a < count ? list[j + kAhead + a] : 0;
 #pragma unroll
     for (int a = 0; a < kAhead; ++a)
+      if (j + a < count) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum[i] += v[a][i];
-  }
-  for (; j < count; ++j) {
-    float v[N];
-    load<kAligned>(v, x[list[j]] + c, left);
-#pragma unroll
-    for (int i = 0; i < N; ++i) sum[i] += v[i];
+        for (int i = 0; i < N; ++i) sum[i] += v[a][i];
+      }
   }
 }
 
