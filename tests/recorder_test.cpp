@@ -193,6 +193,28 @@ TEST(Recorder, a_call_can_be_run_again_on_other_tensors) {
   EXPECT_EQ(y.elements<float>()[0], -4.0f);
 }
 
+TEST(Recorder, one_inside_another_hides_nothing_from_it) {
+  const Buffer memory(4096, Purpose::workspace);
+  Arena arena(memory.data(), memory.bytes(), {});
+  const Tensor y = arena.alloc(DType::f32, {2, 3}), x = arena.alloc(DType::f32, {2, 2}),
+               w = arena.alloc(DType::f32, {3, 2});
+  Stream stream;
+  Recorder outer, inner;
+  int after = 0;
+  outer.after = [&](const OperatorCall& call, const Replay&) {
+    ++after;
+    EXPECT_STREQ(call.name, "linear");
+    EXPECT_LE(call.start, call.end);
+  };
+  const auto multiply = [&] { linear(stream, {.y = y, .x = x, .w = {.values = w}}); };
+  outer.start(stream), multiply();
+  inner.start(stream), multiply(), inner.stop(stream);
+  multiply(), outer.stop(stream), multiply();
+  EXPECT_EQ(after, 3);
+  EXPECT_EQ(outer.calls.size(), 3u);
+  EXPECT_EQ(inner.calls.size(), 1u);
+}
+
 TEST(Recorder, keeps_the_third_step_or_the_last) {
   const Buffer memory(4096, Purpose::workspace);
   Stream stream;

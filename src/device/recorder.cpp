@@ -7,6 +7,7 @@ namespace fulgur {
 void Recorder::start(Stream& stream) {
   calls.clear();
   own_seconds_ = 0;
+  if (stream.recorder() != this) outer_ = stream.recorder();
   stream.record(this);
   started_ = stopped_ = monotonic_seconds();
 }
@@ -14,12 +15,12 @@ void Recorder::start(Stream& stream) {
 void Recorder::stop(Stream& stream) {
   stream.synchronize();
   stopped_ = monotonic_seconds();
-  stream.record(nullptr);
+  stream.record(outer_);
 }
 
 size_t Recorder::enter(Stream& stream, OperatorCall call) {
   const double entered = monotonic_seconds();
-  stream.record(nullptr);  // what the call itself runs is its own
+  stream.record(outer_);  // what the call itself runs is its own
   calls.push_back(std::move(call));
   const double begin = monotonic_seconds();
   own_seconds_ += begin - entered;
@@ -45,7 +46,7 @@ RecordedStep::~RecordedStep() {
   try {
     recorder_->stop(stream_);
   } catch (const Error&) {  // the step's own error is on its way
-    stream_.record(nullptr);
+    stream_.record(recorder_->outer_);
   }
 }
 

@@ -27,21 +27,27 @@ using Replay = std::function<void(Stream&, std::span<const Tensor>)>;
 class Recorder {
  public:
   std::vector<OperatorCall> calls;
-  // Told of every call before it runs. Empty: nobody is.
-  std::function<void(const OperatorCall&, const Replay&)> before;
+  // Told of every call before it runs, and after its work is done. Empty: nobody is.
+  std::function<void(const OperatorCall&, const Replay&)> before, after;
 
-  // Forgets what was recorded and records what the stream runs from now on, until stop.
+  // Forgets what was recorded and records what the stream runs from now on, until stop. A recorder that the stream has
+  // already goes on recording, inside this one's brackets.
   void start(Stream& stream);
   void stop(Stream& stream);
   // From start to stop, without the time that recording itself took.
   double seconds() const { return stopped_ - started_ - own_seconds_; }
   double started() const { return started_; }
 
-  // One call around its work. A measuring stream's calls take no time.
+  // One call around its work. A measuring stream's calls take no time. One that throws has no end.
   template <class Run>
   void record(Stream& stream, OperatorCall call, const Run& run) {
     const size_t at = enter(stream, std::move(call));
-    run();
+    try {
+      run();
+    } catch (...) {
+      stream.record(this);
+      throw;
+    }
     leave(stream, at);
   }
 
@@ -50,6 +56,7 @@ class Recorder {
   size_t enter(Stream& stream, OperatorCall call);
   void leave(Stream& stream, size_t at);
 
+  Recorder* outer_ = nullptr;  // whom the stream told before
   double started_ = 0, stopped_ = 0, own_seconds_ = 0;
   int64_t steps_ = 0;
 };

@@ -69,7 +69,7 @@ TEST(AdamW, EqualsTheOracle) {
       for (const auto& [max_norm, clip] : {std::pair{0.0, 1.0}, std::pair{1.0, 0.4}, std::pair{2.5, 1.0}}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << count << " clipped at " << max_norm);
         Pass p(type, count, type);
-        Stream stream;
+        CaseStream stream;
         const Tensor w = p.bench.converted(p.master, DType::f64), start = p.bench.converted(w, DType::f64);
         const Tensor m = p.bench.converted(p.first, DType::f64), v = p.bench.converted(p.second, DType::f64);
         for (const int64_t step : {1, 2, 3, 1000}) {
@@ -93,7 +93,7 @@ TEST(AdamW, EqualsTheOracle) {
 
 TEST(AdamW, WeightsAreTheRoundedMaster) {
   const Pass rounded(DType::f32, 10000, DType::bf16);
-  Stream stream({}, 3);
+  CaseStream stream({}, 3);
   adamw(stream, rounded.operands(1, 1));
   int64_t wrong = 0;
   for (int64_t i = 0; i < rounded.count; ++i)
@@ -104,7 +104,7 @@ TEST(AdamW, WeightsAreTheRoundedMaster) {
 TEST(AdamW, NeitherThreadsNorSharesChangeBits) {
   const Pass one(DType::f32, 10000, DType::bf16), three(DType::f32, 10000, DType::bf16);
   Pass shares(DType::f32, 10000, DType::bf16);
-  Stream first, second({}, 3);
+  CaseStream first, second({}, 3);
   adamw(first, one.operands(1, 1)), adamw(second, three.operands(1, 1));
   EXPECT_TRUE(same_bits(one.master, three.master) && same_bits(one.weights, three.weights));
   EXPECT_TRUE(same_bits(one.first, three.first) && same_bits(one.second, three.second));
@@ -122,7 +122,7 @@ TEST(AdamW, NeitherThreadsNorSharesChangeBits) {
 
 TEST(AdamW, RunsWithoutRangesAndWithoutWeights) {
   Pass p(DType::f32, 130, DType::f32), same(DType::f32, 130, DType::f32);
-  Stream stream;
+  CaseStream stream;
   AdamW op = p.operands(1, 0), other = same.operands(1, 0);
   op.not_decayed = p.bench.zeros(DType::i64, {0, 2}), op.weights = {};
   other.not_decayed = same.bench.zeros(DType::i64, {1, 2});
@@ -132,7 +132,7 @@ TEST(AdamW, RunsWithoutRangesAndWithoutWeights) {
 
 TEST(AdamW, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 130, DType::f32);
-  Stream stream;
+  CaseStream stream;
   AdamW op = p.operands(1, 0);
   op.first = p.first.rows(0, 129);
   EXPECT_BROKEN(adamw(stream, op), "moments and gradient match the master");

@@ -16,7 +16,7 @@ TEST(Blend, EqualsTheOracle) {
       for (const int64_t width : {1, 17, 130}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Bench bench(size_t(1) << 20);
-        Stream stream({}, 3);
+        CaseStream stream({}, 3);
         const Tensor a = bench.random(type, {rows, width}, 1), b = bench.random(type, {rows, width}, 2);
         const Tensor y = bench.empty(type, {rows, width}), alone = bench.empty(type, {rows, width});
         const Tensor want = bench.empty(DType::f64, {rows, width}), want_alone = bench.empty(DType::f64, {rows, width});
@@ -34,7 +34,7 @@ TEST(Blend, EqualsTheOracle) {
 
 TEST(Blend, GradientEqualsCentralDifferences) {
   Bench bench(1 << 16);
-  Stream stream;
+  CaseStream stream;
   const Tensor a = bench.random(DType::f64, {3, 7}, 1), b = bench.random(DType::f64, {3, 7}, 2);
   const Tensor dy = bench.random(DType::f64, {3, 7}, 3), y = bench.empty(DType::f64, {3, 7});
   const Tensor da = bench.empty(DType::f64, {3, 7}), db = bench.empty(DType::f64, {3, 7});
@@ -51,7 +51,7 @@ TEST(Blend, GradientEqualsCentralDifferences) {
 TEST(Blend, NeitherThreadsNorPlaceChangeBits) {
   for (const DType type : {DType::f32, DType::bf16}) {
     Bench bench(size_t(1) << 20);
-    Stream one, three({}, 3);
+    CaseStream one, three({}, 3);
     const Tensor a = bench.random(type, {65, 130}, 1), b = bench.random(type, {65, 130}, 2);
     const Tensor y = bench.empty(type, {65, 130});
     blend(one, {.y = y, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
@@ -59,12 +59,17 @@ TEST(Blend, NeitherThreadsNorPlaceChangeBits) {
     blend(three, {.y = copy_of_b, .a = a, .alpha = kAlpha, .b = copy_of_b, .beta = kBeta});
     blend(three, {.y = a, .a = a, .alpha = kAlpha, .b = b, .beta = kBeta});
     EXPECT_TRUE(same_bits(y, a) && same_bits(y, copy_of_b));
+    const Tensor part = bench.random(type, {65, 13}, 3), scaled = bench.empty(type, {65, 13});
+    const Tensor whole = bench.empty(type, {65, 13});
+    blend(one, {.y = whole, .a = part, .alpha = kAlpha});
+    blend(one, {.y = scaled.rows(1, 60), .a = part.rows(1, 60), .alpha = kAlpha});  // begins between vectors
+    EXPECT_TRUE(same_bits(whole.rows(1, 60), scaled.rows(1, 60)));
   }
 }
 
 TEST(Blend, Bf16IsF32RoundedOnce) {
   Bench bench(size_t(1) << 20);
-  Stream stream;
+  CaseStream stream;
   const Tensor a = bench.random(DType::bf16, {65, 130}, 1), b = bench.random(DType::bf16, {65, 130}, 2);
   Blend op{.y = bench.empty(DType::bf16, {65, 130}), .a = a, .alpha = kAlpha};
   expect_rounded_once(bench, stream, blend, op);
@@ -74,7 +79,7 @@ TEST(Blend, Bf16IsF32RoundedOnce) {
 
 TEST(Blend, RefusesOtherShapesAndTypes) {
   Bench bench(1 << 16);
-  Stream stream;
+  CaseStream stream;
   const Tensor a = bench.random(DType::f32, {7, 17}, 1), y = bench.empty(DType::f64, {7, 17});
   EXPECT_BROKEN(blend(stream, {.y = a.rows(0, 6), .a = a, .alpha = kAlpha}), "y matches a");
   EXPECT_BROKEN(blend(stream, {.y = y, .a = a, .alpha = kAlpha}), "y matches a");

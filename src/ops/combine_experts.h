@@ -1,5 +1,8 @@
 // y[row] = sum over slots, in slot order, of weights[row, slot] * x[place[row, slot]]. A choice without a place (-1)
 // was dropped: it adds nothing, and the other weights stay as they are.
+//
+// A place outside [-1, rows * k) breaks the promise on the CPU. On CUDA, where it is not read back, its row of y and
+// its dweights are NaN, and no dx is written for it.
 #pragma once
 #include "ops/operator.h"
 

@@ -12,7 +12,7 @@ using namespace cases;
 double bound(DType type) { return type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-6 : 4e-3; }
 
 struct Pass {
-  Bench bench{size_t(1) << 22};
+  Bench bench{size_t(1) << 24};
   Tensor x, weights, place, dy, y, dx, dweights;
 
   Pass(DType type, int64_t rows, int64_t k, int64_t width) {
@@ -32,7 +32,7 @@ struct Pass {
   }
   void forward(Stream& stream) const { combine_experts(stream, operands()); }
   void run(int threads) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     forward(stream), combine_experts_backward(stream, back());
   }
 };
@@ -40,7 +40,7 @@ struct Pass {
 TEST(CombineExperts, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 66})
-      for (const int64_t width : {1, 17, 130, 299})
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056})
         for (const int64_t k : {1, 2, 3}) {
           SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width << ", " << k);
           Pass p(type, rows, k, width);
@@ -63,7 +63,7 @@ TEST(CombineExperts, EqualsTheOracle) {
 
 TEST(CombineExperts, GradientEqualsCentralDifferences) {
   const Pass p(DType::f64, 7, 2, 5);
-  Stream stream;
+  CaseStream stream;
   clear(stream, p.dx);  // rows without a choice stay as they are
   p.run(1);
   const auto loss = [&] {
@@ -84,7 +84,7 @@ TEST(CombineExperts, ThreadsDoNotChangeBits) {
 
 TEST(CombineExperts, Bf16IsF32RoundedOnce) {
   Pass p(DType::bf16, 66, 3, 130);
-  Stream stream;
+  CaseStream stream;
   expect_rounded_once(p.bench, stream, combine_experts, p.operands());
   expect_rounded_once(p.bench, stream, combine_experts_backward, p.back());
 }
@@ -92,7 +92,7 @@ TEST(CombineExperts, Bf16IsF32RoundedOnce) {
 TEST(CombineExperts, AddsSlotsInOrder) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const Pass p(type, 1, 3, 1);
-    Stream stream;
+    CaseStream stream;
     for (int64_t slot = 0; slot < 3; ++slot) set(p.weights, slot, 1), set(p.place, slot, double(2 - slot));
     set(p.x, 0, 1), set(p.x, 1, -0x1p24), set(p.x, 2, 0x1p24);
     p.forward(stream);
@@ -102,7 +102,7 @@ TEST(CombineExperts, AddsSlotsInOrder) {
 
 TEST(CombineExperts, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 2, 5);
-  Stream stream;
+  CaseStream stream;
   const Tensor doubles = p.bench.empty(DType::f64, {7, 2}),
                outside = p.bench.indices(DType::i32, std::vector<int64_t>(14, -2)).split({7, 2});
   const Tensor few = p.x.rows(0, 13);

@@ -35,7 +35,7 @@ TEST(CrossEntropy, EqualsTheOracle) {
       for (const int64_t vocab : {1, 17, 130}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << vocab);
         Pass p(type, rows, vocab);
-        Stream stream;
+        CaseStream stream;
         const Tensor gradient = p.bench.zeros(DType::f64, {rows, vocab});
         double loss = get(p.loss, 0);
         for (int64_t row = 0; row < rows; ++row) {
@@ -56,7 +56,7 @@ TEST(CrossEntropy, EqualsTheOracle) {
 
 TEST(CrossEntropy, GradientEqualsCentralDifferences) {
   Pass p(DType::f64, 7, 9);
-  Stream stream;
+  CaseStream stream;
   p.run(stream, 0, 7);
   const Tensor gradient = p.bench.converted(p.logits, DType::f64);
   const auto loss = [&] {
@@ -70,7 +70,7 @@ TEST(CrossEntropy, GradientEqualsCentralDifferences) {
 
 TEST(CrossEntropy, ThreadsDoNotChangeBits) {
   const Pass one(DType::f32, 65, 130), three(DType::f32, 65, 130);
-  Stream first, second({}, 3);
+  CaseStream first, second({}, 3);
   one.run(first, 0, 65), three.run(second, 0, 65);
   EXPECT_TRUE(same_bits(one.loss, three.loss) && same_bits(one.logits, three.logits));
 }
@@ -78,7 +78,7 @@ TEST(CrossEntropy, ThreadsDoNotChangeBits) {
 TEST(CrossEntropy, HalvesAccumulateToTheWhole) {
   for (const DType type : {DType::f64, DType::f32}) {
     const Pass whole(type, 65, 130), halves(type, 65, 130);
-    Stream stream({}, 2);
+    CaseStream stream({}, 2);
     whole.run(stream, 0, 65);
     halves.run(stream, 0, 30), halves.run(stream, 30, 65);
     EXPECT_TRUE(same_bits(whole.loss, halves.loss) && same_bits(whole.logits, halves.logits));
@@ -87,7 +87,7 @@ TEST(CrossEntropy, HalvesAccumulateToTheWhole) {
 
 TEST(CrossEntropy, RowsThatDoNotCountAreZero) {
   Pass p(DType::f32, 3, 17);  // row 2 does not count
-  Stream stream;
+  CaseStream stream;
   const double before = get(p.loss, 0);
   for (int64_t i = 0; i < 17; ++i) set(p.logits, 2 * 17 + i, NAN);
   p.run(stream, 2, 3);
@@ -97,7 +97,7 @@ TEST(CrossEntropy, RowsThatDoNotCountAreZero) {
 
 TEST(CrossEntropy, LargeLogitsStayFinite) {
   Pass p(DType::f32, 1, 2);
-  Stream stream;
+  CaseStream stream;
   set(p.loss, 0, 0), set(p.logits, 0, 3e38), set(p.logits, 1, 3e38), set(p.targets, 0, 1);
   p.run(stream, 0, 1);
   EXPECT_NEAR(get(p.loss, 0), kScale * std::log(2), 1e-15);
@@ -106,7 +106,7 @@ TEST(CrossEntropy, LargeLogitsStayFinite) {
 
 TEST(CrossEntropy, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 17);
-  Stream stream;
+  CaseStream stream;
   CrossEntropy op{.loss = p.loss, .logits = p.logits, .targets = p.targets.rows(0, 6), .scale = kScale};
   EXPECT_BROKEN(cross_entropy(stream, op), "one target per row");
   op.targets = p.targets, op.loss = p.bench.zeros(DType::f32, {1});

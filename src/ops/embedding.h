@@ -1,4 +1,7 @@
 // y[row] = table[tokens[row]].
+//
+// A token outside [0, vocab) breaks the promise on the CPU. On CUDA, where it is not read back, its row is NaN, and
+// backward leaves its row of dy out.
 #pragma once
 #include "ops/operator.h"
 

@@ -20,7 +20,7 @@ std::vector<int64_t> tokens_for(int64_t rows, int64_t vocab) {  // repeats itsel
 constexpr int64_t kVocab = 11;
 
 struct Pass {
-  Bench bench{size_t(1) << 22};
+  Bench bench{size_t(1) << 23};
   Tensor table, tokens, dy, y, dtable;
 
   Pass(DType type, int64_t rows, int64_t width) {
@@ -32,7 +32,7 @@ struct Pass {
     embedding_backward(stream, {.dtable = dtable, .dy = dy.rows(begin, end), .tokens = tokens.rows(begin, end)});
   }
   void run(int threads) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     embedding(stream, {.y = y, .tokens = tokens, .table = {table}});
     backward(stream, 0, tokens.dim(0));
   }
@@ -41,7 +41,7 @@ struct Pass {
 TEST(Embedding, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t rows : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130, 299}) {
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Pass p(type, rows, width);
         const Tensor y = p.bench.empty(DType::f64, {rows, width}), dtable = p.bench.converted(p.dtable, DType::f64);
@@ -60,7 +60,7 @@ TEST(Embedding, GradientEqualsCentralDifferences) {
   const Pass p(DType::f64, 7, 5);
   std::memset(p.dtable.data, 0, size_t(p.dtable.bytes()));
   p.run(1);
-  Stream stream;
+  CaseStream stream;
   const auto loss = [&] {
     embedding(stream, {.y = p.y, .tokens = p.tokens, .table = {p.table}});
     return inner(p.y, p.dy);
@@ -78,7 +78,7 @@ TEST(Embedding, ThreadsDoNotChangeBits) {
 
 TEST(Embedding, Bf16AddsInF32) {
   Pass p(DType::bf16, 65, 130);
-  Stream stream;
+  CaseStream stream;
   expect_rounded_once(p.bench, stream, embedding_backward,
                       EmbeddingBackward{.dtable = p.dtable, .dy = p.dy, .tokens = p.tokens});
 }
@@ -86,7 +86,7 @@ TEST(Embedding, Bf16AddsInF32) {
 TEST(Embedding, HalvesAccumulateToTheWhole) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     const Pass whole(type, 65, 130), halves(type, 65, 130);
-    Stream stream({}, 2);
+    CaseStream stream({}, 2);
     whole.backward(stream, 0, 65);
     halves.backward(stream, 0, 30), halves.backward(stream, 30, 65);
     EXPECT_TRUE(same_bits(whole.dtable, halves.dtable));
@@ -95,7 +95,7 @@ TEST(Embedding, HalvesAccumulateToTheWhole) {
 
 TEST(Embedding, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 17);
-  Stream stream;
+  CaseStream stream;
   const Tensor wide = p.bench.empty(DType::i64, {7}), outside = p.bench.indices(DType::i32, {0, 1, 2, 3, 4, 5, kVocab});
   EXPECT_BROKEN(embedding(stream, {.y = p.y.rows(0, 6), .tokens = p.tokens, .table = {p.table}}),
                 "one row of the table");

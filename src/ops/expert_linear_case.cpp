@@ -93,7 +93,7 @@ constexpr double bound(DType dtype) { return dtype == DType::f64 ? 1e-14 : dtype
 
 TEST(ExpertLinear, MatchesTheOracle) {
   for (const int threads : {1, 2}) {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
       for (const Shape& s : shapes()) {
         Bench bench(kBytes);
@@ -108,7 +108,7 @@ TEST(ExpertLinear, MatchesTheOracle) {
 }
 
 TEST(ExpertLinear, GradientsMatchTheOracle) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
     for (const Shape& s : shapes()) {
       Bench bench(kBytes);
@@ -123,7 +123,7 @@ TEST(ExpertLinear, GradientsMatchTheOracle) {
 }
 
 TEST(ExpertLinear, GradientsMatchCentralDifferences) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   const ExpertLinear op = random_forward(bench, DType::f64, {{0, 0, 5, 6, 11}, 7, 9});
   const ExpertLinearBackward back = random_backward(bench, op);
@@ -139,7 +139,7 @@ TEST(ExpertLinear, GradientsMatchCentralDifferences) {
 
 // One expert's rows alone have the bits that they have in the batch.
 TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   const ExpertLinear all = random_forward(bench, DType::f32, {{0, 31, 32, 90}, 33, 65});
   expert_linear(stream, all);
@@ -154,7 +154,7 @@ TEST(ExpertLinear, ARowDoesNotDependOnOtherExperts) {
 
 // With NaN in the rows that belong to no expert, as dropped choices leave them.
 TEST(ExpertLinear, RowsOfNoExpertAreNotReadAndBecomeZero) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   for (const auto& begin : {std::vector<int64_t>{0, 3, 68, 68, 85}, {0, 0, 0, 0, 0}}) {
     const int64_t kept = begin.back();
@@ -180,7 +180,7 @@ TEST(ExpertLinear, RowsOfNoExpertAreNotReadAndBecomeZero) {
 // experts' weights have the same bits.
 TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
   constexpr int64_t kRows = 128, kBlock = 32, kExperts = 3;
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   const Tensor x = bench.random(DType::bf16, {kRows, 33}, 1), dy = bench.random(DType::bf16, {kRows, 17}, 2);
   const Tensor w = bench.random(DType::bf16, {kExperts, 17, 33}, 3);
@@ -219,7 +219,7 @@ TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
 }
 
 TEST(ExpertLinear, RefusesWrongShapesAndTypes) {
-  Stream stream;
+  CaseStream stream;
   Bench bench(kBytes);
   const ExpertLinear good = random_forward(bench, DType::f32, {{0, 2, 5}, 4, 3});
   ExpertLinear wrong = good;

@@ -45,7 +45,8 @@ struct GatedRmsNormProducts {
 
 struct GatedRmsNormBackward {
   Tensor dx, dgate;     // [rows, width of this rank], overwritten
-  Tensor dweight;       // wide [width of this rank], accumulated: rows ascending
+  Tensor dweight;       // wide [width of this rank], accumulated: rows ascending; on CUDA in pieces of 32 rows, pieces
+                        // ascending
   Tensor dy, x, gate;   // [rows, width of this rank]
   Tensor weight;        // [width of this rank]
   Tensor inverse_rms;   // wide [rows], as forward left it

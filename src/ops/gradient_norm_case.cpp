@@ -9,7 +9,7 @@ namespace {
 using namespace cases;
 
 double norm_of(Bench& bench, Tensor gradient, int threads) {
-  Stream stream({}, threads);
+  CaseStream stream({}, threads);
   const Tensor norm = bench.empty(DType::f64, {1});
   gradient_norm(stream, {.norm = norm, .gradient = gradient});
   return get(norm, 0);
@@ -55,7 +55,7 @@ TEST(GradientNorm, LargeElementsDoNotOverflow) {
 
 TEST(GradientNorm, RefusesOtherShapesAndTypes) {
   Bench bench(1 << 16);
-  Stream stream;
+  CaseStream stream;
   const Tensor gradient = bench.zeros(DType::f32, {33}), norm = bench.zeros(DType::f64, {1});
   EXPECT_BROKEN(gradient_norm(stream, {.norm = norm, .gradient = gradient.split({3, 11})}), "the gradient is flat");
   EXPECT_BROKEN(gradient_norm(stream, {.norm = norm, .gradient = bench.zeros(DType::bf16, {33})}),

@@ -50,7 +50,7 @@ TEST(GroupRows, EqualsTheOracle) {
           SCOPED_TRACE(::testing::Message() << rows << " rows, " << experts << " experts, " << k << ", " << windows
                                             << " windows of " << capacity);
           Bench bench(size_t(1) << 21);
-          Stream stream({}, 3);
+          CaseStream stream({}, 3);
           const GroupRows op{.sorted_rows = bench.empty(DType::i32, {rows * k}),
                              .place = bench.empty(DType::i32, {rows, k}),
                              .expert_begin = bench.empty(DType::i32, {experts + 1}),
@@ -66,7 +66,7 @@ TEST(GroupRows, EqualsTheOracle) {
 // Without a count of choices, and with the dropped choices known by hand: expert 1 takes two of a window's three.
 TEST(GroupRows, EarlierRowsComeFirst) {
   Bench bench(1 << 16);
-  Stream stream;
+  CaseStream stream;
   const Tensor ids = bench.indices(DType::i32, {1, 0, 0, 1, 2, 1, 1, 2}).split({4, 2});
   const GroupRows op{.sorted_rows = bench.empty(DType::i32, {8}),
                      .place = bench.empty(DType::i32, {4, 2}),
@@ -83,7 +83,7 @@ TEST(GroupRows, EarlierRowsComeFirst) {
 
 TEST(GroupRows, RefusesOtherShapesAndTypes) {
   Bench bench(1 << 16);
-  Stream stream;
+  CaseStream stream;
   GroupRows op{.sorted_rows = bench.empty(DType::i32, {14}),
                .place = bench.empty(DType::i32, {7, 2}),
                .expert_begin = bench.empty(DType::i32, {5}),

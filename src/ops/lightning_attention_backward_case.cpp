@@ -21,7 +21,7 @@ Gradient backward(Bench& bench, const Cut& cut, Tensor d_state, Tensor d_tail) {
   const Layout layout = lay_out(bench, {cut.qkv.dim(0)}, {cut.start});
   const Gradient result{bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), 3, cut.qkv.dim(3)}), d_state,
                         d_tail};
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   LightningAttentionBackward op{.dqkv = result.dqkv,
                                 .d_o = cut.d_o,
                                 .qkv = cut.qkv,
@@ -43,7 +43,7 @@ Tensor forward(Bench& bench, const Cut& cut, Cut* after) {
   const Tensor o = bench.empty(cut.qkv.dtype, {cut.qkv.dim(0), cut.qkv.dim(1), cut.qkv.dim(3)});
   *after = cut;
   after->state = bench.converted(cut.state, cut.state.dtype), after->tail = bench.converted(cut.tail, cut.tail.dtype);
-  Stream stream;
+  CaseStream stream;
   lightning_attention(stream, {.o = o,
                                .qkv = cut.qkv,
                                .decay = cut.decay,
@@ -73,7 +73,7 @@ TEST(LightningAttentionBackward, MatchesCentralDifferencesOfPackedSequences) {
   const Tensor qkv = bench.random(DType::f64, {layout.rows, 2, 3, 3}, 6, 2);
   const Tensor o = bench.empty(DType::f64, {layout.rows, 2, 3}), d_o = bench.random(DType::f64, {layout.rows, 2, 3}, 7);
   const LightningAttentionBackward backward = training(bench, qkv, d_o, layout);
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   lightning_attention_backward(stream, backward);
   const LightningAttention op{.o = o,
                               .qkv = qkv,
@@ -161,7 +161,7 @@ TEST_P(LightningAttentionBackwardTypes, AreTheSameAcrossCuts) {
   const Tensor qkv = bench.random(type, {150, heads, 3, width}, 14, 2);
   const Tensor d_o = bench.random(type, {150, heads, width}, 15);
   const LightningAttentionBackward want = training(bench, qkv, d_o, lay_out(bench, {150}));
-  Stream stream;
+  CaseStream stream;
   lightning_attention_backward(stream, want);
   const Cut remembering{.qkv = qkv,
                         .d_o = d_o,
@@ -183,7 +183,7 @@ TEST_P(LightningAttentionBackwardTypes, DependOnNeitherNeighboursNorThreads) {
   Bench bench(size_t(16) << 20);
   const Tensor qkv = bench.random(GetParam(), {270, 2, 3, 24}, 18, 2), d_o = bench.random(GetParam(), {270, 2, 24}, 19);
   const auto gradient = [&](int64_t begin, int64_t end, const std::vector<int64_t>& counts, int threads) {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     const LightningAttentionBackward op =
         training(bench, qkv.rows(begin, end), d_o.rows(begin, end), lay_out(bench, counts));
     lightning_attention_backward(stream, op);
@@ -202,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionBackwardTypes, run_types(), na
 // The largest of the gaps between an operator's gradients of q, k, v, state and tail and the same call's in f64.
 double twin_gap(Bench& bench, const LightningAttentionBackward& op, int64_t held = 0) {
   const LightningAttentionBackward exact = in_f64(bench, op);
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   lightning_attention_backward(stream, exact), lightning_attention_backward(stream, op);
   double gap = 0;
   for (const int64_t part : {0, 1, 2})
@@ -255,7 +255,7 @@ TEST(LightningAttentionBackwardDeathTest, RefusesWrongOperands) {
   Bench bench(size_t(1) << 20);
   const Layout layout = lay_out(bench, {4});
   const Tensor qkv = bench.zeros(DType::f32, {4, 2, 3, 8});
-  Stream stream;
+  CaseStream stream;
   LightningAttentionBackward gradient{.dqkv = qkv,
                                       .d_o = bench.zeros(DType::f32, {4, 2, 7}),
                                       .qkv = qkv,

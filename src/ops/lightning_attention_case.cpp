@@ -93,7 +93,7 @@ double twin_gap(Bench& bench, DType type, const Shape& shape) {
   const Tensor tail = bench.empty(type, {sequences, heads, 2, kGrid, width});
   std::vector<int64_t> slots;
   for (int64_t s = 0; s < sequences; ++s) slots.push_back(s);
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   lightning_attention(stream, {.o = o,
                                .qkv = qkv,
                                .decay = decay,
@@ -135,7 +135,7 @@ TEST(LightningAttention, RecurrenceGivesTheMicroVector) {  // spec/model.md 2.1,
     set(qkv, 3 * t, raw_of(0.2 * q[t])), set(qkv, 3 * t + 1, raw_of(0.2 * k[t])),
         set(qkv, 3 * t + 2, raw_of(0.2 * v[t]));
   }
-  Stream stream;
+  CaseStream stream;
   lightning_attention(stream, {.o = have,
                                .qkv = qkv,
                                .decay = decay,
@@ -236,7 +236,7 @@ class Served {
   Bench& bench_;
   DType type_;
   int64_t heads_, width_;
-  Stream stream_;
+  CaseStream stream_;
   Tensor decay_;
 };
 
@@ -291,7 +291,7 @@ TEST_P(LightningAttentionChunks, EqualTrainingWhichKeepsNothing) {
   const Layout layout = lay_out(bench, counts);
   const Tensor qkv = bench.random(GetParam(), {layout.rows, 2, 3, 16}, 3, 2);
   const Tensor o = bench.empty(GetParam(), {layout.rows, 2, 16});
-  Stream stream;
+  CaseStream stream;
   lightning_attention(stream, {.o = o,
                                .qkv = qkv,
                                .decay = decays(bench, GetParam(), 2),
@@ -358,7 +358,7 @@ TEST(LightningAttentionDeathTest, RefusesWrongOperands) {
                         .row_begin = layout.row_begin,
                         .positions = layout.positions,
                         .longest = 4};
-  Stream stream;
+  CaseStream stream;
   EXPECT_BROKEN(lightning_attention(stream, op), "qkv matches o");
   op.qkv = qkv, op.decay = bench.zeros(DType::f64, {2});
   EXPECT_BROKEN(lightning_attention(stream, op), "one decay per head");

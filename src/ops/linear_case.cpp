@@ -65,7 +65,7 @@ double bound(DType dtype) { return dtype == DType::f64 ? 1e-14 : dtype == DType:
 
 TEST(Linear, MatchesTheOracle) {
   for (const int threads : {1, 2}) {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
       for (const Shape& s : kShapes) {
         Bench bench(kBytes);
@@ -82,7 +82,7 @@ TEST(Linear, MatchesTheOracle) {
 }
 
 TEST(Linear, WritesIntoAWiderOutput) {
-  Stream stream;
+  CaseStream stream;
   Bench bench(kBytes);
   const Tensor wide = bench.zeros(DType::f32, {9, 40});
   const Linear op{.y = wide.slice(1, 3, 24),
@@ -97,7 +97,7 @@ TEST(Linear, WritesIntoAWiderOutput) {
 }
 
 TEST(Linear, GradientsMatchTheOracle) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
     for (const Store store : {Store::overwrite, Store::add}) {
       for (const Shape& s : kShapes) {
@@ -114,7 +114,7 @@ TEST(Linear, GradientsMatchTheOracle) {
 }
 
 TEST(Linear, GradientsMatchCentralDifferences) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   const Linear op{.y = bench.empty(DType::f64, {7, 17}),
                   .x = bench.random(DType::f64, {7, 9}, 1),
@@ -135,7 +135,7 @@ TEST(Linear, GradientsMatchCentralDifferences) {
 
 // The head and the router: bf16 rows and weights, f32 outputs and their f32 gradients, rounded where they enter.
 TEST(Linear, WideOutputsOfBf16Rows) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   Bench bench(kBytes);
   const Shape s{65, 33, 47};
   LinearBackward back = random_backward(bench, DType::bf16, s, Store::add);
@@ -155,7 +155,7 @@ TEST(Linear, WideOutputsOfBf16Rows) {
 // Rows in two calls give the weight's gradient the bits of one call: micro-batches agree. In bf16 a call begins at a
 // multiple of 32 rows.
 TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
-  Stream stream({}, 2);
+  CaseStream stream({}, 2);
   for (const DType dtype : {DType::f32, DType::bf16}) {
     Bench bench(kBytes);
     const Shape s{97, 33, 47};
@@ -174,7 +174,7 @@ TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
 }
 
 TEST(Linear, RefusesWrongShapesAndTypes) {
-  Stream stream;
+  CaseStream stream;
   Bench bench(kBytes);
   const Tensor x = bench.random(DType::f32, {3, 8}, 1), w = bench.random(DType::f32, {5, 8}, 2);
   EXPECT_BROKEN(linear(stream, {.y = bench.empty(DType::f32, {3, 6}), .x = x, .w = {w}}), "y has the weight's outputs");

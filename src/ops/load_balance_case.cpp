@@ -39,7 +39,7 @@ struct Pass {
     }
   }
   void run(int threads, int64_t begin, int64_t end) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     load_balance(stream, {.loss = loss,
                           .dlogits = dlogits.rows(begin, end),
                           .choices = choices.slice(1, begin / window, end / window),
@@ -111,7 +111,7 @@ TEST(LoadBalance, FormTransformersIsTheSumOverLayers) {
   Pass layers[] = {{DType::f64, kRows, kExperts, kRows, 5},
                    {DType::f64, kRows, kExperts, kRows, 6},
                    {DType::f64, kRows, kExperts, kRows, 7}};
-  Stream stream;
+  CaseStream stream;
   Bench bench(1 << 16);
   const Tensor loss = bench.empty(DType::f64, {1}), choices = bench.empty(DType::i32, {kLayers, 1, kExperts});
   for (int64_t layer = 0; layer < kLayers; ++layer) copy(stream, choices.at(layer), layers[layer].choices.at(0));
@@ -160,7 +160,7 @@ TEST(LoadBalance, HalvesAccumulateToTheWhole) {
 
 TEST(LoadBalance, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 14, 5, 7);
-  Stream stream;
+  CaseStream stream;
   LoadBalance op{.loss = p.loss,
                  .dlogits = p.dlogits,
                  .choices = p.bench.empty(DType::i32, {1, 4, 5}),

@@ -20,12 +20,15 @@ void recorded(Stream& stream, const char* name, const Operands& op, void (*run)(
   for_each_operand(op, [&](Operand o) {
     call.tensors.push_back({*o.tensor, o.access != Access::out, o.access != Access::in});
   });
-  if (recorder.before)
-    recorder.before(call, [op, run](Stream& on, std::span<const Tensor> tensors) {
+  Replay replay;
+  if (recorder.before || recorder.after)
+    replay = [op, run](Stream& on, std::span<const Tensor> tensors) {
       size_t next = 0;
       run(on, with_tensors(op, [&](Operand) { return tensors[next++]; }));
-    });
+    };
+  if (recorder.before) recorder.before(call, replay);
   recorder.record(stream, std::move(call), [&] { run(stream, op); });
+  if (recorder.after) recorder.after(recorder.calls.back(), replay);
 }
 
 }  // namespace fulgur

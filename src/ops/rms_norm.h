@@ -21,7 +21,7 @@ struct RmsNorm {
 
 struct RmsNormBackward {
   Tensor dx;           // [rows, width], overwritten; may be dy
-  Tensor dweight;      // wide [width], accumulated: rows ascending
+  Tensor dweight;      // wide [width], accumulated: rows ascending; on CUDA in pieces of 32 rows, pieces ascending
   Tensor dy, x;        // [rows, width]
   Tensor weight;       // [width]
   Tensor inverse_rms;  // wide [rows], as forward left it

@@ -10,7 +10,7 @@ using namespace cases;
 
 void turn(const Tensor& x, const Tensor& positions, int64_t rotary_dim, double theta, Turn way = Turn::forward,
           int threads = 1) {
-  Stream stream({}, threads);
+  CaseStream stream({}, threads);
   rotary(stream, {.x = x, .positions = positions, .rotary_dim = rotary_dim, .theta = theta, .turn = way});
 }
 
@@ -79,7 +79,7 @@ TEST(Rotary, BackIsTheTransposedTurn) {
 
 TEST(Rotary, Bf16IsF32RoundedOnce) {
   Bench bench(size_t(1) << 20);
-  Stream stream;
+  CaseStream stream;
   const Tensor x = bench.random(DType::bf16, {3, 2, 540}, 5);  // half of the turned dims is more than a piece
   for (const int64_t rotary_dim : {6, 540})
     for (const Turn way : {Turn::forward, Turn::back})

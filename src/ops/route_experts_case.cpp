@@ -30,7 +30,7 @@ struct Pass {
                            .entropy = entropy});
   }
   void run(int threads) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     forward(stream);
     route_experts_backward(stream, {.dlogits = dlogits, .dweights = dweights, .expert_ids = ids, .weights = weights});
   }
@@ -95,7 +95,7 @@ TEST(RouteExperts, EqualsTheOracle) {
 TEST(RouteExperts, GradientEqualsCentralDifferences) {
   const Pass p(DType::f64, 7, 9, 3);
   p.run(1);
-  Stream stream;
+  CaseStream stream;
   const auto loss = [&] {
     p.forward(stream);
     return inner(p.weights, p.dweights);
@@ -113,7 +113,7 @@ TEST(RouteExperts, ThreadsDoNotChangeBits) {
 
 TEST(RouteExperts, TiesGoToTheLowerIndex) {
   const Pass p(DType::f32, 2, 5, 3);
-  Stream stream;
+  CaseStream stream;
   const double logits[] = {1, 3, 1, 3, 1, 0, 0, 0, 0, 0}, ids[] = {1, 3, 0, 0, 1, 2};
   for (int64_t i = 0; i < 10; ++i) set(p.logits, i, logits[i]);
   p.forward(stream);
@@ -124,7 +124,7 @@ TEST(RouteExperts, TiesGoToTheLowerIndex) {
 TEST(RouteExperts, NaNLeavesDistinctExperts) {
   for (const double other : {0.0, double(NAN), -std::numeric_limits<double>::infinity()}) {
     const Pass p(DType::f32, 1, 4, 3);
-    Stream stream;
+    CaseStream stream;
     for (int64_t e = 0; e < 4; ++e) set(p.logits, e, e == 0 ? NAN : other);
     p.forward(stream);
     int seen[4] = {};
@@ -139,7 +139,7 @@ TEST(RouteExperts, NaNLeavesDistinctExperts) {
 
 TEST(RouteExperts, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 5, 2);
-  Stream stream;
+  CaseStream stream;
   const Tensor many = p.bench.empty(DType::i32, {7, 6}), doubles = p.bench.empty(DType::f64, {7, 2});
   const Tensor outside = p.bench.empty(DType::i32, {7, 2});  // -1
   EXPECT_BROKEN(route_experts(stream, {.expert_ids = many, .weights = p.weights, .logits = p.logits}), "at most all");

@@ -26,7 +26,7 @@ struct Pass {
     place = bench.indices(DType::i32, places).split({rows, k});
   }
   void run(int64_t begin, int64_t end) const {
-    Stream stream({}, 2);
+    CaseStream stream({}, 2);
     router_statistics(stream, {.load = load,
                                .dropped = dropped,
                                .entropy_sum = entropy_sum,
@@ -69,7 +69,7 @@ TEST(RouterStatistics, PiecesAccumulateToTheWhole) {
 
 TEST(RouterStatistics, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 14, 7, 5, 2, 8);
-  Stream stream;
+  CaseStream stream;
   RouterStatistics op{.load = p.bench.zeros(DType::f64, {4}),
                       .dropped = p.dropped,
                       .entropy_sum = p.entropy_sum,

@@ -31,7 +31,7 @@ struct Pass {
     }
   }
   void run(int threads, int64_t begin, int64_t end) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     router_z_loss(stream, {.loss = loss,
                            .dlogits = dlogits.rows(begin, end),
                            .log_sum_exp = log_sum_exp.rows(begin, end),
@@ -81,7 +81,7 @@ TEST(RouterZLoss, NeitherThreadsNorHalvesChangeBits) {
 
 TEST(RouterZLoss, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 14, 5);
-  Stream stream;
+  CaseStream stream;
   RouterZLoss op{.loss = p.bench.zeros(DType::f32, {1}),
                  .dlogits = p.dlogits,
                  .log_sum_exp = p.log_sum_exp,

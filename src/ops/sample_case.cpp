@@ -51,7 +51,7 @@ struct Rows {
             .suppressed = suppressed};
   }
   void run(int threads) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     sample(stream, operands(0, tokens.count()));
   }
   void repeat(const std::vector<double>& row) const {
@@ -176,7 +176,7 @@ TEST(SampleTokens, DependOnNeitherBatchNorThreads) {
   const Rows batch(65, 700), alone(65, 700);
   batch.configure_all({.temperature = 2, .top_p = 0.99}), alone.configure_all({.temperature = 2, .top_p = 0.99});
   batch.run(3);
-  Stream stream;
+  CaseStream stream;
   for (int64_t row = 64; row >= 0; --row) sample(stream, alone.operands(row, row + 1));
   EXPECT_TRUE(same_bits(batch.tokens, alone.tokens));
 }
@@ -199,7 +199,7 @@ TEST(SampleTokens, DependOnSeedSequenceAndPosition) {
 
 TEST(SampleTokens, RefuseOtherShapesAndTypes) {
   Rows rows(4, 6);
-  Stream stream;
+  CaseStream stream;
   Sample op = rows.operands(0, 4);
   op.keys = rows.keys.rows(0, 3);
   EXPECT_BROKEN(sample(stream, op), "a key is seed, sequence and position");

@@ -29,7 +29,7 @@ SoftmaxAttentionBackward backward_of(Bench& bench, const Tensor& qkv, const Tens
 Parts backward(Bench& bench, const Tensor& qkv, const Tensor& d_o, const Heads& heads, const Layout& layout,
                int threads = 2) {
   const SoftmaxAttentionBackward op = backward_of(bench, qkv, d_o, heads, layout, threads);
-  Stream stream({}, threads);
+  CaseStream stream({}, threads);
   softmax_attention_backward(stream, op);
   return {op.dq, op.dk, op.dv};
 }
@@ -133,7 +133,7 @@ TEST_P(SoftmaxAttentionBackwardTwin, MatchesF64) {
         backward_of(bench, bench.random(type, {layout.rows, heads.all(), heads.width}, 8, 2),
                     bench.random(type, {layout.rows, heads.q, heads.width}, 9), heads, layout);
     const SoftmaxAttentionBackward exact = in_f64(bench, op);
-    Stream stream({}, 2);
+    CaseStream stream({}, 2);
     softmax_attention_backward(stream, exact), softmax_attention_backward(stream, op);
     return larger(relative_gap(op.dq, exact.dq), larger(relative_gap(op.dk, exact.dk), relative_gap(op.dv, exact.dv)));
   };
@@ -150,7 +150,7 @@ TEST(SoftmaxAttentionBackwardDeathTest, RefusesWrongOperands) {
   Bench bench(size_t(1) << 20);
   const Layout layout = lay_out(bench, {4});
   const Tensor q = bench.zeros(DType::f32, {4, 3, 8}), k = bench.zeros(DType::f32, {4, 1, 8});
-  Stream stream;
+  CaseStream stream;
   SoftmaxAttentionBackward gradient{.dq = q,
                                     .dk = bench.zeros(DType::f32, {4, 3, 8}),
                                     .dv = k,

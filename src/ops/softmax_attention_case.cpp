@@ -149,7 +149,7 @@ class Served {
   Bench& bench_;
   DType type_;
   Heads heads_;
-  Stream stream_;
+  CaseStream stream_;
   Tensor pages_;
 };
 
@@ -195,7 +195,7 @@ TEST(SoftmaxAttentionDeathTest, RefusesWrongOperands) {
                       .row_begin = layout.row_begin,
                       .positions = layout.positions,
                       .longest = 4};
-  Stream stream;
+  CaseStream stream;
   EXPECT_BROKEN(softmax_attention(stream, op), "k and v match q");
   op.k = k, op.log_sum_exp = bench.zeros(DType::f64, {3, 4});
   EXPECT_BROKEN(softmax_attention(stream, op), "one log-sum-exp per head and row");

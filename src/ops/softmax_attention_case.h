@@ -28,7 +28,7 @@ inline Attended attend(Bench& bench, const Tensor& qkv, const Heads& heads, cons
   const Parts parts = parts_of(qkv, heads);
   const Attended result{bench.empty(qkv.dtype, {layout.rows, heads.q, heads.width}),
                         bench.empty(wide(qkv.dtype), {heads.q, layout.rows})};
-  Stream stream({}, threads);
+  CaseStream stream({}, threads);
   softmax_attention(stream, {.o = result.o,
                              .q = parts.q,
                              .k = parts.k,

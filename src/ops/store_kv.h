@@ -1,4 +1,6 @@
-// Appends k and v rows to the pages of their sequences; a page holds 64 positions (base/grid.h).
+// Appends k and v rows to the pages of their sequences; a page holds 64 positions (base/grid.h). A position that the
+// page table does not reach breaks the promise on the CPU; on CUDA, where it is not read back, its row goes nowhere, as
+// does one whose page lies outside kv_pages.
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"

@@ -1,4 +1,7 @@
 // y[i] = x[rows[i]]: gathers whole rows, for the head and for the experts. -1 takes a row of zeros.
+//
+// An index outside [-1, rows) breaks the promise on the CPU. On CUDA, where it is not read back, it takes a row of NaN,
+// and backward leaves its row of dy out.
 #pragma once
 #include "ops/operator.h"
 

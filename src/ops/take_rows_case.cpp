@@ -11,7 +11,7 @@ using namespace cases;
 constexpr int64_t kRows = 9;
 
 struct Pass {
-  Bench bench{size_t(1) << 20};
+  Bench bench{size_t(1) << 23};
   Tensor x, rows, dy, y, dx;
 
   Pass(DType type, int64_t taken, int64_t width) {
@@ -24,7 +24,7 @@ struct Pass {
     y = bench.empty(type, {taken, width}), dx = bench.empty(type, {kRows, width});
   }
   void run(int threads) const {
-    Stream stream({}, threads);
+    CaseStream stream({}, threads);
     take_rows(stream, {.y = y, .x = x, .rows = rows});
     take_rows_backward(stream, {.dx = dx, .dy = dy, .rows = rows});
   }
@@ -33,7 +33,7 @@ struct Pass {
 TEST(TakeRows, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const int64_t taken : {1, 7, 65})
-      for (const int64_t width : {1, 17, 130, 299}) {
+      for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << taken << " x " << width);
         Pass p(type, taken, width);
         const Tensor y = p.bench.zeros(DType::f64, {taken, width}), dx = p.bench.zeros(DType::f64, {kRows, width});
@@ -52,7 +52,7 @@ TEST(TakeRows, EqualsTheOracle) {
 TEST(TakeRows, GradientEqualsCentralDifferences) {
   const Pass p(DType::f64, 7, 5);
   p.run(1);
-  Stream stream;
+  CaseStream stream;
   const auto loss = [&] {
     take_rows(stream, {.y = p.y, .x = p.x, .rows = p.rows});
     return inner(p.y, p.dy);
@@ -70,14 +70,14 @@ TEST(TakeRows, ThreadsDoNotChangeBits) {
 
 TEST(TakeRows, Bf16IsF32RoundedOnce) {
   Pass p(DType::bf16, 65, 299);
-  Stream stream;
+  CaseStream stream;
   expect_rounded_once(p.bench, stream, take_rows_backward, TakeRowsBackward{.dx = p.dx, .dy = p.dy, .rows = p.rows});
 }
 
 TEST(TakeRows, SumsRowsInTheOrderOfTheIndices) {
   for (const DType type : {DType::f32, DType::bf16}) {
     Bench bench(1 << 16);
-    Stream stream({}, 3);
+    CaseStream stream({}, 3);
     const Tensor dy = bench.empty(type, {3, 1}), dx = bench.empty(type, {1, 1});
     set(dy, 0, 1), set(dy, 1, 0x1p24), set(dy, 2, -0x1p24);  // 1 + 2^24 rounds the 1 away
     take_rows_backward(stream, {.dx = dx, .dy = dy, .rows = bench.indices(DType::i32, {0, 0, 0})});
@@ -90,7 +90,7 @@ TEST(TakeRows, SumsRowsInTheOrderOfTheIndices) {
 
 TEST(TakeRows, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 17);
-  Stream stream;
+  CaseStream stream;
   const Tensor wide = p.bench.empty(DType::i64, {7}), outside = p.bench.indices(DType::i32, {0, 0, 0, 0, 0, 0, -2});
   EXPECT_BROKEN(take_rows(stream, {.y = p.y.rows(0, 6), .x = p.x, .rows = p.rows}), "one row of x per index");
   EXPECT_BROKEN(take_rows(stream, {.y = p.y, .x = p.x, .rows = wide}), "indices are i32");

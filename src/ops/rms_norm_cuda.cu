@@ -1,0 +1,137 @@
+// y = (x * inverse) * weight, and dx = inverse * (dy * weight) - x * inverse^3 * mean(dy * weight * x).
+//
+// Forward reads a row twice, the second time from the cache next to the cores. Backward reads it once: a block walks
+// the rows of one piece, keeps its part of each in registers until the row's sum is known, and adds up the piece's part
+// of the weight's gradient as it goes.
+#include "ops/cuda/piece_sums.cuh"
+#include "ops/rms_norm.h"
+
+namespace fulgur::cuda {
+namespace {
+
+template <bool kWarp, bool kAligned, class T>
+__global__ void __launch_bounds__(kThreads)
+    forward(Rows<T> y, Rows<const T> x, const T* weight, float eps, float* inverse_rms) {
+  using Mine = Team<kWarp>;
+  const int64_t row = Mine::row(), width = x.width;
+  if (row >= x.count) return;
+  float squares = 0;
+  for (int64_t c = Mine::thread() * kChunk; c < width; c += Mine::kSize * kChunk) {
+    float v[kChunk];
+    load<kAligned>(v, x[row] + c, width - c);
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) squares += v[i] * v[i];
+  }
+  const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
+  if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
+  for (int64_t c = Mine::thread() * kChunk; c < width; c += Mine::kSize * kChunk) {
+    float v[kChunk], w[kChunk];
+    load<kAligned>(v, x[row] + c, width - c);
+    load<kAligned>(w, weight + c, width - c);
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) v[i] = inverse * v[i] * w[i];
+    store<kAligned>(y[row] + c, v, width - c);
+  }
+}
+
+struct Gradient {
+  int64_t width;
+  const float* inverse_rms;
+  float* partial;  // [pieces, pitch]
+  int64_t pitch;
+};
+
+// A block a piece; thread t keeps chunks t, t + blockDim.x, ... of its rows, kChunks of them.
+template <int kChunks, int kMost, bool kAligned, class T>
+__global__ void __launch_bounds__(kMost, 1)
+    backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* weight, Gradient g) {
+  __shared__ float places[2][kMost / 32];
+  const int64_t first = block_index() * kPieceRows, width = g.width;
+  if (first >= x.count) return;
+  const int64_t last = first + kPieceRows < x.count ? first + kPieceRows : x.count;
+  const int64_t step = int64_t(blockDim.x) * kChunk, begin = int64_t(threadIdx.x) * kChunk;
+  float sums[kChunks][kChunk] = {};
+  for (int64_t row = first; row < last; ++row) {
+    float flow[kChunks][kChunk], in[kChunks][kChunk], along = 0;
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const int64_t c = begin + k * step;
+      load<kAligned>(flow[k], dy[row] + c, width - c);
+      load<kAligned>(in[k], x[row] + c, width - c);
+    }
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const int64_t c = begin + k * step;
+      float w[kChunk];
+      load<kAligned>(w, weight + c, width - c);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) along += flow[k][i] * w[i] * in[k][i];
+    }
+    const float mean = block_sum(along, places[row % 2]) / float(width);
+    const float inverse = g.inverse_rms[row], pull = -mean * inverse * inverse * inverse;
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const int64_t c = begin + k * step;
+      float w[kChunk];
+      load<kAligned>(w, weight + c, width - c);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) {
+        sums[k][i] += inverse * (flow[k][i] * in[k][i]);
+        w[i] = inverse * (flow[k][i] * w[i]) + pull * in[k][i];
+      }
+      store<kAligned>(dx[row] + c, w, width - c);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kChunks; ++k)
+    if (const int64_t c = begin + k * step; c < width)
+      store<true>(g.partial + block_index() * g.pitch + c, sums[k], kChunk);
+}
+
+// How many chunks a thread keeps, and the most threads of a block: decided by the width, which is at most 32,768.
+template <class Body>
+void with_chunks(int64_t chunks, Body&& body) {
+  if (chunks <= kThreads) body.template operator()<1, kThreads>();
+  else if (chunks <= 2 * kThreads) body.template operator()<2, kThreads>();
+  else if (chunks <= 3 * kThreads) body.template operator()<3, kThreads>();
+  else if (chunks <= 4 * kThreads) body.template operator()<4, kThreads>();
+  else if (chunks <= 4 * 1024) body.template operator()<4, 1024>();
+  else fail(ErrorKind::unsupported, "rms_norm_backward on CUDA: rows wider than 32768 columns");
+}
+
+template <class T>
+void differentiate(Stream& stream, const RmsNormBackward& op) {
+  const int64_t width = op.x.dim(1), chunks = divide_up(width, kChunk);
+  const PieceSums sums(stream, op.x.dim(0), width);
+  const Gradient g{width, op.inverse_rms.elements<float>(), sums.data(), sums.pitch};
+  with_flag(aligned(op.dx, op.dy, op.x, op.weight), [&]<bool kAligned>() {
+    with_chunks(chunks, [&]<int kChunks, int kMost>() {
+      const int64_t threads = divide_up(divide_up(chunks, kChunks), 32) * 32;
+      launch_blocks(stream, "rms_norm_backward", sums.pieces, dim3(unsigned(threads)),
+                    backward<kChunks, kMost, kAligned, T>, rows_of<T>(op.dx), rows_of<const T>(op.dy),
+                    rows_of<const T>(op.x), static_cast<const T*>(op.weight.elements<T>()), g);
+    });
+  });
+  sums.add_to(stream, "rms_norm_backward", op.dweight.elements<float>(), width);
+}
+
+}  // namespace
+
+void rms_norm(Stream& stream, const RmsNorm& op) {
+  float* inverse_rms = op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr;
+  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() {
+    with_flag(aligned(op.y, op.x, op.weight), [&]<bool kAligned>() {
+      with_flag(op.x.dim(1) <= kWarpWidth, [&]<bool kWarp>() {
+        launch_blocks(stream, "rms_norm", divide_up(op.x.dim(0), Team<kWarp>::kRows), dim3(kThreads),
+                      forward<kWarp, kAligned, T>, rows_of<T>(op.y), rows_of<const T>(op.x),
+                      static_cast<const T*>(op.weight.elements<T>()), float(op.eps), inverse_rms);
+      });
+    });
+  });
+}
+
+void rms_norm_backward(Stream& stream, const RmsNormBackward& op) {
+  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() { differentiate<T>(stream, op); });
+}
+
+}  // namespace fulgur::cuda
