@@ -19,7 +19,7 @@ struct Scaled {
 
 void blend(Stream& stream, const Blend& op) {
   const float alpha = float(op.alpha), beta = float(op.beta);
-  with_element_type<float, bf16>(op.a.dtype, [&]<class T>() {
+  with_cuda_type(op.a.dtype, [&]<class T>() {
     T *y = op.y.elements<T>(), *a = op.a.elements<T>();
     if (op.b) for_elements<T, 2, 1>(stream, "blend", {{y}, {a, op.b.elements<T>()}}, Sum{alpha, beta}, op.a.count());
     else for_elements<T, 1, 1>(stream, "blend", {{y}, {a}}, Scaled{alpha}, op.a.count());

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) backward(Gradient<T> g) {
 }  // namespace
 
 void combine_experts(Stream& stream, const CombineExperts& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() {
+  with_cuda_type(op.x.dtype, [&]<class T>() {
     const RowBlocks blocks(op.y.dim(0), divide_up(op.y.dim(1), kAtOnce<T>));
     with_flag(aligned(op.y, op.x), [&]<bool kAligned>() {
       launch_blocks(stream, "combine_experts", blocks.blocks, blocks.threads, forward<kAligned, T>, rows_of<T>(op.y),
@@ -96,7 +96,7 @@ void combine_experts(Stream& stream, const CombineExperts& op) {
 }
 
 void combine_experts_backward(Stream& stream, const CombineExpertsBackward& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() {
+  with_cuda_type(op.x.dtype, [&]<class T>() {
     const Gradient<T> g{.dx = rows_of<T>(op.dx),
                         .dweights = rows_of<float>(op.dweights),
                         .dy = rows_of<const T>(op.dy),

@@ -27,13 +27,13 @@ __global__ void __launch_bounds__(kThreads, 4) add_takers(Rows<float> dtable, Ro
 
 void embedding(Stream& stream, const Embedding& op) {
   expect(!op.table.scales, "the embedding table is not quantised");
-  with_element_type<float, bf16>(
-      op.y.dtype, [&]<class T>() { gather<T>(stream, "embedding", op.y, op.table.values, op.tokens, false); });
+  with_cuda_type(op.y.dtype,
+                 [&]<class T>() { gather<T>(stream, "embedding", op.y, op.table.values, op.tokens, false); });
 }
 
 void embedding_backward(Stream& stream, const EmbeddingBackward& op) {
   const int64_t rows = op.dy.dim(0), width = op.dy.dim(1);
-  with_element_type<float, bf16>(op.dy.dtype, [&]<class T>() {
+  with_cuda_type(op.dy.dtype, [&]<class T>() {
     const Takers takers(stream, "embedding_backward", op.tokens.elements<int32_t>(), rows, op.dtable.dim(0));
     const RowBlocks blocks(rows, divide_up(width, kAtOnce<T>));
     with_flag(aligned(op.dtable, op.dy), [&]<bool kAligned>() {

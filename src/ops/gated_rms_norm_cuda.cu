@@ -197,15 +197,15 @@ void differentiate(Stream& stream, const GatedRmsNormBackward& op) {
 }  // namespace
 
 void gated_rms_norm(Stream& stream, const GatedRmsNorm& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() { norm<T>(stream, op); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { norm<T>(stream, op); });
 }
 
 void gated_rms_norm_products(Stream& stream, const GatedRmsNormProducts& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() { multiply_heads<T>(stream, op); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { multiply_heads<T>(stream, op); });
 }
 
 void gated_rms_norm_backward(Stream& stream, const GatedRmsNormBackward& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() { differentiate<T>(stream, op); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { differentiate<T>(stream, op); });
 }
 
 }  // namespace fulgur::cuda

@@ -7,6 +7,7 @@ namespace fulgur {
 namespace {
 
 using cases::Bench;
+using cases::CaseStream;
 
 constexpr size_t kBytes = size_t(4) << 20;
 

@@ -119,7 +119,7 @@ void differentiate(Stream& stream, const RmsNormBackward& op) {
 
 void rms_norm(Stream& stream, const RmsNorm& op) {
   float* inverse_rms = op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr;
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() {
+  with_cuda_type(op.x.dtype, [&]<class T>() {
     with_flag(aligned(op.y, op.x, op.weight), [&]<bool kAligned>() {
       with_flag(op.x.dim(1) <= kWarpWidth, [&]<bool kWarp>() {
         launch_blocks(stream, "rms_norm", divide_up(op.x.dim(0), Team<kWarp>::kRows), dim3(kThreads),
@@ -131,7 +131,7 @@ void rms_norm(Stream& stream, const RmsNorm& op) {
 }
 
 void rms_norm_backward(Stream& stream, const RmsNormBackward& op) {
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() { differentiate<T>(stream, op); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { differentiate<T>(stream, op); });
 }
 
 }  // namespace fulgur::cuda

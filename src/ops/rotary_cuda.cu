@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void rotary(Stream& stream, const Rotary& op) {
   const int64_t half = op.rotary_dim / 2;
-  with_element_type<float, bf16>(op.x.dtype, [&]<class T>() {
+  with_cuda_type(op.x.dtype, [&]<class T>() {
     const View<T, 3> x = op.x.view<T, 3>();
     const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
     expect(x.stride[2] == 1 || x.shape[2] == 1, "the dims of a head lie end to end");

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) store_rows(Places<T> p) {
 }  // namespace
 
 void store_kv(Stream& stream, const StoreKv& op) {
-  with_element_type<float, bf16>(op.k.dtype, [&]<class T>() {
+  with_cuda_type(op.k.dtype, [&]<class T>() {
     const Places<T> p{.pages = op.kv_pages.view<T, 5>(),
                       .k = op.k.view<T, 3>(),
                       .v = op.v.view<T, 3>(),

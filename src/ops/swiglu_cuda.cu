@@ -20,14 +20,14 @@ struct Backward {  // dy, gate, up
 }  // namespace
 
 void swiglu(Stream& stream, const Swiglu& op) {
-  with_element_type<float, bf16>(op.gate.dtype, [&]<class T>() {
+  with_cuda_type(op.gate.dtype, [&]<class T>() {
     for_elements<T, 2, 1>(stream, "swiglu", {{op.y.elements<T>()}, {op.gate.elements<T>(), op.up.elements<T>()}},
                           Forward{}, op.gate.count());
   });
 }
 
 void swiglu_backward(Stream& stream, const SwigluBackward& op) {
-  with_element_type<float, bf16>(op.gate.dtype, [&]<class T>() {
+  with_cuda_type(op.gate.dtype, [&]<class T>() {
     for_elements<T, 3, 2>(stream, "swiglu_backward",
                           {{op.dgate.elements<T>(), op.dup.elements<T>()},
                            {op.dy.elements<T>(), op.gate.elements<T>(), op.up.elements<T>()}},

@@ -23,13 +23,12 @@ __global__ void __launch_bounds__(kThreads, 4) sum_takers(Rows<T> dx, Rows<const
 }  // namespace
 
 void take_rows(Stream& stream, const TakeRows& op) {
-  with_element_type<float, bf16>(op.x.dtype,
-                                 [&]<class T>() { gather<T>(stream, "take_rows", op.y, op.x, op.rows, true); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { gather<T>(stream, "take_rows", op.y, op.x, op.rows, true); });
 }
 
 void take_rows_backward(Stream& stream, const TakeRowsBackward& op) {
   const int64_t rows = op.dx.dim(0), width = op.dx.dim(1);
-  with_element_type<float, bf16>(op.dy.dtype, [&]<class T>() {
+  with_cuda_type(op.dy.dtype, [&]<class T>() {
     const Takers takers(stream, "take_rows_backward", op.rows.elements<int32_t>(), op.dy.dim(0), rows);
     const RowBlocks blocks(rows, divide_up(width, kAtOnce<T>));
     with_flag(aligned(op.dx, op.dy), [&]<bool kAligned>() {

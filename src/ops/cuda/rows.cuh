@@ -40,6 +40,13 @@ bool aligned(const Tensors&... tensors) {
   return (one(tensors) && ...);
 }
 
+// body.operator()<T>(), for the element types that CUDA twins have.
+template <class Body>
+void with_cuda_type(DType dtype, Body&& body) {
+  if (dtype == DType::f64) fail(ErrorKind::unsupported, "CUDA computes in f32 and bf16, not in f64: use --device cpu");
+  with_element_type<float, bf16>(dtype, body);
+}
+
 // body.operator()<flag>()
 template <class Body>
 void with_flag(bool flag, Body&& body) {
