@@ -13,12 +13,26 @@ inline void check(cudaError_t status, const char* call) {
 struct Grid {
   dim3 blocks, threads;
   size_t shared_bytes = 0;
+  unsigned cluster = 1;  // thread blocks side by side that run together
 };
 
+// The thread block's dynamic shared memory, of Grid::shared_bytes.
+__device__ inline unsigned char* dynamic_shared() {
+  extern __shared__ __align__(128) unsigned char bytes[];
+  return bytes;
+}
+
 template <class... Parameters, class... Arguments>
-void launch(Stream& stream, const char* name, Grid grid, void (*kernel)(Parameters...), Arguments... arguments) {
-  kernel<<<grid.blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream.native())>>>(arguments...);
-  check(cudaGetLastError(), name);
+void launch(Stream& stream, const char* name, const Grid& grid, void (*kernel)(Parameters...),
+            Arguments... arguments) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = grid.cluster, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks, config.blockDim = grid.threads, config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream.native());
+  config.attrs = &cluster, config.numAttrs = grid.cluster > 1 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
 }
 
 }  // namespace fulgur::cuda

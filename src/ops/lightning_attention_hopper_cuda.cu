@@ -8,11 +8,10 @@ namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kMultipliers + kLoaders, 1)
+__global__ void __launch_bounds__(kMultipliers + kLoaders, 1)
     walk_blocks(const __grid_constant__ Operands p) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // wgmma has no other architecture
-  extern __shared__ uint8_t raw[];
-  Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(raw) + 1023) / 1024 * 1024);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
+  Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 * 1024);
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const int64_t head = blockIdx.x / 2 % p.heads;
   const Sequence s(p, blockIdx.x / 2 / p.heads);
@@ -21,7 +20,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kMultipliers + kLoad
   if (thread <= kGrid) shared.power[thread] = expf(-(p.decay[head] * float(thread)));
   if (thread == 0)
     for (int i = 0; i < 2; ++i) barrier_init(full(i), kLoaders), barrier_init(empty(i), kMultipliers);
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  barriers_are_ready();
   __syncthreads();
 
   if (thread < kMultipliers) {
@@ -73,14 +72,14 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   expect(!state || (state.stride[2] == hopper::kHeadSize && tail.stride[3] == hopper::kHeadSize &&
                     tail.stride[2] == kGrid * hopper::kHeadSize),
          "a head's state and tail lie end to end");
-  const hopper::Operands operands{.o = hopper::data_of<__nv_bfloat16>(o),
-                                  .qkv = hopper::data_of<const __nv_bfloat16>(qkv),
+  const hopper::Operands operands{.o = hopper::data_of<bf16>(o),
+                                  .qkv = hopper::data_of<const bf16>(qkv),
                                   .decay = hopper::data_of<const float>(op.decay),
                                   .row_begin = hopper::data_of<const int32_t>(op.row_begin),
                                   .positions = hopper::data_of<const int64_t>(op.positions),
                                   .slots = hopper::data_of<const int32_t>(op.slots),
                                   .state = hopper::data_of<float>(state),
-                                  .tail = hopper::data_of<__nv_bfloat16>(tail),
+                                  .tail = hopper::data_of<bf16>(tail),
                                   .squares = hopper::data_of<float>(op.squares),
                                   .heads = o.dim(1),
                                   .o_row = o.stride[0],
@@ -103,7 +102,7 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
         "cudaFuncSetAttribute");
   const int64_t walks = (op.row_begin.dim(0) - 1) * o.dim(1);
   launch(stream, "lightning_attention",
-         {dim3(unsigned(2 * walks)), dim3(hopper::kMultipliers + hopper::kLoaders), bytes}, hopper::walk_blocks,
+         {dim3(unsigned(2 * walks)), dim3(hopper::kMultipliers + hopper::kLoaders), bytes, 2}, hopper::walk_blocks,
          operands);
 }
 

@@ -1,25 +1,11 @@
 // What Hopper's kernels share: barriers in shared memory, and warpgroup products on swizzled tiles, in inline PTX.
-//
-// A tile is rows of 128 bytes (64 bf16), eight rows to 1,024 bytes; the 16-byte piece c of row r lies at piece c ^ (r %
-// 8) (the 128-byte swizzle), so rows and columns are both read without bank conflicts. Tiles begin at multiples of
-// 1,024 bytes. Where a product's k runs along a tile's rows the operand is "K-major"; where it runs down them, it is
-// turned over.
 #pragma once
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
 #include "ops/cuda/matrix_unit.cuh"
+#include "ops/cuda/swizzled_tile.cuh"
 
 namespace fulgur::cuda {
-
-inline constexpr int kTileRowBytes = 128;  // 64 elements
-inline constexpr int kTileBytes = 64 * kTileRowBytes;
-
-// Byte offset of element (row, column) in a tile.
-__device__ inline int tile_offset(int row, int column) {
-  return row * kTileRowBytes + (((column >> 3) ^ (row & 7)) << 4) + ((column & 7) << 1);
-}
 
 __device__ inline void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -35,6 +21,8 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
+// After barrier_init, before the cluster's threads meet.
+__device__ inline void barriers_are_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 // Ordinary stores to shared memory become visible to the tensor cores.
 __device__ inline void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ inline void named_barrier(int id, int threads) {
@@ -54,6 +42,13 @@ __device__ inline void registers_up() {
 template <int kRegisters>
 __device__ inline void registers_down() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// One instruction of the special function unit; off by up to 2^-11 of the result.
+__device__ inline float tanh_approximate(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // Of a tile at a shared address; add bytes >> 4 to move inside it.

@@ -147,7 +147,7 @@ __device__ Place place_of(const LightningBackward<T>& op, int64_t item, int colu
 template <class Block>
 __global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
     lightning_query_gradient(const __grid_constant__ LightningBackward<typename Block::T> op) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared();
   const Place place = place_of(op, blockIdx.x / Block::kParts, int(blockIdx.x % Block::kParts) * Block::kValues);
   if (place.span.begin == place.span.end) return;
   const Block block(shared, op.in.decay(place.head));
@@ -157,9 +157,9 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
 
 // A cluster walks for the gradients of both k and v.
 template <class Block>
-__global__ void __cluster_dims__(2 * Block::kParts, 1, 1) __launch_bounds__(Block::kThreads, Block::kPerProcessor)
+__global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
     lightning_key_value_gradient(const __grid_constant__ LightningBackward<typename Block::T> op) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared();
   const int rank = int(blockIdx.x % (2 * Block::kParts));
   const Place place = place_of(op, blockIdx.x / (2 * Block::kParts), rank / 2 * Block::kValues);
   if (place.span.begin == place.span.end) return;

@@ -118,10 +118,10 @@ struct ForwardCall {
 };
 
 template <class Block>
-__global__ void __cluster_dims__(Block::kParts, 1, 1) __launch_bounds__(Block::kThreads, Block::kPerProcessor)
+__global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
     lightning_forward(const __grid_constant__ LightningForward<typename Block::T> op) {
   using Call = ForwardCall<Block>;
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared();
   const int64_t item = blockIdx.x / Block::kParts, heads = op.o.shape[1];
   const int64_t sequence = item / heads, head = item % heads;
   const Span span = op.in.span(sequence);

@@ -11,14 +11,14 @@ inline constexpr int kHeadSize = 128, kHalf = 64;
 inline constexpr int kMultipliers = 128, kLoaders = 256;  // threads
 
 struct Operands {
-  __nv_bfloat16* o;
-  const __nv_bfloat16* qkv;
+  bf16* o;
+  const bf16* qkv;
   const float* decay;
   const int32_t* row_begin;
   const int64_t* positions;
   const int32_t* slots;  // null: nothing is remembered
   float* state;
-  __nv_bfloat16* tail;
+  bf16* tail;
   float* squares;  // zero before; null: not wanted
   int64_t heads;
   // Elements between rows, heads, parts and slots.
@@ -56,19 +56,13 @@ struct Sequence {
 // x / (1 + exp(-x)) as half x (1 + tanh(half x)): one instruction of the special function unit.
 __device__ inline float silu(float x) {
   const float half = 0.5F * x;
-  float tangent;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(tangent) : "f"(half));
-  return fmaf(half, tangent, half);
-}
-__device__ inline uint32_t packed(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+  return fmaf(half, tanh_approximate(half), half);
 }
 // f of each of eight numbers.
 template <class Function>
 __device__ inline uint4 mapped(uint4 x, const Function& f) {
   const auto both = [&](uint32_t pair) {
-    return packed(f(__uint_as_float(pair << 16)), f(__uint_as_float(pair & 0xffff0000)));
+    return bf16_pair(f(__uint_as_float(pair << 16)), f(__uint_as_float(pair & 0xffff0000)));
   };
   return {both(x.x), both(x.y), both(x.z), both(x.w)};
 }
@@ -99,14 +93,14 @@ class Loader {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = row_ + 16 * i;
-      const __nv_bfloat16* q = batch_row(block, row) + piece_ * 8;
+      const bf16* q = batch_row(block, row) + piece_ * 8;
       c.q[i] = row >= held && row < present ? get(q) : uint4{};
       c.k[i] = row < present ? get(row < held ? tail_row(0, row) + piece_ * 8 : q + p_.qkv_part) : uint4{};
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = v_row_ + 32 * i, column = half_ * kHalf + v_piece_ * 8;
-      const __nv_bfloat16* v = row < held ? tail_row(1, row) : batch_row(block, row) + 2 * p_.qkv_part;
+      const bf16* v = row < held ? tail_row(1, row) : batch_row(block, row) + 2 * p_.qkv_part;
       c.v[i] = row < present ? get(v + column) : uint4{};
     }
   }
@@ -143,13 +137,13 @@ class Loader {
   }
 
  private:
-  __device__ const __nv_bfloat16* batch_row(int64_t block, int row) const {
+  __device__ const bf16* batch_row(int64_t block, int row) const {
     return p_.qkv + (s_.first_row(block) + row) * p_.qkv_row + head_ * p_.qkv_head;
   }
-  __device__ __nv_bfloat16* tail_row(int part, int row) const {
+  __device__ bf16* tail_row(int part, int row) const {
     return p_.tail + s_.slot * p_.tail_slot + head_ * p_.tail_head + (part * kGrid + row) * kHeadSize;
   }
-  __device__ static uint4 get(const __nv_bfloat16* from) { return *reinterpret_cast<const uint4*>(from); }
+  __device__ static uint4 get(const bf16* from) { return *reinterpret_cast<const uint4*>(from); }
   template <class T>
   __device__ static void put(T* to, uint4 piece) {
     *reinterpret_cast<uint4*>(to) = piece;
@@ -259,7 +253,7 @@ class Multiplier {
       const int column = 8 * j + pair_;
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        weights[j / 2][j % 2 * 2 + r] = packed(weighed(scores[4 * j + 2 * r], row_ + 8 * r, column),
+        weights[j / 2][j % 2 * 2 + r] = bf16_pair(weighed(scores[4 * j + 2 * r], row_ + 8 * r, column),
                                                weighed(scores[4 * j + 2 * r + 1], row_ + 8 * r, column + 1));
     }
   }
@@ -277,7 +271,7 @@ class Multiplier {
       const int64_t at = s_.first_row(block) + row;
       auto* to = reinterpret_cast<uint32_t*>(p_.o + at * p_.o_row + head_ * p_.o_head + half_ * kHalf + pair_);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) to[4 * j] = packed(o[4 * j + 2 * r] + 0.0F, o[4 * j + 2 * r + 1] + 0.0F);
+      for (int j = 0; j < 8; ++j) to[4 * j] = bf16_pair(o[4 * j + 2 * r] + 0.0F, o[4 * j + 2 * r + 1] + 0.0F);
       // Two addends and a zero, one from each half: their order does not matter.
       if (p_.squares && pair_ == 0) atomicAdd(p_.squares + head_ * p_.squares_head + at, squares);
     }
@@ -291,7 +285,7 @@ class Multiplier {
       for (int i = 0; i < 32; i += 2)
         *reinterpret_cast<uint32_t*>(shared_.state + t * kTileBytes +
                                      tile_offset(row_ + i / 2 % 2 * 8, i / 4 * 8 + pair_)) =
-            packed(sum_[t][i], sum_[t][i + 1]);
+            bf16_pair(sum_[t][i], sum_[t][i + 1]);
     fence_for_products();
     named_barrier(1, kMultipliers);
   }

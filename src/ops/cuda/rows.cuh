@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "device/launch.cuh"
+#include "ops/cuda/matrix_unit.cuh"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cuda {
@@ -73,11 +74,6 @@ template <class T>
 inline constexpr int kAtOnce = 16 / int(sizeof(T));
 inline constexpr int kChunk = 8;
 
-__device__ inline unsigned rounded_pair(float low, float high) {  // two bf16, to nearest even
-  unsigned pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
 
 // The elements x[0] to x[N - 1], of which `left` are there; zeros for the others.
 template <bool kAligned, int N>
@@ -122,12 +118,12 @@ template <bool kAligned, int N>
 __device__ inline void store(bf16* y, const float (&v)[N], int64_t left) {
   static_assert(N == 8);
   if (kAligned && left >= N) {
-    *reinterpret_cast<uint4*>(y) = make_uint4(rounded_pair(v[0], v[1]), rounded_pair(v[2], v[3]),
-                                              rounded_pair(v[4], v[5]), rounded_pair(v[6], v[7]));
+    *reinterpret_cast<uint4*>(y) = make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]),
+                                              bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i)
-      if (i < left) y[i].bits = uint16_t(rounded_pair(v[i], 0));
+      if (i < left) y[i].bits = uint16_t(bf16_pair(v[i], 0));
   }
 }
 

@@ -1,0 +1,14 @@
+// Stands in for src/ops/cuda/cluster.cuh (emulator.h).
+#pragma once
+#include "tests/cuda_emulator/cuda_runtime.h"
+
+namespace fulgur::cuda {
+
+inline void cluster_arrive() { emulator::cluster_arrive(); }
+inline void cluster_wait() { emulator::cluster_wait(); }
+inline void store_shared(float* at, uint32_t rank, float value) {
+  const auto offset = reinterpret_cast<std::byte*>(at) - emulator::shared_memory();
+  std::memcpy(emulator::shared_memory_of(rank) + offset, &value, sizeof value);
+}
+
+}  // namespace fulgur::cuda

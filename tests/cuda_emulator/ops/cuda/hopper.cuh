@@ -1,0 +1,76 @@
+// Stands in for src/ops/cuda/hopper.cuh (emulator.h): barriers in shared memory are two words, a product of a warpgroup is
+// done where it is asked for, with sums in f64.
+#pragma once
+#include "ops/cuda/matrix_unit.cuh"
+#include "ops/cuda/swizzled_tile.cuh"
+
+namespace fulgur::cuda {
+
+// How many arrivals a phase takes, how many are missing, and the phase.
+struct SharedBarrier {
+  uint16_t expected, missing;
+  uint32_t phase;
+};
+inline SharedBarrier& barrier_at(uint32_t address) {
+  return *reinterpret_cast<SharedBarrier*>(emulator::shared_memory() + address);
+}
+inline void barrier_init(uint32_t barrier, int arrivals) {
+  barrier_at(barrier) = {uint16_t(arrivals), uint16_t(arrivals), 0};
+}
+inline void barriers_are_ready() {}
+inline void barrier_arrive(uint32_t barrier) {
+  SharedBarrier& b = barrier_at(barrier);
+  if (--b.missing == 0) b.missing = b.expected, ++b.phase;
+}
+inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+  while (barrier_at(barrier).phase % 2 == parity) emulator::yield();
+}
+inline void fence_for_products() {}
+inline void named_barrier(int id, int threads) { emulator::named_barrier(id, unsigned(threads)); }
+inline void products_begin() {}
+inline void products_commit() {}
+template <int>
+void products_wait() {}
+template <int>
+void registers_up() {}
+template <int>
+void registers_down() {}
+inline float tanh_approximate(float x) { return std::tanh(x); }
+
+inline uint64_t tile_descriptor(uint32_t address) { return (address & 0x3ffff) >> 4; }
+
+// Element (row, column) of tiles from a descriptor on: the swizzle works on addresses.
+inline float element_at(uint64_t descriptor, int row, int column) {
+  const uint32_t address = uint32_t(descriptor << 4) + uint32_t(row * kTileRowBytes + column * 2);
+  uint16_t bits;
+  std::memcpy(&bits, emulator::shared_memory() + (address ^ (address >> 3 & 0x70)), sizeof bits);
+  return __uint_as_float(uint32_t(bits) << 16);
+}
+
+// d = (adds ? d : 0) + a b, where a(row, step) is given.
+template <int kTurnedB, class Rows>
+void multiply_64x64x16_of(float (&d)[32], const Rows& a, uint64_t b, int adds) {
+  const int thread = int(emulator::thread_number() % 128), row = thread / 32 * 16 + thread % 32 / 4;
+  for (int i = 0; i < 32; ++i) {
+    const int r = row + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+    double sum = adds ? double(d[i]) : 0;
+    for (int step = 0; step < 16; ++step)
+      sum += double(a(r, step)) * double(kTurnedB ? element_at(b, step, column) : element_at(b, column, step));
+    d[i] = float(sum);
+  }
+}
+
+template <int kTurnedA, int kTurnedB>
+void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
+  multiply_64x64x16_of<kTurnedB>(
+      d, [=](int row, int step) { return kTurnedA ? element_at(a, step, row) : element_at(a, row, step); }, b, adds);
+}
+template <int kTurnedB>
+void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {
+  std::memcpy(emulator::warp_slot(unsigned(lane_number())), a, sizeof a);
+  emulator::warp_barrier();
+  multiply_64x64x16_of<kTurnedB>(d, [](int row, int step) { return element_of_rows(row % 16, step); }, b, adds);
+  emulator::warp_barrier();
+}
+
+}  // namespace fulgur::cuda
