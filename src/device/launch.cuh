@@ -23,8 +23,7 @@ __device__ inline unsigned char* dynamic_shared() {
 }
 
 template <class... Parameters, class... Arguments>
-void launch(Stream& stream, const char* name, const Grid& grid, void (*kernel)(Parameters...),
-            Arguments... arguments) {
+void launch(Stream& stream, const char* name, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim.x = grid.cluster, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;

@@ -158,7 +158,7 @@ void norm(Stream& stream, const GatedRmsNorm& op) {
 template <class T>
 void multiply_heads(Stream& stream, const GatedRmsNormProducts& op) {
   const int64_t heads = op.products.dim(0), head_width = op.x.dim(1) / heads;
-  const bool fits = aligned(op.dy, op.x, op.gate, op.weight) && head_width * int64_t(sizeof(T)) % 16 == 0;
+  const bool fits = aligned(op.dy, op.x, op.gate, op.weight) && head_width % kChunk == 0;
   const auto run = [&]<int kLanes>() {
     with_flag(fits, [&]<bool kAligned>() {
       launch_blocks(stream, "gated_rms_norm_products", heads * divide_up(op.x.dim(0), kThreads / kLanes),

@@ -277,6 +277,20 @@ TEST_P(LightningAttentionChunks, GiveTheSameBytes) {
   }
 }
 
+// Of the head size that has a kernel of its own on some GPUs.
+TEST_P(LightningAttentionChunks, GiveTheSameBytesInWideHeads) {
+  Bench bench(size_t(16) << 20);
+  const Tensor qkv = bench.random(GetParam(), {150, 1, 3, 128}, 5, 2);
+  Served whole(bench, GetParam(), 1, 128, 1);
+  whole.add(qkv, 150), whole.run();
+  for (const int64_t chunk : {17, 64, 65}) {
+    const Arena::Scope scope(bench.arena());
+    Served chunks(bench, GetParam(), 1, 128, 2);
+    chunks.add(qkv, chunk), chunks.run();
+    expect_same_sequence(chunks, 0, whole, ("chunk " + std::to_string(chunk)).c_str());
+  }
+}
+
 TEST_P(LightningAttentionChunks, GiveTheSameZeros) {  // of products too small for f32, which sums may keep as -0
   Bench bench(size_t(16) << 20);
   const Tensor qkv = bench.random(GetParam(), {70, 2, 3, 24}, 20, 1e-16);

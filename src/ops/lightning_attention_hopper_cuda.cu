@@ -8,8 +8,7 @@ namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __launch_bounds__(kMultipliers + kLoaders, 1)
-    walk_blocks(const __grid_constant__ Operands p) {
+__global__ void __launch_bounds__(kMultipliers + kLoaders, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 * 1024);
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);

@@ -16,15 +16,19 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = Mine::row(), width = x.width;
   if (row >= x.count) return;
   float squares = 0;
-  for (int64_t c = Mine::thread() * kChunk; c < width; c += Mine::kSize * kChunk) {
-    float v[kChunk];
-    load<kAligned>(v, x[row] + c, width - c);
+  constexpr int kStep = Mine::kSize * kChunk, kAhead = 4;  // chunks fetched before the first is added
+  for (int64_t c = Mine::thread() * kChunk; c < width; c += kAhead * kStep) {
+    float v[kAhead][kChunk];
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) squares += v[i] * v[i];
+    for (int a = 0; a < kAhead; ++a) load<kAligned>(v[a], x[row] + c + a * kStep, width - c - a * kStep);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a)
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) squares += v[a][i] * v[a][i];
   }
   const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
   if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
-  for (int64_t c = Mine::thread() * kChunk; c < width; c += Mine::kSize * kChunk) {
+  for (int64_t c = Mine::thread() * kChunk; c < width; c += kStep) {
     float v[kChunk], w[kChunk];
     load<kAligned>(v, x[row] + c, width - c);
     load<kAligned>(w, weight + c, width - c);

@@ -39,8 +39,8 @@ struct Fiber {
   ucontext_t context{};
   std::unique_ptr<char[]> stack{new char[kStack]};
   dim3 thread, block;
-  unsigned rank = 0;      // its block in the cluster
-  bool arrived = false;   // at the cluster's barrier, and not yet through
+  unsigned rank = 0;       // its block in the cluster
+  bool arrived = false;    // at the cluster's barrier, and not yet through
   uint64_t leaves_at = 0;  // the generation that lets it through
   bool done = false;
 };
@@ -95,8 +95,8 @@ void prepare(const Launch& launch, unsigned first_block) {
   for (unsigned i = 0; i < threads * launch.cluster; ++i) {
     Fiber& f = fibers[i];
     const unsigned t = i % threads, number = first_block + i / threads;
-    f.thread = dim3(t % launch.threads.x, t / launch.threads.x % launch.threads.y,
-                    t / launch.threads.x / launch.threads.y);
+    f.thread =
+        dim3(t % launch.threads.x, t / launch.threads.x % launch.threads.y, t / launch.threads.x / launch.threads.y);
     f.block = dim3(number % launch.blocks.x, number / launch.blocks.x % launch.blocks.y,
                    number / launch.blocks.x / launch.blocks.y);
     f.rank = i / threads, f.arrived = false, f.done = false;

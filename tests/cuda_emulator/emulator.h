@@ -1,7 +1,8 @@
-// Runs CUDA kernels on the CPU, so that a machine without a GPU tests the CUDA twins: every thread of a cluster is a fiber,
-// fibers change at barriers and exchanges only, warps take turns in a changing order. What it finds: wrong indices, missing
-// or mismatched barriers, reads of shared memory that nobody wrote (it begins as NaN), writes outside of operands
-// (ops/case_stream.h). What it cannot find: races between barriers, and what the hardware's own products round.
+// Runs CUDA kernels on the CPU, so that a machine without a GPU tests the CUDA twins: every thread of a cluster is a
+// fiber, fibers change at barriers and exchanges only, warps take turns in a changing order. What it finds: wrong
+// indices, missing or mismatched barriers, reads of shared memory that nobody wrote (it begins as NaN), writes outside
+// of operands (ops/case_stream.h). What it cannot find: races between barriers, and what the hardware's own products
+// round.
 //
 // The headers beside this one stand in for those that only nvcc understands: CUDA's run time, the launch, and the few
 // files of ops/cuda that hold PTX.

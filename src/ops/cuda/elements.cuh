@@ -37,7 +37,7 @@ void for_elements(Stream& stream, const char* name, const ElementPointers<T, kIn
   uintptr_t bits = 0;
   for (const T* out : p.out) bits |= reinterpret_cast<uintptr_t>(out);
   for (const T* in : p.in) bits |= reinterpret_cast<uintptr_t>(in);
-  with_flag(bits % 16 == 0, [&]<bool kAligned>() {
+  with_flag(bits % 16 == 0 && count % kAtOnce<T> == 0, [&]<bool kAligned>() {
     launch_blocks(stream, name, divide_up(count, int64_t(kThreads) * kAtOnce<T>), dim3(kThreads),
                   each_element<kAligned, T, kIn, kOut, Body>, p, body, count);
   });

@@ -254,7 +254,7 @@ class Multiplier {
 #pragma unroll
       for (int r = 0; r < 2; ++r)
         weights[j / 2][j % 2 * 2 + r] = bf16_pair(weighed(scores[4 * j + 2 * r], row_ + 8 * r, column),
-                                               weighed(scores[4 * j + 2 * r + 1], row_ + 8 * r, column + 1));
+                                                  weighed(scores[4 * j + 2 * r + 1], row_ + 8 * r, column + 1));
     }
   }
 

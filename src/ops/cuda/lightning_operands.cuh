@@ -83,7 +83,8 @@ void launch_walks(Stream& stream, const char* name, void (*kernel)(Argument), co
                   int cluster, size_t more_bytes = 0) {
   const size_t bytes = Block::kBytes + more_bytes;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(items * cluster)), dim3(Block::kThreads), bytes, unsigned(cluster)}, kernel, argument);
+  launch(stream, name, {dim3(unsigned(items * cluster)), dim3(Block::kThreads), bytes, unsigned(cluster)}, kernel,
+         argument);
 }
 
 }  // namespace fulgur::cuda

@@ -29,11 +29,17 @@ Rows<T> rows_of(const Tensor& t) {
   return {view.data, view.shape[0], view.shape[1], view.stride[0]};
 }
 
-// Whether every row of each tensor begins at a multiple of 16 bytes.
+// Elements that a thread takes at once: 16 bytes. Sums along a row take eight of either type, so that both add alike.
+template <class T>
+inline constexpr int kAtOnce = 16 / int(sizeof(T));
+inline constexpr int kChunk = 8;
+
+// Whether every row of each tensor begins at a multiple of 16 bytes and is whole chunks: kAligned of the kernels. Their
+// loads have no way around them then, so many are under way before the first is needed.
 template <class... Tensors>
 bool aligned(const Tensors&... tensors) {
   const auto one = [](const Tensor& t) {
-    bool yes = reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
+    bool yes = reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.dim(-1) % kChunk == 0;
     for (int axis = 0; axis + 1 < t.rank; ++axis)
       yes &= t.dim(axis) == 1 || t.stride[size_t(axis)] * byte_size(t.dtype) % 16 == 0;
     return yes;
@@ -69,19 +75,14 @@ void launch_blocks(Stream& stream, const char* name, int64_t blocks, dim3 thread
 }
 __device__ inline int64_t block_index() { return int64_t(blockIdx.y) * gridDim.x + blockIdx.x; }
 
-// Elements that a thread takes at once. Sums along a row take eight of either type, so that both add alike.
-template <class T>
-inline constexpr int kAtOnce = 16 / int(sizeof(T));
-inline constexpr int kChunk = 8;
-
-
-// The elements x[0] to x[N - 1], of which `left` are there; zeros for the others.
+// The elements x[0] to x[N - 1], of which `left` are there; zeros for the others. Where kAligned, all are or none.
 template <bool kAligned, int N>
 __device__ inline void load(float (&v)[N], const float* x, int64_t left) {
-  if (kAligned && left >= N) {
+  if constexpr (kAligned) {
 #pragma unroll
     for (int i = 0; i < N; i += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(x + i);
+      float4 four = make_float4(0, 0, 0, 0);
+      if (left > 0) four = *reinterpret_cast<const float4*>(x + i);
       v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
     }
   } else {
@@ -92,8 +93,9 @@ __device__ inline void load(float (&v)[N], const float* x, int64_t left) {
 template <bool kAligned, int N>
 __device__ inline void load(float (&v)[N], const bf16* x, int64_t left) {
   static_assert(N == 8);
-  if (kAligned && left >= N) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(x);
+  if constexpr (kAligned) {
+    uint4 raw = make_uint4(0, 0, 0, 0);
+    if (left > 0) raw = *reinterpret_cast<const uint4*>(x);
     const unsigned pairs[] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i)
@@ -105,9 +107,10 @@ __device__ inline void load(float (&v)[N], const bf16* x, int64_t left) {
 }
 template <bool kAligned, int N>
 __device__ inline void store(float* y, const float (&v)[N], int64_t left) {
-  if (kAligned && left >= N) {
+  if constexpr (kAligned) {
 #pragma unroll
-    for (int i = 0; i < N; i += 4) *reinterpret_cast<float4*>(y + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+    for (int i = 0; i < N; i += 4)
+      if (left > 0) *reinterpret_cast<float4*>(y + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i)
@@ -117,9 +120,10 @@ __device__ inline void store(float* y, const float (&v)[N], int64_t left) {
 template <bool kAligned, int N>
 __device__ inline void store(bf16* y, const float (&v)[N], int64_t left) {
   static_assert(N == 8);
-  if (kAligned && left >= N) {
-    *reinterpret_cast<uint4*>(y) = make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]),
-                                              bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
+  if constexpr (kAligned) {
+    if (left > 0)
+      *reinterpret_cast<uint4*>(y) =
+          make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i)

@@ -1,5 +1,5 @@
-// Stands in for src/ops/cuda/hopper.cuh (emulator.h): barriers in shared memory are two words, a product of a warpgroup is
-// done where it is asked for, with sums in f64.
+// Stands in for src/ops/cuda/hopper.cuh (emulator.h): barriers in shared memory are two words, a product of a warpgroup
+// is done where it is asked for, with sums in f64.
 #pragma once
 #include "ops/cuda/matrix_unit.cuh"
 #include "ops/cuda/swizzled_tile.cuh"
@@ -69,7 +69,8 @@ template <int kTurnedB>
 void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {
   std::memcpy(emulator::warp_slot(unsigned(lane_number())), a, sizeof a);
   emulator::warp_barrier();
-  multiply_64x64x16_of<kTurnedB>(d, [](int row, int step) { return element_of_rows(row % 16, step); }, b, adds);
+  multiply_64x64x16_of<kTurnedB>(
+      d, [](int row, int step) { return element_of_rows(row % 16, step); }, b, adds);
   emulator::warp_barrier();
 }
 

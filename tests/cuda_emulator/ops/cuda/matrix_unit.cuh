@@ -9,9 +9,7 @@ inline uint32_t shared_address(const void* at) {
   return uint32_t(static_cast<const std::byte*>(at) - emulator::shared_memory());
 }
 inline uint32_t bf16_pair(float first, float second) { return bf16(first).bits | uint32_t(bf16(second).bits) << 16; }
-inline float number_of(uint32_t pair, int which) {
-  return __uint_as_float(which ? pair & 0xffff0000 : pair << 16);
-}
+inline float number_of(uint32_t pair, int which) { return __uint_as_float(which ? pair & 0xffff0000 : pair << 16); }
 
 inline void load_matrices(uint32_t (&to)[4], const bf16* row, bool transposed) {
   if (uintptr_t(row) % 16 != 0) emulator::complain("an unaligned row of a matrix");
