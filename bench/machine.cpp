@@ -67,8 +67,8 @@ void copy_past_caches(std::byte* to, const std::byte* from, int64_t size) {
 
 int64_t cache_bytes() { return std::clamp<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), kLeastCache, kMostCache); }
 
-MemoryRates measured_memory_rates(Threads& threads, double seconds) {
-  const int64_t bytes = 2 * cache_bytes(), window = bytes / kWindows;
+MemoryRates measured_memory_rates(Threads& threads, double seconds, int64_t bytes) {
+  const int64_t window = bytes / kWindows;
   const Buffer from(size_t(bytes), Purpose::workspace), to(size_t(bytes), Purpose::workspace);
   // body(at, size) over all windows, or over those of pass i.
   const auto pieces = [&](int64_t first, int64_t size, const auto& body) {

@@ -15,7 +15,7 @@ struct MemoryRates {
 int64_t cache_bytes();
 
 // Best of several passes of all threads, in turn over the parts of buffers larger than the caches. `seconds`: how long
-// each of the two takes at least. Throws out_of_memory.
-MemoryRates measured_memory_rates(Threads& threads, double seconds);
+// each of the two takes at least; bytes: of each buffer. Throws out_of_memory.
+MemoryRates measured_memory_rates(Threads& threads, double seconds, int64_t bytes = 2 * cache_bytes());
 
 }  // namespace fulgur::bench

@@ -40,9 +40,11 @@ StepTrace::StepTrace(const std::string& path, Record record) : always_(record ==
 }
 
 double StepTrace::floor(int threads) const {
+  constexpr int64_t kBytes =
+      int64_t(64) << 20;  // a second or two for a run's progress line: no ring beyond every cache
   Threads pool(threads);
-  ProductRates products(pool, kProductSeconds);
-  Floors floors(measured_memory_rates(pool, kMemorySeconds), products);
+  ProductRates products(pool, kProductSeconds / 5, kBytes);
+  Floors floors(measured_memory_rates(pool, kMemorySeconds / 5, kBytes), products);
   return table_of(recorder_, floors).floor();
 }
 
