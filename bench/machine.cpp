@@ -40,7 +40,8 @@ uint64_t sum_of(const std::byte* bytes, int64_t size) {
 // The same in many places at once, each asked for ahead of time: as a decode step reads rows of weights.
 uint64_t sum_of_streams(const std::byte* bytes, int64_t size) {
   constexpr int64_t kStreams = 32, kLine = 64, kAhead = 8 * kLine;
-  const int64_t stream = size / kStreams / kLine * kLine;
+  const int64_t stream =
+      ((size / kStreams / kLine - 1) | 1) * kLine;  // an odd number of lines: no two streams in one set
   uint64_t sum = 0;
   for (int64_t at = 0; at < stream; at += kLine)
     for (int64_t s = 0; s < kStreams; ++s) {
