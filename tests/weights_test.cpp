@@ -214,18 +214,17 @@ TEST(SavedModel, ComesBackBitForBit) {
   const fs::path source = golden_folder("text01_tiny");
   const ModelConfig c = read_config(source);
   const LoadedWeights first = load_weights(c, source, DType::f32);
-  save_model(scratch / "saved", slurp(source / "config.json"), first.weights, DType::f32, 10000);
+  fs::create_directory(scratch / "saved");
+  write_model(scratch / "saved", slurp(source / "config.json"), first.weights, DType::f32, 10000);
   EXPECT_EQ(slurp(scratch / "saved/config.json"), slurp(source / "config.json"));
   EXPECT_TRUE(fs::exists(scratch / "saved/model.safetensors.index.json"));
   const LoadedWeights second = load_weights(read_config(scratch / "saved"), scratch / "saved", DType::f32);
   EXPECT_EQ(std::memcmp(first.flat.data(), second.flat.data(), first.flat.bytes()), 0);
-  expect_error(ErrorKind::invalid_input, {"exists"},
-               [&] { save_model(scratch / "saved", "{}", first.weights, DType::f32); });
 
-  save_model(scratch / "saved", slurp(source / "config.json"), first.weights, DType::bf16, kMaxShardBytes,
-             Replace::yes);
-  EXPECT_EQ(stored_type(Checkpoint::open(scratch / "saved")), DType::bf16);
-  const LoadedWeights rounded = load_weights(c, scratch / "saved", DType::f32);
+  fs::create_directory(scratch / "rounded");
+  write_model(scratch / "rounded", slurp(source / "config.json"), first.weights, DType::bf16);
+  EXPECT_EQ(stored_type(Checkpoint::open(scratch / "rounded")), DType::bf16);
+  const LoadedWeights rounded = load_weights(c, scratch / "rounded", DType::f32);
   const Tensor before = first.weights.head.values, after = rounded.weights.head.values;
   for (int64_t i = 0; i < before.count(); ++i)
     ASSERT_EQ(after.elements<float>()[i], float(bf16(before.elements<float>()[i])));

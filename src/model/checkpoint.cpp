@@ -147,13 +147,6 @@ void write_model(const std::filesystem::path& folder, const std::string& config_
   write_shards(folder, tensors_of(weights, file_type), max_shard_bytes);
 }
 
-void save_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
-                DType file_type, int64_t max_shard_bytes, Replace replace) {
-  AtomicFolder target(folder, replace);
-  write_model(target.path(), config_text, weights, file_type, max_shard_bytes);
-  target.commit();
-}
-
 std::string save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type) {
   return write_safetensors(file, tensors_of(weights, file_type));
 }

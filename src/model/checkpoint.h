@@ -46,10 +46,6 @@ std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors&
 void write_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
                  DType file_type, int64_t max_shard_bytes = kMaxShardBytes);
 
-// The same into a new folder, which appears when it is complete.
-void save_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
-                DType file_type, int64_t max_shard_bytes = kMaxShardBytes, Replace replace = Replace::no);
-
 // The parameters of any flat buffer with the model's offsets (moments, gradients) as one file under checkpoint names.
 // Returns the digest of the file's bytes.
 std::string save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type);
