@@ -7,35 +7,25 @@
 namespace fulgur::jinja {
 namespace {
 
-constexpr int kDeepest = 150;    // brackets in brackets
-constexpr int kLongest = 1'000;  // links of a chain such as a + b + c, which evaluates as deep
+constexpr int kDeepest = 150;        // brackets in brackets
+constexpr size_t kLongest = 10'000;  // tokens of one expression: a chain such as a + b + c is a tree as deep as long
 
 bool is_one_of(const std::string& text, std::initializer_list<std::string_view> all) {
   return std::find(all.begin(), all.end(), text) != all.end();
 }
 
-// Ends a chain of more links than an evaluator can be inside itself.
-class Links {
- public:
-  explicit Links(const TokenStream& stream) : stream_(stream) {}
-  void add() {
-    if (++count_ > kLongest) stream_.wrong("not supported: a chain of more than " + std::to_string(kLongest) + " links");
-  }
-
- private:
-  const TokenStream& stream_;
-  int count_ = 0;
-};
-
 }  // namespace
 
 ExpressionPtr ExpressionParser::make(int line, decltype(Expression::node) node) {
+  if (stream_.position() - begin_ > kLongest)
+    unsupported("an expression of more than " + std::to_string(kLongest) + " tokens");
   return std::make_unique<const Expression>(Expression{line, std::move(node)});
 }
 
 void ExpressionParser::settle(bool inside_if) {
   if (!inside_if && !unknown_.empty()) throw SyntaxProblem(unknown_.front().line, unknown_.front().what);
   unknown_.clear();
+  begin_ = stream_.position();
 }
 
 ExpressionPtr ExpressionParser::expression() {
@@ -43,7 +33,7 @@ ExpressionPtr ExpressionParser::expression() {
   const size_t unknown = unknown_.size();
   const int line = stream_.current().line;
   ExpressionPtr value = logic_or();
-  for (Links links(stream_); stream_.skip_name("if"); links.add()) {
+  while (stream_.skip_name("if")) {
     ExpressionPtr condition = logic_or();
     ExpressionPtr otherwise = stream_.skip_name("else") ? expression() : nullptr;
     value = make(line, Conditional{std::move(condition), std::move(value), std::move(otherwise)});
@@ -76,16 +66,14 @@ ExpressionPtr ExpressionParser::tuple(Conditionals conditionals) {
 ExpressionPtr ExpressionParser::logic_or() {
   const int line = stream_.current().line;
   ExpressionPtr left = logic_and();
-  for (Links links(stream_); stream_.skip_name("or"); links.add())
-    left = make(line, Logic{false, std::move(left), logic_and()});
+  while (stream_.skip_name("or")) left = make(line, Logic{false, std::move(left), logic_and()});
   return left;
 }
 
 ExpressionPtr ExpressionParser::logic_and() {
   const int line = stream_.current().line;
   ExpressionPtr left = negation();
-  for (Links links(stream_); stream_.skip_name("and"); links.add())
-    left = make(line, Logic{true, std::move(left), negation()});
+  while (stream_.skip_name("and")) left = make(line, Logic{true, std::move(left), negation()});
   return left;
 }
 
@@ -118,7 +106,7 @@ ExpressionPtr ExpressionParser::comparison() {
 ExpressionPtr ExpressionParser::sum() {
   const int line = stream_.current().line;
   ExpressionPtr left = concatenation();
-  for (Links links(stream_); stream_.current().is("+") || stream_.current().is("-"); links.add()) {
+  while (stream_.current().is("+") || stream_.current().is("-")) {
     const std::string sign = stream_.next().text;
     left = make(line, Arithmetic{sign, std::move(left), concatenation()});
   }
@@ -136,9 +124,7 @@ ExpressionPtr ExpressionParser::concatenation() {
 ExpressionPtr ExpressionParser::product() {
   const int line = stream_.current().line;
   ExpressionPtr left = power();
-  for (Links links(stream_); stream_.current().kind == TokenKind::sign &&
-                             is_one_of(stream_.current().text, {"*", "/", "//", "%"});
-       links.add()) {
+  while (stream_.current().kind == TokenKind::sign && is_one_of(stream_.current().text, {"*", "/", "//", "%"})) {
     const std::string sign = stream_.next().text;
     left = make(line, Arithmetic{sign, std::move(left), power()});
   }
@@ -148,8 +134,7 @@ ExpressionPtr ExpressionParser::product() {
 ExpressionPtr ExpressionParser::power() {
   const int line = stream_.current().line;
   ExpressionPtr left = unary(true);
-  for (Links links(stream_); stream_.skip("**"); links.add())
-    left = make(line, Arithmetic{"**", std::move(left), unary(true)});
+  while (stream_.skip("**")) left = make(line, Arithmetic{"**", std::move(left), unary(true)});
   return left;
 }
 
@@ -218,7 +203,7 @@ ExpressionPtr ExpressionParser::mapping_literal() {
 }
 
 ExpressionPtr ExpressionParser::postfix(ExpressionPtr operand) {
-  for (Links links(stream_);; links.add()) {
+  while (true) {
     const int line = stream_.current().line;
     if (stream_.skip(".")) {
       if (stream_.current().kind == TokenKind::integer) {
@@ -297,20 +282,18 @@ std::string ExpressionParser::dotted_name() {
 }
 
 ExpressionPtr ExpressionParser::filters(ExpressionPtr operand) {
-  Links links(stream_);
   do {
     const int line = stream_.current().line;
     const std::string name = dotted_name();
     if (!is_filter_name(name)) unknown_.push_back({line, "no filter named '" + name + "'"});
     CallArguments given = stream_.current().is("(") ? arguments() : CallArguments{};
     operand = make(line, FilterUse{std::move(operand), name, std::move(given)});
-    links.add();
   } while (stream_.skip("|"));
   return operand;
 }
 
 ExpressionPtr ExpressionParser::filters_and_tests(ExpressionPtr operand) {
-  for (Links links(stream_);; links.add()) {
+  while (true) {
     const int line = stream_.current().line;
     if (stream_.skip("|")) operand = filters(std::move(operand));
     else if (stream_.skip_name("is")) operand = test(std::move(operand));

@@ -9,8 +9,8 @@ class ExpressionParser {
  public:
   explicit ExpressionParser(TokenStream& stream) : stream_(stream) {}
 
-  ExpressionPtr expression();            // with `a if b else c`
-  ExpressionPtr without_conditional();   // where an `if` that follows belongs to the statement
+  ExpressionPtr expression();           // with `a if b else c`
+  ExpressionPtr without_conditional();  // where an `if` that follows belongs to the statement
   enum class Conditionals : bool { no, yes };
   // One expression, or several with commas between as a tuple.
   ExpressionPtr tuple(Conditionals conditionals);
@@ -18,8 +18,8 @@ class ExpressionParser {
   ExpressionPtr postfix(ExpressionPtr operand);  // .name [index] (arguments)
   ExpressionPtr filters(ExpressionPtr operand);  // from the first name on, `operand` may be nullptr
 
-  // Ends an expression of a statement. A filter or test that Jinja does not know ends the parsing, but where Jinja finds
-  // it only when it runs: in a conditional expression, and directly in the body of an `if`.
+  // Ends an expression of a statement. A filter or test that Jinja does not know ends the parsing, but where Jinja
+  // finds it only when it runs: in a conditional expression, and directly in the body of an `if`.
   void settle(bool inside_if);
 
  private:
@@ -48,6 +48,7 @@ class ExpressionParser {
 
   TokenStream& stream_;
   int depth_ = 0;
+  size_t begin_ = 0;  // of the tokens since the last settle()
   std::vector<UnknownName> unknown_;
 };
 

@@ -103,8 +103,7 @@ class Writer {
 
   void write_key(const Value& key) {
     if (key.is_text()) return append_text(key.text(), style_.ascii, out_);
-    if (!key.is_none() && !key.is_number())
-      refuse("keys must be str, int, float, bool or None, not " + type_name(key));
+    if (!key.is_none() && !key.is_number()) refuse("keys must be str, int, float, bool or None, not " + type_name(key));
     out_ += '"' + scalar_text(key) + '"';
   }
 

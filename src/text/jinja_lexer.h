@@ -1,5 +1,5 @@
-// A template's text to tokens, with Jinja's white-space rules as chat templates are read: the line break after a block is
-// dropped (trim_blocks), and so is the space before one that begins its line (lstrip_blocks).
+// A template's text to tokens, with Jinja's white-space rules as chat templates are read: the line break after a block
+// is dropped (trim_blocks), and so is the space before one that begins its line (lstrip_blocks).
 #pragma once
 #include <string>
 #include <string_view>
@@ -20,7 +20,19 @@ class SyntaxProblem : public Problem {
   int line_;
 };
 
-enum class TokenKind : uint8_t { data, print_begin, print_end, block_begin, block_end, name, text, integer, number, sign, end };
+enum class TokenKind : uint8_t {
+  data,
+  print_begin,
+  print_end,
+  block_begin,
+  block_end,
+  name,
+  text,
+  integer,
+  number,
+  sign,
+  end
+};
 
 struct Token {
   TokenKind kind;

@@ -27,7 +27,8 @@ uint32_t hexadecimal(std::string_view literal, size_t& at, size_t digits, int li
   const std::string_view found = literal.substr(at, digits);
   const auto [end, error] = std::from_chars(found.data(), found.data() + found.size(), c, 16);
   if (error != std::errc() || found.size() < digits || end != found.data() + digits)
-    throw SyntaxProblem(line, "an escape in a text lacks some of its " + std::to_string(digits) + " hexadecimal digits");
+    throw SyntaxProblem(line,
+                        "an escape in a text lacks some of its " + std::to_string(digits) + " hexadecimal digits");
   if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000))
     throw SyntaxProblem(line, "an escape in a text names no character: " + std::string(found));
   at += digits;

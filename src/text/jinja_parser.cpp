@@ -192,9 +192,7 @@ class Parser {
     return all;
   }
 
-  std::shared_ptr<const MacroDefinition> macro() {
-    return definition(signature(stream_.any_name()), {"endmacro"});
-  }
+  std::shared_ptr<const MacroDefinition> macro() { return definition(signature(stream_.any_name()), {"endmacro"}); }
 
   // Which of `caller`, `varargs` and `kwargs` the body uses decides what the macro takes.
   std::shared_ptr<const MacroDefinition> definition(Signature taken, Ends ends) {

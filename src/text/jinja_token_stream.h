@@ -15,8 +15,8 @@ class TokenStream {
   Token next();
   size_t position() const { return at_; }
   bool uses_since(size_t begin, std::string_view name) const;  // whether the name is among the tokens read since
-  bool skip(std::string_view sign);       // whether it stood there
-  bool skip_name(std::string_view name);  // whether it stood there
+  bool skip(std::string_view sign);                            // whether it stood there
+  bool skip_name(std::string_view name);                       // whether it stood there
   void expect_sign(std::string_view sign);
   void expect_name(std::string_view name);
   std::string any_name();

@@ -50,9 +50,9 @@ Extent around(const Values& values) {
     whole.depth = std::max(whole.depth, part.depth);
     whole.count += part.count;
   }
-  if (++whole.depth > kDeepestValue)
-    unsupported("values nested more than " + std::to_string(kDeepestValue) + " deep");
-  if (whole.count > kLargestValue) unsupported("a list or dict of more than " + std::to_string(kLargestValue) + " values");
+  if (++whole.depth > kDeepestValue) unsupported("values nested more than " + std::to_string(kDeepestValue) + " deep");
+  if (whole.count > kLargestValue)
+    unsupported("a list or dict of more than " + std::to_string(kLargestValue) + " values");
   return whole;
 }
 
@@ -233,8 +233,8 @@ bool less(const Value& a, const Value& b) {
   if (a.is_text() && b.is_text()) return a.text() < b.text();
   const Sequence *left = a.sequence(), *right = b.sequence();
   if (left && right && left->kind == right->kind && left->kind <= SequenceKind::tuple) {
-    const auto [x, y] = std::mismatch(left->values.begin(), left->values.end(), right->values.begin(),
-                                      right->values.end(), equal);
+    const auto [x, y] =
+        std::mismatch(left->values.begin(), left->values.end(), right->values.begin(), right->values.end(), equal);
     if (x == left->values.end() || y == right->values.end()) return left->values.size() < right->values.size();
     return less(*x, *y);
   }

@@ -1,5 +1,5 @@
-// The values of a template, with Python's meaning: truth, equality, order, iteration. Nothing but a Namespace can change,
-// as in the immutable sandbox that chat templates are written for.
+// The values of a template, with Python's meaning: truth, equality, order, iteration. Nothing but a Namespace can
+// change, as in the immutable sandbox that chat templates are written for.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -30,8 +30,8 @@ class Problem : public std::runtime_error {
 // What Python can and this program cannot.
 [[noreturn]] void unsupported(const std::string& what);
 
-// Bounds of one text, in bytes, and of one value: how deep values lie in each other, and all that lie in it, one that is
-// there twice counted twice.
+// Bounds of one text, in bytes, and of one value: how deep values lie in each other, and all that lie in it, one that
+// is there twice counted twice.
 inline constexpr size_t kLongestText = size_t(64) << 20;
 inline constexpr int kDeepestValue = 200;
 inline constexpr int64_t kLargestValue = int64_t(4) << 20;

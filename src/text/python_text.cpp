@@ -1,5 +1,6 @@
 #include "text/python_text.h"
 
+#include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
 
@@ -225,7 +226,8 @@ bool has_property(std::string_view text, std::string_view name) {
   if (name == "isascii") return std::all_of(text.begin(), text.end(), [](char c) { return uint8_t(c) < 0x80; });
   if (name == "isspace") return all_of(text, is_space);
   if (name == "isdigit") return all_of(text, is_digit);
-  if (name == "isdecimal") return all_of(text, [](uint32_t c) { return u_charType(UChar32(c)) == U_DECIMAL_DIGIT_NUMBER; });
+  if (name == "isdecimal")
+    return all_of(text, [](uint32_t c) { return u_charType(UChar32(c)) == U_DECIMAL_DIGIT_NUMBER; });
   if (name == "isnumeric") return all_of(text, is_numeric);
   if (name == "isalpha") return all_of(text, is_alphabetic);
   if (name == "isalnum") return all_of(text, [](uint32_t c) { return is_alphabetic(c) || is_numeric(c); });
@@ -264,7 +266,8 @@ std::string shortest(double number) {
   const int exponent = std::atoi(buffer + e + 1);
   if (exponent < -4 || exponent >= 16) return std::string(all);
   std::string fixed(400, '\0');
-  fixed.resize(size_t(std::to_chars(fixed.data(), fixed.data() + 400, number, std::chars_format::fixed).ptr - fixed.data()));
+  fixed.resize(
+      size_t(std::to_chars(fixed.data(), fixed.data() + 400, number, std::chars_format::fixed).ptr - fixed.data()));
   return fixed.find('.') == fixed.npos ? fixed + ".0" : fixed;
 }
 

@@ -1,4 +1,5 @@
-// Python's string operations on valid UTF-8: positions and lengths count code points, white space and case are Unicode's.
+// Python's string operations on valid UTF-8: positions and lengths count code points, white space and case are
+// Unicode's.
 #pragma once
 #include <cstdint>
 #include <string>
