@@ -110,14 +110,16 @@ Value slice(const Value& object, const Value& start, const Value& stop, const Va
   return text(std::move(joined), object.is_markup());
 }
 
-Value path(const Value& object, const Value& names) {
-  if (names.is_integer()) return item(object, names);
-  if (!names.is_text()) refuse("an attribute is named by a str or int, not " + type_name(names));
+Value path(const Value& object, const Value& names, const Value& otherwise) {
+  if (!names.is_integer() && !names.is_text()) refuse("an attribute is named by a str or int, not " + type_name(names));
   Value found = object;
-  for (const std::string& name : python::split(names.text(), ".", -1)) {
-    const bool is_index = python::has_property(name, "isdigit");
-    found = item(found, is_index ? integer_of(name, 10).value_or(text(name)) : text(name));
-  }
+  const auto go = [&](const Value& index) {
+    found = item(found, index);
+    if (found.is_undefined() && !otherwise.is_undefined()) found = otherwise;
+  };
+  if (names.is_integer()) return go(names), found;
+  for (const std::string& name : python::split(names.text(), ".", -1))
+    go(python::has_property(name, "isdigit") ? integer_of(name, 10).value_or(text(name)) : text(name));
   return found;
 }
 

@@ -10,7 +10,8 @@ Value item(const Value& object, const Value& index);
 // object[start:stop:step]; an absent bound is None. Texts count in code points.
 Value slice(const Value& object, const Value& start, const Value& stop, const Value& step);
 
-// The path `a.b.0` that filters such as map(attribute=...) take: a text or an integer.
-Value path(const Value& object, const Value& names);
+// The path `a.b.0` that filters such as map(attribute=...) take: a text or an integer. Where a step finds nothing, the
+// next one goes on from `otherwise`, if there is one.
+Value path(const Value& object, const Value& names, const Value& otherwise = {});
 
 }  // namespace fulgur::jinja

@@ -102,13 +102,14 @@ Evaluator::Signal Evaluator::iterate(const For& node, const Value& iterable, int
       return jinja::text(std::move(text));
     };
   const auto loop = std::make_shared<Loop>(iterable, std::move(filter), std::move(recursion), depth);
-  bool any = false;
+  bool any = false;  // body has come to its end
   while (loop->advance()) {
-    any = true;
     const Replaced scope(scope_, inside(outer));
     assign(node.target, loop->element());
     scope_->set("loop", Value(std::shared_ptr<Object>(loop)));
-    if (run_block(node.body) == Signal::end_loop) break;
+    const Signal signal = run_block(node.body);
+    if (signal == Signal::end_loop) break;
+    any |= signal == Signal::none;
   }
   loop->finish();
   if (!any) return run_scoped(node.otherwise);

@@ -40,7 +40,9 @@ class Parser {
         add(Data{stream_.next().text});
       } else if (stream_.current().kind == TokenKind::print_begin) {
         stream_.next();
-        add(print());
+        Print one;
+        one.values.push_back(tuple(Conditionals::yes));
+        add(std::move(one));
         stream_.expect_kind(TokenKind::print_end, "'}}'");
       } else {
         stream_.expect_kind(TokenKind::block_begin, "'{%'");
@@ -105,12 +107,10 @@ class Parser {
     if (loops_ == 0) stream_.wrong("'" + name + "' outside of a loop");
   }
 
-  Print print() {
+  Print print() {  // {% print a, b %}
     Print all;
-    do {
-      if (!all.values.empty() && stream_.current().kind == TokenKind::print_end) break;
-      all.values.push_back(tuple(Conditionals::yes));
-    } while (stream_.skip(","));
+    do all.values.push_back(settled(expressions_.expression()));
+    while (stream_.skip(","));
     return all;
   }
 

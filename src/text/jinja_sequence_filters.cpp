@@ -1,4 +1,4 @@
-// Jinja's filters on lists and dicts. Where Jinja makes a generator, its elements are computed at once.
+// Jinja's filters on lists and dicts.
 #include <algorithm>
 
 #include "text/jinja_access.h"
@@ -21,13 +21,20 @@ Value as_list(const Value& value, const Arguments& arguments) {
   return list(elements(value));
 }
 
+bool is_generator(const Value& value) { return value.sequence() && value.sequence()->generator; }
+
 Value first(const Value& value, const Arguments& arguments) {
   const Bound bound("first", arguments, {});
+  if (is_generator(value))
+    if (auto found = next(*value.sequence()->generator)) return *found;
   const Values all = elements(value);
   return all.empty() ? undefined("No first item, sequence was empty.") : all.front();
 }
 
-bool is_generator(const Value& value) { return value.sequence() && value.sequence()->kind == SequenceKind::generator; }
+// The generator of `all`, which is computed from `value` when it is asked for an element.
+Value later(const Value& value, std::function<Values()> all) {
+  return generator({value}, std::move(all), [](const Value& element) { return std::optional(element); });
+}
 
 Value last(const Value& value, const Arguments& arguments) {
   const Bound bound("last", arguments, {});
@@ -40,7 +47,7 @@ Value reverse(const Value& value, const Arguments& arguments) {
   const Bound bound("reverse", arguments, {});
   Values all = elements(value);
   std::reverse(all.begin(), all.end());
-  if (!value.is_text()) return is_generator(value) ? list(std::move(all)) : generator(std::move(all));
+  if (!value.is_text()) return is_generator(value) ? list(all) : later(list(all), [all] { return all; });
   std::string joined;
   for (const Value& character : all) joined += character.text();
   return text(std::move(joined), value.is_markup());
@@ -48,11 +55,13 @@ Value reverse(const Value& value, const Arguments& arguments) {
 
 Value items(const Value& value, const Arguments& arguments) {
   const Bound bound("items", arguments, {});
-  if (!value.is_undefined() && !value.mapping()) refuse("items() expects a dict, not " + type_name(value));
-  Values all;
-  if (value.mapping())
-    for (const auto& [key, held] : value.mapping()->entries) all.push_back(tuple({key, held}));
-  return generator(std::move(all));
+  return later(value, [value] {
+    if (!value.is_undefined() && !value.mapping()) refuse("items() expects a dict, not " + type_name(value));
+    Values all;
+    if (value.mapping())
+      for (const auto& [key, held] : value.mapping()->entries) all.push_back(tuple({key, held}));
+    return all;
+  });
 }
 
 Value join(const Value& value, const Arguments& arguments) {
@@ -68,39 +77,53 @@ Value join(const Value& value, const Arguments& arguments) {
   return text(std::move(joined));
 }
 
-Value map(const Value& value, const Arguments& arguments) {
-  Values all;
+// What a generator that depends on these keeps alive.
+Values held_by(const Value& value, const Arguments& arguments) {
+  Values held = arguments.positional;
+  held.push_back(value);
+  for (const auto& argument : arguments.named) held.push_back(argument.second);
+  return held;
+}
+
+// The elements of what is true; a false value has none, whatever it is.
+std::function<Values()> elements_if_true(const Value& value) {
+  return [value] { return truth(value) ? elements(value) : Values{}; };
+}
+
+std::optional<Value> mapped(const Value& element, const Arguments& arguments) {
   if (arguments.positional.empty()) {
     const Bound bound("map", arguments, {"attribute", "default"}, 1);
-    for (const Value& element : elements(value)) {
-      Value found = path(element, bound.at(0));
-      all.push_back(found.is_undefined() && bound.given(1) ? bound.at(1) : std::move(found));
-    }
-    return generator(std::move(all));
+    return path(element, bound.at(0), bound.given(1) ? bound.at(1) : Value());
   }
   const Value& name = arguments.positional[0];
   if (!name.is_text()) refuse("map() expects the name of a filter, not " + type_name(name));
   const Arguments rest{{arguments.positional.begin() + 1, arguments.positional.end()}, arguments.named};
-  for (const Value& element : elements(value)) all.push_back(apply_filter(name.text(), element, rest));
-  return generator(std::move(all));
+  return apply_filter(name.text(), element, rest);
 }
 
-// select, reject (`by_attribute` false), selectattr and rejectattr.
-template <bool by_attribute, bool wanted>
-Value select(const Value& value, const Arguments& arguments) {
+Value map(const Value& value, const Arguments& arguments) {
+  return generator(held_by(value, arguments), elements_if_true(value),
+                   [arguments](const Value& element) { return mapped(element, arguments); });
+}
+
+// Whether the test of select or, with an attribute's name before it, of selectattr holds.
+bool passes(const Value& element, const Arguments& arguments, bool by_attribute) {
   const Values& given = arguments.positional;
   const size_t at = by_attribute ? 1 : 0;
   if (given.size() < at) refuse("missing parameter for attribute name");
-  Arguments rest{{}, arguments.named};
-  if (given.size() > at + 1) rest.positional.assign(given.begin() + std::ptrdiff_t(at) + 1, given.end());
-  if (given.size() > at && !given[at].is_text()) refuse("expected the name of a test, not " + type_name(given[at]));
-  Values all;
-  for (const Value& element : elements(value)) {
-    const Value judged = by_attribute ? path(element, given[0]) : element;
-    const bool holds = given.size() > at ? test(given[at].text(), judged, rest) : truth(judged);
-    if (holds == wanted) all.push_back(element);
-  }
-  return generator(std::move(all));
+  const Value judged = by_attribute ? path(element, given[0]) : element;
+  if (given.size() == at) return truth(judged);
+  if (!given[at].is_text()) refuse("expected the name of a test, not " + type_name(given[at]));
+  const Arguments rest{{given.begin() + std::ptrdiff_t(at) + 1, given.end()}, arguments.named};
+  return test(given[at].text(), judged, rest);
+}
+
+// select, reject, selectattr and rejectattr.
+template <bool by_attribute, bool wanted>
+Value select(const Value& value, const Arguments& arguments) {
+  return generator(held_by(value, arguments), elements_if_true(value), [arguments](const Value& element) {
+    return passes(element, arguments, by_attribute) == wanted ? std::optional(element) : std::nullopt;
+  });
 }
 
 // Stable, in either direction, as Python's sorted().
@@ -146,15 +169,15 @@ Value sort_mapping(const Value& value, const Arguments& arguments) {
 
 Value unique(const Value& value, const Arguments& arguments) {
   const Bound bound("unique", arguments, {"case_sensitive", "attribute"});
-  Values seen, all;
-  for (const Value& element : elements(value)) {
+  const auto all = [value] { return elements(value); };
+  return generator(held_by(value, arguments), all, [bound, seen = Values()](const Value& element) mutable {
     const Value key = sorting_key(bound.given(1) ? path(element, bound.at(1)) : element, bound.truth_or(0, false));
     if (!is_hashable(key)) refuse("unhashable type: '" + type_name(key) + "'");
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return equal(key, other); })) continue;
+    const auto is_key = [&](const Value& other) { return equal(key, other); };
+    if (std::any_of(seen.begin(), seen.end(), is_key)) return std::optional<Value>();
     seen.push_back(key);
-    all.push_back(element);
-  }
-  return generator(std::move(all));
+    return std::optional(element);
+  });
 }
 
 template <bool largest>
@@ -180,38 +203,48 @@ Value sum(const Value& value, const Arguments& arguments) {
   return total;
 }
 
-Value batch(const Value& value, const Arguments& arguments) {
-  const Bound bound("batch", arguments, {"linecount", "fill_with"}, 1);
-  const int64_t size = bound.integer_or(0, 0);
+// Rows of `size` elements, the last one filled up where `fill` is not None.
+Values rows(const Value& value, int64_t size, const Value& fill) {
   if (size < 1) unsupported("batch() of less than one element");
   Values all, row;
   for (Value& element : elements(value)) {
     if (int64_t(row.size()) == size) all.push_back(list(std::exchange(row, {})));
     row.push_back(std::move(element));
   }
-  if (!row.empty()) {
-    if (bound.given(1) && size <= kLargestValue) row.resize(size_t(size), bound.at(1));
-    all.push_back(list(std::move(row)));
+  if (row.empty()) return all;
+  if (!fill.is_none() && size <= kLargestValue) row.resize(size_t(size), fill);
+  all.push_back(list(std::move(row)));
+  return all;
+}
+
+Value batch(const Value& value, const Arguments& arguments) {
+  const Bound bound("batch", arguments, {"linecount", "fill_with"}, 1);
+  const int64_t size = bound.integer_or(0, 0);
+  return later(value, [value, size, fill = bound.value_or(1, none())] { return rows(value, size, fill); });
+}
+
+// `count` columns, the first ones longer where it does not come out even, the others filled up where `fill` is not
+// None.
+Values columns(const Value& value, int64_t count, const Value& fill) {
+  if (count < 1 || count > kLargestValue) unsupported("slice() into " + std::to_string(count) + " slices");
+  const Values given = elements(value);
+  const int64_t size = int64_t(given.size()) / count, longer = int64_t(given.size()) % count;
+  Values all;
+  auto next = given.begin();
+  for (int64_t i = 0; i < count; ++i) {
+    const auto end = next + std::ptrdiff_t(size + (i < longer));
+    Values part(next, end);
+    if (!fill.is_none() && i >= longer) part.push_back(fill);
+    all.push_back(list(std::move(part)));
+    next = end;
   }
-  return generator(std::move(all));
+  return all;
 }
 
 Value slices(const Value& value, const Arguments& arguments) {
   const Bound bound("slice", arguments, {"slices", "fill_with"}, 1);
   const int64_t count = bound.integer_or(0, 0);
-  if (count < 1 || count > kLargestValue) refuse("slice() expects at least one slice, not " + std::to_string(count));
-  const Values elements_ = elements(value);
-  const int64_t size = int64_t(elements_.size()) / count, longer = int64_t(elements_.size()) % count;
-  Values all;
-  auto next = elements_.begin();
-  for (int64_t i = 0; i < count; ++i) {
-    const auto end = next + std::ptrdiff_t(size + (i < longer));
-    Values part(next, end);
-    if (bound.given(1) && i >= longer) part.push_back(bound.at(1));
-    all.push_back(list(std::move(part)));
-    next = end;
-  }
-  return generator(std::move(all));
+  return later(value, [value, count, fill = bound.value_or(1, none())] { return columns(value, count, fill); });
 }
 
 constexpr Filter kFilters[] = {{"length", count},

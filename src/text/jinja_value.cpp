@@ -30,7 +30,7 @@ long double exact(const Value& value) {
 
 bool equal_sequences(const Sequence& a, const Sequence& b) {
   if (&a == &b) return true;
-  if (a.kind != b.kind || a.kind == SequenceKind::generator || a.kind == SequenceKind::values) return false;
+  if (a.kind != b.kind || a.generator || a.kind == SequenceKind::values) return false;
   if (a.kind == SequenceKind::keys || a.kind == SequenceKind::items) unsupported("comparing views of dictionaries");
   return std::equal(a.values.begin(), a.values.end(), b.values.begin(), b.values.end(), equal);
 }
@@ -128,7 +128,28 @@ Value text(std::string bytes, bool markup) {
 
 Value sequence(SequenceKind kind, Values values) {
   const Extent extent = around(values);
-  return Value(std::make_shared<const Sequence>(Sequence{kind, std::move(values), extent, {}}));
+  return Value(std::make_shared<const Sequence>(Sequence{kind, std::move(values), extent, {}, {}}));
+}
+
+struct Generator {
+  std::function<Values()> begin;
+  std::function<std::optional<Value>(const Value&)> step;
+  Values input;
+  size_t at = 0;
+};
+
+Value generator(const Values& held, std::function<Values()> begin,
+                std::function<std::optional<Value>(const Value&)> step) {
+  auto made = std::make_shared<Generator>(Generator{std::move(begin), std::move(step), {}});
+  return Value(
+      std::make_shared<const Sequence>(Sequence{SequenceKind::generator, {}, around(held), {}, std::move(made)}));
+}
+
+std::optional<Value> next(Generator& generator) {
+  if (const auto begin = std::exchange(generator.begin, nullptr)) generator.input = begin();
+  while (generator.at < generator.input.size())
+    if (auto made = generator.step(generator.input[generator.at++])) return made;
+  return std::nullopt;
 }
 
 Value range(int64_t start, int64_t stop, int64_t step) {
@@ -143,7 +164,7 @@ Value range(int64_t start, int64_t stop, int64_t step) {
   shown += step == 1 ? ")" : ", " + std::to_string(step) + ")";
   const Extent extent = around(values);
   return Value(
-      std::make_shared<const Sequence>(Sequence{SequenceKind::range, std::move(values), extent, std::move(shown)}));
+      std::make_shared<const Sequence>(Sequence{SequenceKind::range, std::move(values), extent, std::move(shown), {}}));
 }
 
 Value mapping(Entries entries) {
@@ -259,8 +280,9 @@ bool contains(const Value& container, const Value& item) {
 Values elements(const Value& value) {
   Values all;
   if (const Sequence* held = value.sequence()) {
-    if (held->kind == SequenceKind::generator && std::exchange(held->consumed, true)) return {};
-    return held->values;
+    if (!held->generator) return held->values;
+    while (auto element = next(*held->generator)) all.push_back(std::move(*element));
+    return all;
   }
   if (const Mapping* held = value.mapping()) {
     for (const auto& entry : held->entries) all.push_back(entry.first);

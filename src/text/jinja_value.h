@@ -2,6 +2,7 @@
 // change, as in the immutable sandbox that chat templates are written for.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -99,12 +100,13 @@ Value text(std::string bytes, bool markup = false);
 
 enum class SequenceKind : uint8_t { list, tuple, range, keys, values, items, generator };
 
+struct Generator;
 struct Sequence {
   SequenceKind kind;
-  Values values;
+  Values values;  // none of a generator
   Extent extent;
-  std::string shown;              // of a range
-  mutable bool consumed = false;  // a generator gives its elements once
+  std::string shown;                     // of a range
+  std::shared_ptr<Generator> generator;  // gives its elements once, none before it is asked
 };
 
 struct Mapping {
@@ -117,7 +119,12 @@ struct Mapping {
 Value sequence(SequenceKind kind, Values values);
 inline Value list(Values values) { return sequence(SequenceKind::list, std::move(values)); }
 inline Value tuple(Values values) { return sequence(SequenceKind::tuple, std::move(values)); }
-inline Value generator(Values values) { return sequence(SequenceKind::generator, std::move(values)); }
+// The generator of what `step` makes of the elements that `begin` gives, less those for which it gives nothing. Both
+// keep `held` and nothing else, and run when the first element is asked for.
+Value generator(const Values& held, std::function<Values()> begin,
+                std::function<std::optional<Value>(const Value&)> step);
+// The next element of a generator; nothing at its end.
+std::optional<Value> next(Generator& generator);
 // range(start, stop, step) with at most 100,000 elements, as in the sandbox.
 Value range(int64_t start, int64_t stop, int64_t step);
 // A later entry of a key replaces the value of the earlier one.

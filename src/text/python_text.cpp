@@ -263,7 +263,8 @@ std::string shortest(double number) {
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, number, std::chars_format::scientific).ptr;
   const std::string_view all(buffer, size_t(end - buffer));
   const size_t e = all.find('e');
-  const int exponent = std::atoi(buffer + e + 1);
+  int exponent = 0;
+  std::from_chars(buffer + e + (all[e + 1] == '+' ? 2 : 1), end, exponent);
   if (exponent < -4 || exponent >= 16) return std::string(all);
   std::string fixed(400, '\0');
   fixed.resize(
