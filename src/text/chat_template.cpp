@@ -22,12 +22,21 @@ constexpr const char* kTemplateFile = "chat_template.jinja";
 constexpr const char* kTokenKeys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                       "pad_token", "cls_token", "mask_token"};
 
+// What a template says may hold line breaks and be long.
+std::string one_line(std::string what) {
+  constexpr size_t kLongest = 400;
+  if (what.size() > kLongest) what = to_valid_utf8(what.substr(0, kLongest)) + "...";
+  for (char& c : what)
+    if (uint8_t(c) < ' ') c = ' ';
+  return what;
+}
+
 jinja::Block parsed(std::string_view text, const std::string& origin) {
   if (to_valid_utf8(text) != text) fail(ErrorKind::corrupt_file, origin + ": the template is no valid UTF-8");
   try {
     return jinja::parse_template(text);
   } catch (const jinja::SyntaxProblem& problem) {
-    fail(problem.kind(), origin + ": line " + std::to_string(problem.line()) + ": " + problem.what());
+    fail(problem.kind(), origin + ": line " + std::to_string(problem.line()) + ": " + one_line(problem.what()));
   }
 }
 
@@ -137,7 +146,7 @@ std::string ChatTemplate::render(const ChatInput& input) const {
     return evaluator.emplace(std::move(values), input.now).run(chosen->block);
   } catch (const jinja::Problem& problem) {
     const std::string line = evaluator ? ": line " + std::to_string(evaluator->line()) : "";
-    fail(problem.kind(), origin + line + ": " + problem.what());
+    fail(problem.kind(), origin + line + ": " + one_line(problem.what()));
   }
 }
 

@@ -9,19 +9,25 @@
 namespace fulgur::jinja {
 namespace {
 
-constexpr int64_t kMostSteps = 200'000'000;
+constexpr int64_t kMostSteps = 50'000'000;
 
 }  // namespace
 
-void Evaluator::step(int line) {
+void Evaluator::step(int line, int64_t count) {
   line_ = line;
-  if (++steps_ > kMostSteps) unsupported("a rendering of more than " + std::to_string(kMostSteps) + " steps");
+  if ((steps_ += count) > kMostSteps) unsupported("a rendering of more than " + std::to_string(kMostSteps) + " steps");
 }
 
 Value Evaluator::value(const Expression& expression) {
   const Depth inside(depth_, kDeepest, "calls and expressions");
   step(expression.line);
   return std::visit([&](const auto& node) { return on(node, expression.line); }, expression.node);
+}
+
+Value Evaluator::charged(Value made, int line) {
+  constexpr int64_t kBytes = 256, kValues = 16;  // that take about as long as a step
+  step(line, made.is_text() ? int64_t(made.text().size()) / kBytes : extent(made).count / kValues);
+  return made;
 }
 
 Value Evaluator::on(const Literal& node, int) { return node.value; }
@@ -62,7 +68,7 @@ Value Evaluator::on(const Slice& node, int line) {
   const auto bound = [&](const ExpressionPtr& given) { return given ? value(*given) : none(); };
   const Value object = value(*node.object), start = bound(node.start), stop = bound(node.stop), step = bound(node.step);
   line_ = line;
-  return slice(object, start, stop, step);
+  return charged(slice(object, start, stop, step), line);
 }
 
 Arguments Evaluator::arguments(const CallArguments& given) {
@@ -88,7 +94,7 @@ Value Evaluator::called(const Value& function, const Arguments& given, int line)
   require_defined(function);
   if (!function.object()) refuse("'" + type_name(function) + "' object is not callable");
   const std::shared_ptr<Object> held = *function.object();
-  return held->call(given);
+  return charged(held->call(given), line);
 }
 
 Value Evaluator::on(const Call& node, int line) {
@@ -100,7 +106,7 @@ Value Evaluator::on(const FilterUse& node, int line) {
   const Value operand = node.operand ? value(*node.operand) : *piped_;
   const Arguments given = arguments(node.arguments);
   line_ = line;
-  return apply_filter(node.name, operand, given);
+  return charged(apply_filter(node.name, operand, given), line);
 }
 
 Value Evaluator::on(const TestUse& node, int line) {
@@ -121,7 +127,7 @@ Value Evaluator::on(const Not& node, int) { return boolean(!truth(value(*node.op
 Value Evaluator::on(const Arithmetic& node, int line) {
   const Value left = value(*node.left), right = value(*node.right);
   line_ = line;
-  return arithmetic(node.sign, left, right);
+  return charged(arithmetic(node.sign, left, right), line);
 }
 
 Value Evaluator::on(const Logic& node, int) {
@@ -136,7 +142,7 @@ Value Evaluator::on(const Concatenation& node, int line) {
     if (all.size() > kLongestText) break;  // refused by text()
   }
   line_ = line;
-  return text(std::move(all));
+  return charged(text(std::move(all)), line);
 }
 
 Value Evaluator::on(const Comparison& node, int line) {

@@ -101,9 +101,11 @@ Evaluator::Signal Evaluator::iterate(const For& node, const Value& iterable, int
       iterate(node, inner, depth + 1);
       return jinja::text(std::move(text));
     };
+  step(line_, extent(iterable).count / 16);
   const auto loop = std::make_shared<Loop>(iterable, std::move(filter), std::move(recursion), depth);
   bool any = false;  // body has come to its end
   while (loop->advance()) {
+    step(line_);
     const Replaced scope(scope_, inside(outer));
     assign(node.target, loop->element());
     scope_->set("loop", Value(std::shared_ptr<Object>(loop)));

@@ -47,7 +47,8 @@ class Evaluator {
   Value on(const Conditional& node, int line);
   Arguments arguments(const CallArguments& given);
   Value called(const Value& function, const Arguments& given, int line);
-  void step(int line);
+  void step(int line, int64_t count = 1);
+  Value charged(Value made, int line);  // counts steps for the size of what an operation has made
 
   // Statements.
   Signal run_block(const Block& block);

@@ -28,12 +28,19 @@ bool Loop::advance() {
 
 int64_t Loop::length() const {
   if (length_) return *length_;
-  const Values& all = elements_.sequence()->values;
-  if (!filter_) return *(length_ = int64_t(all.size()));
-  // What is left is judged now, and the loop then goes through what passed.
-  int64_t rest = peek() ? 1 : 0;
-  for (size_t at = next_; at < all.size(); ++at) rest += filter_(all[at]);
-  return *(length_ = index_ + 1 + rest);
+  if (filter_) {  // what is left is judged now
+    Values rest;
+    while (const Value* passed = peek()) {
+      rest.push_back(*passed);
+      ahead_.reset();
+    }
+    elements_ = list(std::move(rest));
+    next_ = 0, filter_ = {};
+    length_ = index_ + 1 + int64_t(elements_.sequence()->values.size());
+  } else {
+    length_ = int64_t(elements_.sequence()->values.size());
+  }
+  return *length_;
 }
 
 std::optional<Value> Loop::attribute(const std::string& name) {

@@ -50,8 +50,8 @@ class Loop : public Object, public std::enable_shared_from_this<Loop> {
   Value cycle(const Arguments& arguments) const;
   Value changed(const Arguments& arguments);
 
-  const Value elements_;
-  Filter filter_;
+  mutable Value elements_;
+  mutable Filter filter_;
   Recursion recursion_;
   int64_t depth_, index_ = -1;  // from 0
   mutable size_t next_ = 0;     // of elements_: what has not been looked at
