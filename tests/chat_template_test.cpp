@@ -58,6 +58,7 @@ TEST(ChatTemplate, statements) {
        {"{% for x in list %}{% if x == 1 %}{% continue %}{% elif x == 2 %}{% break %}{% endif %}{{ x }}{% endfor %}",
         "3"},
        {"{% for x in [] %}{% else %}none{% endfor %}{% for k, v in table.items() %}{{ k }}{% endfor %}", "nonebaitems"},
+       {"{% for x in list %}{% break %}{% else %}not to its end{% endfor %}", "not to its end"},
        {"{% for x in [1, [2, [3]]] recursive %}{{ loop(x) if x is iterable else x ~ loop.depth }}{% endfor %}",
         "112233"},
        {"{% set x = 1 %}{% for y in list %}{% set x = y %}{% endfor %}{{ x }}{% set a, b = 1, 2 %}{{ a + b }}", "13"},
@@ -78,6 +79,8 @@ TEST(ChatTemplate, white_space) {
                 {"a\n  {% if true %}  \nb\n    {%- endif %}\nc", "a\n  \nbc"},
                 {"a\n  {%+ if true %}x{% endif +%}\nb", "a\n  x\nb"},
                 {"a  {{- 1 -}}  b {#- c -#} d\r\ne", "a1bd\ne"},
+                {"x {% if true %}y {% endif %} z", "x y  z"},
+                {"{{ 1 }} {% if true %}b{% endif %}", "1 b"},
                 {"  {{ 1 }}\n{# x #}\ny", "  1\ny"}});
 }
 
