@@ -55,9 +55,10 @@ std::string signed_text(bool negative, const std::string& digits, char sign) {
 std::string integer_digits(uint64_t magnitude, const Layout& layout) {
   const char type = layout.type;
   const unsigned base = type == 'x' || type == 'X' ? 16 : type == 'o' ? 8 : type == 'b' ? 2 : 10;
+  const std::string_view symbols = type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
-  do digits.insert(digits.begin(), (type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base]);
-  while ((magnitude /= base) > 0);
+  for (uint64_t rest = magnitude; rest > 0 || digits.empty(); rest /= base) digits += symbols[rest % base];
+  std::reverse(digits.begin(), digits.end());
   if (int(digits.size()) < layout.precision) digits.insert(0, size_t(layout.precision) - digits.size(), '0');
   if (layout.thousands) digits = with_thousands(digits);
   return layout.prefix && base != 10 ? std::string("0") + type + digits : digits;
