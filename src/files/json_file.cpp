@@ -54,7 +54,7 @@ std::string read_text(const std::filesystem::path& path) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
-Json parse_object(std::string_view text, const std::string& origin) {
+Json parse_json(std::string_view text, const std::string& origin) {
   // The parser takes a zero byte for the end of its input.
   if (text.find('\0') != text.npos)
     refuse(origin, "no valid JSON at byte " + std::to_string(text.find('\0')) + ": a zero byte");
@@ -77,6 +77,11 @@ Json parse_object(std::string_view text, const std::string& origin) {
   } catch (const Json::exception&) {
     refuse(origin, "holds a number that no f64 can hold");
   }
+  return parsed;
+}
+
+Json parse_object(std::string_view text, const std::string& origin) {
+  Json parsed = parse_json(text, origin);
   if (!parsed.is_object()) refuse(origin, "expected a JSON object");
   return parsed;
 }

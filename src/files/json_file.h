@@ -10,7 +10,10 @@ namespace fulgur {
 // The whole file. Throws not_found where there is no readable regular file.
 std::string read_text(const std::filesystem::path& path);
 
-// One JSON object, keys in the text's order, none twice. Throws corrupt_file with the byte where it ends to be JSON.
+// One JSON value, the keys of its objects in the text's order, none twice. Throws corrupt_file with the byte where it
+// ends to be JSON.
+nlohmann::ordered_json parse_json(std::string_view text, const std::string& origin);
+// The same, and it is an object.
 nlohmann::ordered_json parse_object(std::string_view text, const std::string& origin);
 
 // The text of an object with the value of one of its top-level keys replaced and every other byte kept; unchanged where
