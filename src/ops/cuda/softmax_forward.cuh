@@ -52,9 +52,7 @@ struct ForwardChunk {
   float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};  // of the lane's rows
 
   __device__ Tile<T> queries() const { return {shared, Tiles::kStride}; }
-  __device__ Tile<T> keys(int stage) const {
-    return {shared + (1 + 2 * stage) * Tiles::kElements, Tiles::kStride};
-  }
+  __device__ Tile<T> keys(int stage) const { return {shared + (1 + 2 * stage) * Tiles::kElements, Tiles::kStride}; }
   __device__ Tile<T> values(int stage) const { return keys(stage).from(Tiles::kRows, 0); }
   __device__ Tile<float> weights() const {
     return {reinterpret_cast<float*>(keys(Tiles::kStages).data) + row0 * Tiles::kWeightStride, Tiles::kWeightStride};
@@ -68,9 +66,8 @@ struct ForwardChunk {
   __device__ int64_t head(int row) const { return kv_head * op.group + (first + row) % op.group; }
 
   __device__ void fetch_queries() const {
-    Tiles::fetch(queries(), op.q.data, columns, [&](int row) -> const T* {
-      return has(row) ? &op.q(batch_row(row), head(row), 0) : nullptr;
-    });
+    Tiles::fetch(queries(), op.q.data, columns,
+                 [&](int row) -> const T* { return has(row) ? &op.q(batch_row(row), head(row), 0) : nullptr; });
   }
   __device__ void fetch_keys(int64_t block) const {
     const int stage = int(block % Tiles::kStages), present = block < tile.block ? Tiles::kRows : tile.first + tile.rows;
@@ -78,8 +75,8 @@ struct ForwardChunk {
     Tiles::fetch(values(stage), op.keys.block(1, sequence, begin, kv_head, block), present, columns);
   }
 
-  // Scores to weights relative to the maximum so far, over exactly the keys that a row may see; zero elsewhere. What was
-  // summed before shrinks to the new maximum.
+  // Scores to weights relative to the maximum so far, over exactly the keys that a row may see; zero elsewhere. What
+  // was summed before shrinks to the new maximum.
   __device__ __forceinline__ void weigh(typename Tiles::Scores& scores, typename Tiles::Results& sums, bool last) {
     const int lane = int(threadIdx.x) % 32;
 #pragma unroll

@@ -1,5 +1,5 @@
-// What softmax attention's kernels share: tiles of 64 rows of a head in shared memory, scores of 64 rows against 64, and
-// products of weights that are made of them.
+// What softmax attention's kernels share: tiles of 64 rows of a head in shared memory, scores of 64 rows against 64,
+// and products of weights that are made of them.
 //
 // Each of a thread block's four warps owns 16 rows of its tile, all columns of their results and all 64 scores against
 // the tile that streams by. So a row's statistics stay in four lanes, and in bf16 runs its weights enter the next
