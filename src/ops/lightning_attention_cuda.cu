@@ -11,14 +11,7 @@ using Kernel = void (*)(Stream&, const Operands&);
 template <class Operands>
 void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> f32, Kernel<Operands> bf16) {
   const DType type = op.qkv.dtype;
-  const int64_t width = op.qkv.dim(3);
-  if (type != DType::f32 && type != DType::bf16)
-    fail(ErrorKind::unsupported,
-         std::string(name) + " of " + name_of(type) + " needs --device cpu: CUDA has f32 and bf16");
-  if (width % 8 != 0 || width > kLargestHead)
-    fail(ErrorKind::unsupported, std::string(name) + " of heads of " + std::to_string(width) +
-                                     " needs --device cpu: CUDA has multiples of 8 up to " +
-                                     std::to_string(kLargestHead));
+  expect_kernel(name, type, op.qkv.dim(3));
   if (op.qkv.count() == 0) return;
   (type == DType::f32 ? f32 : bf16)(stream, op);
 }

@@ -40,6 +40,7 @@ inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
 inline void __syncthreads() { fulgur::emulator::block_barrier(); }
+inline void __syncwarp() { fulgur::emulator::warp_barrier(); }
 template <class T>
 T atomicAdd(T* at, T value) {
   const T before = *at;

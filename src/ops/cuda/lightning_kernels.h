@@ -1,11 +1,10 @@
 // Lightning attention's kernels by element type, as ops/lightning_attention_cuda.cu picks them. Each takes heads of at
 // most kLargestHead columns, a multiple of 8.
 #pragma once
+#include "ops/cuda/attention_heads.h"
 #include "ops/lightning_attention.h"
 
 namespace fulgur::cuda {
-
-inline constexpr int64_t kLargestHead = 128;
 
 void lightning_attention_f32(Stream& stream, const LightningAttention& op);
 void lightning_attention_bf16(Stream& stream, const LightningAttention& op);

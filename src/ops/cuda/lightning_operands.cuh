@@ -1,18 +1,10 @@
 // What lightning attention's kernels read of a call, and what they ask of its tensors.
 #pragma once
-#include "device/launch.cuh"
+#include "ops/cuda/attention_operands.cuh"
 #include "ops/cuda/lightning_walk.cuh"
 #include "ops/lightning_attention.h"
 
 namespace fulgur::cuda {
-
-// A head's rows from one column on, end to end.
-template <class T>
-struct HeadRows {
-  T* data;
-  int64_t stride;
-  __device__ T* at(int64_t row, int column) const { return data + row * stride + column; }
-};
 
 // Operands that forward and backward have in common. Optional ones: data null where not given.
 template <class T>
@@ -43,27 +35,6 @@ struct LightningInputs {
             columns() - column};
   }
 };
-
-template <class T, int R>
-View<T, R> view_of(const Tensor& t) {
-  if (!t) return {};
-  const View<std::remove_const_t<T>, R> view = t.view<std::remove_const_t<T>, R>();
-  View<T, R> result{view.data, {}, {}};
-  for (int r = 0; r < R; ++r) result.shape[r] = view.shape[r], result.stride[r] = view.stride[r];
-  return result;
-}
-
-// Rows that kernels read and write 16 bytes at a time.
-inline bool holds_vectors(const Tensor& t) {
-  if (!t) return true;
-  bool aligned = reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.stride[size_t(t.rank - 1)] == 1;
-  for (int axis = 0; axis + 1 < t.rank; ++axis) aligned &= t.stride[size_t(axis)] * byte_size(t.dtype) % 16 == 0;
-  return aligned;
-}
-template <class... Tensors>
-void expect_vectors(const Tensors&... tensors) {
-  expect((holds_vectors(tensors) && ...), "rows of lightning attention's operands begin at multiples of 16 bytes");
-}
 
 template <class T, class Operands>
 LightningInputs<T> lightning_inputs(const Operands& op) {

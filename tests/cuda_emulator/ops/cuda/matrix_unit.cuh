@@ -43,14 +43,22 @@ inline void multiply_add_16(float (&sums)[4], const uint32_t (&a)[4], uint32_t b
   const uint32_t words[] = {a[0], a[1], a[2], a[3], b_first, b_second};
   std::memcpy(emulator::warp_slot(unsigned(lane)), words, sizeof words);
   emulator::warp_barrier();
+  double rows[2][16], columns[2][16];  // the lane's two of each, as the lanes of their fragments hold them
+  for (int pair = 0; pair < 4; ++pair) {
+    uint32_t of_rows[6], of_columns[2][6];
+    std::memcpy(of_rows, emulator::warp_slot(unsigned(lane / 4 * 4 + pair)), sizeof of_rows);
+    for (int i = 0; i < 2; ++i)
+      std::memcpy(of_columns[i], emulator::warp_slot(unsigned((lane % 4 * 2 + i) * 4 + pair)), sizeof of_columns[i]);
+    for (int i = 0; i < 2; ++i)
+      for (int step = 2 * pair; step < 2 * pair + 2; ++step) {
+        rows[i][step] = number_of(of_rows[i], step % 2), rows[i][step + 8] = number_of(of_rows[i + 2], step % 2);
+        columns[i][step] = number_of(of_columns[i][4], step % 2);
+        columns[i][step + 8] = number_of(of_columns[i][5], step % 2);
+      }
+  }
   for (int i = 0; i < 4; ++i) {
-    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     double sum = 0;
-    for (int step = 0; step < 16; ++step) {
-      uint32_t b[6];
-      std::memcpy(b, emulator::warp_slot(unsigned(column * 4 + step % 8 / 2)), sizeof b);
-      sum += double(element_of_rows(row, step)) * double(number_of(b[4 + step / 8], step % 2));
-    }
+    for (int step = 0; step < 16; ++step) sum += rows[i / 2][step] * columns[i % 2][step];
     sums[i] = float(double(sums[i]) + sum);
   }
   emulator::warp_barrier();

@@ -1,0 +1,14 @@
+// Softmax attention's kernels by element type, as ops/softmax_attention_cuda.cu picks them. Each takes heads of at most
+// kLargestHead columns, a multiple of 8.
+#pragma once
+#include "ops/cuda/attention_heads.h"
+#include "ops/softmax_attention.h"
+
+namespace fulgur::cuda {
+
+void softmax_attention_f32(Stream& stream, const SoftmaxAttention& op);
+void softmax_attention_bf16(Stream& stream, const SoftmaxAttention& op);
+void softmax_attention_backward_f32(Stream& stream, const SoftmaxAttentionBackward& op);
+void softmax_attention_backward_bf16(Stream& stream, const SoftmaxAttentionBackward& op);
+
+}  // namespace fulgur::cuda

@@ -1,0 +1,19 @@
+// Which kernel computes softmax attention: decided by element type and head size, never by the batch, so that a row has
+// the same bits in any company.
+#include "ops/cuda/softmax_kernels.h"
+
+namespace fulgur::cuda {
+
+void softmax_attention(Stream& stream, const SoftmaxAttention& op) {
+  expect_kernel("softmax_attention", op.q.dtype, op.q.dim(2));
+  if (op.q.count() == 0) return;
+  (op.q.dtype == DType::f32 ? softmax_attention_f32 : softmax_attention_bf16)(stream, op);
+}
+
+void softmax_attention_backward(Stream& stream, const SoftmaxAttentionBackward& op) {
+  expect_kernel("softmax_attention_backward", op.q.dtype, op.q.dim(2));
+  if (op.q.count() == 0) return;
+  (op.q.dtype == DType::f32 ? softmax_attention_backward_f32 : softmax_attention_backward_bf16)(stream, op);
+}
+
+}  // namespace fulgur::cuda
