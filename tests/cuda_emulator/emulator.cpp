@@ -1,5 +1,6 @@
 #include "tests/cuda_emulator/emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -35,8 +36,12 @@ struct Block {
   std::byte* shared() { return memory.data() + (1024 - uintptr_t(memory.data()) % 1024) % 1024; }
 };
 
+// Its first steps are taken by setcontext; from then on it is left and entered by _longjmp, which asks nothing of the
+// kernel.
 struct Fiber {
   ucontext_t context{};
+  jmp_buf place;
+  bool begun = false;
   std::unique_ptr<char[]> stack{new char[kStack]};
   dim3 thread, block;
   unsigned rank = 0;       // its block in the cluster
@@ -45,7 +50,7 @@ struct Fiber {
   bool done = false;
 };
 
-ucontext_t home;
+jmp_buf home;
 std::vector<Fiber> fibers;
 std::vector<Block> blocks;
 Barrier cluster;
@@ -72,12 +77,15 @@ void entry() {
   current->done = true;
   --b.alive, --b.lanes_alive[warp()];
   if (b.all.waiting > 0 && b.all.waiting >= b.alive) b.all.waiting = 0, ++b.all.generation;
-  swapcontext(&current->context, &home);
+  _longjmp(home, 1);
 }
 
 void resume(Fiber& fiber) {
   current = &fiber, threadIdx = fiber.thread, blockIdx = fiber.block;
-  swapcontext(&home, &fiber.context);
+  if (_setjmp(home) != 0) return;
+  if (fiber.begun) _longjmp(fiber.place, 1);
+  fiber.begun = true;
+  setcontext(&fiber.context);
 }
 
 void prepare(const Launch& launch, unsigned first_block) {
@@ -99,7 +107,7 @@ void prepare(const Launch& launch, unsigned first_block) {
         dim3(t % launch.threads.x, t / launch.threads.x % launch.threads.y, t / launch.threads.x / launch.threads.y);
     f.block = dim3(number % launch.blocks.x, number / launch.blocks.x % launch.blocks.y,
                    number / launch.blocks.x / launch.blocks.y);
-    f.rank = i / threads, f.arrived = false, f.done = false;
+    f.rank = i / threads, f.arrived = f.done = f.begun = false;
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.get(), f.context.uc_stack.ss_size = kStack, f.context.uc_link = nullptr;
     makecontext(&f.context, entry, 0);
@@ -147,7 +155,9 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
 
 std::byte* shared_memory() { return block().shared(); }
 std::byte* shared_memory_of(unsigned rank) { return blocks.at(rank).shared(); }
-void yield() { swapcontext(&current->context, &home); }
+void yield() {
+  if (_setjmp(current->place) == 0) _longjmp(home, 1);
+}
 void block_barrier() { wait_at(block().all, block().alive); }
 void named_barrier(int id, unsigned threads) { wait_at(block().named[id], threads); }
 void warp_barrier() { wait_at(block().warps[warp()], block().lanes_alive[warp()]); }
