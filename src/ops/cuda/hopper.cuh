@@ -56,33 +56,64 @@ __device__ inline uint64_t tile_descriptor(uint32_t address) {
   return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
 }
 
-#define FULGUR_SUMS_32(d)                                                                                     \
-  "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), \
-      "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),  \
-      "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), \
-      "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-#define FULGUR_NAMES_32                                                                                   \
-  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
+// Of a turned tile of more than 64 columns: 64 columns further are a tile further.
+__device__ inline uint64_t wide_descriptor(uint64_t tile) {
+  return (tile & ~(uint64_t(0x3fff) << 16)) | uint64_t(kTileBytes >> 4) << 16;
+}
 
-// d[64, 64] = (adds ? d : 0) + a[64, 16] b[16, 64], f32 sums of bf16. Thread t of the warpgroup holds, with g = t % 32
-// / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}] eight rows below.
-// kTurnedA, kTurnedB: k runs down the tile's rows.
+// The registers of 32 sums, d[at] on, and their names in PTX.
+#define FULGUR_SUMS_8(d, at)                                                                                         \
+  "+f"(d[at]), "+f"(d[at + 1]), "+f"(d[at + 2]), "+f"(d[at + 3]), "+f"(d[at + 4]), "+f"(d[at + 5]), "+f"(d[at + 6]), \
+      "+f"(d[at + 7])
+#define FULGUR_SUMS_32(d, at) \
+  FULGUR_SUMS_8(d, at), FULGUR_SUMS_8(d, at + 8), FULGUR_SUMS_8(d, at + 16), FULGUR_SUMS_8(d, at + 24)
+#define FULGUR_NAMES_32                                                                                  \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define FULGUR_NAMES_64                                                                                              \
+  FULGUR_NAMES_32                                                                                                    \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
+  "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+
+// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 64 or 128. Thread t of the warpgroup holds,
+// with g = t % 32 / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}]
+// eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N = 128, columns 64 on are the tile's
+// rows 64 on; where it is turned over, they are in the tile that begins kTileBytes later.
 template <int kTurnedA, int kTurnedB>
 __device__ inline void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FULGUR_NAMES_32
-      ", %32, %33, p, 1, 1, %35, %36;\n}"
-      : FULGUR_SUMS_32(d)
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" FULGUR_NAMES_32 "}, %32, %33, p, 1, 1, %35, %36;\n}"
+      : FULGUR_SUMS_32(d, 0)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b, int adds) {
+  if (kTurnedB) b = wide_descriptor(b);
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FULGUR_NAMES_64 "}, %64, %65, p, 1, 1, %67, %68;\n}"
+      : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_32(d, 32)
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
 // The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both.
 template <int kTurnedB>
 __device__ inline void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FULGUR_NAMES_32
-      ", {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
-      : FULGUR_SUMS_32(d)
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" FULGUR_NAMES_32
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
+      : FULGUR_SUMS_32(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
+}
+template <int kTurnedB>
+__device__ inline void multiply_64x128x16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int adds) {
+  if (kTurnedB) b = wide_descriptor(b);
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FULGUR_NAMES_64
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1, %70;\n}"
+      : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_32(d, 32)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
 }
 
