@@ -20,10 +20,10 @@ __global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant
   barriers_are_ready();
   cluster_arrive(), cluster_wait();
   if (thread < kWarpgroup) {
-    registers_up<168>();
+    registers_up<160>();
     RowsMaker(p, shared, barriers, half, thread).run();
   } else if (thread < 2 * kWarpgroup) {
-    registers_down<120>();
+    registers_down<128>();
     StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<112>();

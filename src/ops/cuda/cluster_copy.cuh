@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "ops/cuda/hopper.cuh"
+
 namespace fulgur::cuda {
 
 // The address, for the functions below, of what block `rank` of the cluster has at a shared address of this block.
@@ -16,17 +18,12 @@ __device__ inline uint32_t address_in(uint32_t rank, uint32_t address) {
 __device__ inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
+// Orders nothing but what the thread's products have read: ordinary stores before it are not seen by who waits.
 __device__ inline void barrier_arrive_there(uint32_t barrier_there) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier_there) : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_there) : "memory");
 }
-// Sees what the arriving threads of other blocks wrote before.
-__device__ inline void barrier_wait_for_cluster(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nwait:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra "
-      "out;\nbra wait;\nout:\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
+// Waits for a phase with copies.
+__device__ inline void barrier_wait_for_copies(uint32_t barrier, uint32_t parity) { barrier_wait(barrier, parity); }
 // `bytes` from a shared address of this block; addresses and bytes are multiples of 16. Both blocks leave them alone
 // until the barrier's phase has ended.
 __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {
@@ -34,6 +31,12 @@ __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, u
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to_there),
       "r"(from), "r"(bytes), "r"(barrier_there)
       : "memory");
+}
+// One number, which counts as four bytes copied.
+__device__ inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to_there),
+               "r"(__float_as_uint(number)), "r"(barrier_there)
+               : "memory");
 }
 
 }  // namespace fulgur::cuda

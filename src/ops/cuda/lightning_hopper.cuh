@@ -123,11 +123,12 @@ struct Barriers {
     for (int i = 0; i < kCopies; ++i)
       barrier_init(copied + 8 * i, kWarpgroup / 32), barrier_init(read + 8 * i, kWarpgroup / 32);
   }
-  // Of a warp that has read a stage: both blocks may write it.
-  __device__ void arrive_empty(int slot) const {
+  // Of a warp that has read a stage: both blocks may write it. `sent`: bytes that the other block's warp sends here.
+  __device__ void arrive_empty(int slot, int sent) const {
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
-    barrier_arrive(empty + 8 * slot);
+    if (sent > 0) barrier_arrive_expecting(empty + 8 * slot, sent);
+    else barrier_arrive(empty + 8 * slot);
     barrier_arrive_there(empty + 8 * slot + there);
   }
 };

@@ -30,14 +30,14 @@ class Loader {
     for (Cursor block(p_); !block.done(); block.next(), at.next()) {
       fetch(after);
       if (block.block == 0) begin(block.walk);
-      barrier_wait_for_cluster(barriers_.empty + 8 * at.slot, at.parity ^ 1);
+      barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
       store_squares(at.slot);
       lay_out(now, block, shared_.stage[at.slot]);
       pass_on(shared_.stage[at.slot], at.slot);
       now = next, next = after;
     }
     for (int i = 0; i < kStages; ++i, at.next()) {
-      barrier_wait_for_cluster(barriers_.empty + 8 * at.slot, at.parity ^ 1);
+      barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
       store_squares(at.slot);
     }
   }

@@ -88,11 +88,11 @@ class StateKeeper {
     for (Cursor at(p_); !at.done(); at.next(), stage.next()) {
       if (at.block == 0) begin(at);
       const Stage& tiles = shared_.stage[stage.slot];
-      barrier_wait_for_cluster(barriers_.full + 8 * stage.slot, stage.parity);
+      barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
       const bool closes = at.present() == kGrid && (p_.slots || !at.last());
       if (closes)
         sum_.add_block(fade_, tile_descriptor(shared_address(tiles.k)), tile_descriptor(shared_address(tiles.aged)));
-      barriers_.arrive_empty(stage.slot);
+      barriers_.arrive_empty(stage.slot, 0);
       if (!at.last()) copy();
       else if (p_.slots && (closes || at.block > 0)) sum_.store(slot_state(at.walk));
     }
@@ -159,7 +159,7 @@ class RowsMaker {
     const bool has_s = has_state(p_, at);
     float scores[32], o[32];
     uint32_t weights[4][4];
-    barrier_wait_for_cluster(barriers_.full + 8 * stage.slot, stage.parity);
+    barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
     products_begin();
 #pragma unroll
     for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 0>(scores, q + along(i), k + along(i), i > 0);
@@ -192,7 +192,7 @@ class RowsMaker {
     products_wait<0>();
     settle(o);
     if (p_.squares) sum_squares(o, at, stage.slot);
-    barriers_.arrive_empty(stage.slot);
+    barriers_.arrive_empty(stage.slot, p_.squares && half_ == 0 ? 16 * int(sizeof(float)) : 0);
     store(o, at);
   }
 
@@ -218,10 +218,14 @@ class RowsMaker {
       sum += __shfl_xor_sync(0xffffffff, sum, 1);
       sum += __shfl_xor_sync(0xffffffff, sum, 2);
       if (quarter_ != 0) continue;
-      store_shared(&shared_.squares[slot][half_][row], 0, sum);
-      if (half_ == 0)
-        shared_.squares_at[slot][row] =
-            is_new(at, row) ? p_.squares + at.walk.head * p_.squares_head + at.first_row() + row : nullptr;
+      float* const here = &shared_.squares[slot][half_][row];
+      if (half_ == 1) {
+        store_there(shared_address(here) + barriers_.there, sum, barriers_.empty + 8 * slot + barriers_.there);
+        continue;
+      }
+      *here = sum;
+      shared_.squares_at[slot][row] =
+          is_new(at, row) ? p_.squares + at.walk.head * p_.squares_head + at.first_row() + row : nullptr;
     }
   }
 

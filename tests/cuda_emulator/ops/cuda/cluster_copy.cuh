@@ -16,8 +16,9 @@ inline uint32_t address_in(uint32_t rank, uint32_t address) { return rank << kRa
 
 struct CopyThere {
   std::byte* to;
-  const std::byte* from;
+  const std::byte* from;  // null: the number
   int bytes;
+  float number;
   SharedBarrier* barrier;
 };
 inline std::vector<CopyThere>& copies_on_their_way() {
@@ -26,13 +27,17 @@ inline std::vector<CopyThere>& copies_on_their_way() {
 }
 inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {
   if (to_there % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
-  copies_on_their_way().push_back({place_of(to_there), emulator::shared_memory() + from, bytes,
+  copies_on_their_way().push_back({place_of(to_there), emulator::shared_memory() + from, bytes, 0,
                                    reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
+}
+inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
+  copies_on_their_way().push_back(
+      {place_of(to_there), nullptr, sizeof number, number, reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
 }
 inline void run_copies(SharedBarrier& barrier) {
   std::erase_if(copies_on_their_way(), [&](const CopyThere& copy) {
     if (copy.barrier != &barrier) return false;
-    std::memcpy(copy.to, copy.from, size_t(copy.bytes));
+    std::memcpy(copy.to, copy.from ? static_cast<const void*>(copy.from) : &copy.number, size_t(copy.bytes));
     barrier.bytes -= copy.bytes;
     return true;
   });
@@ -46,7 +51,7 @@ inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
 inline void barrier_arrive_there(uint32_t barrier_there) {
   arrive(*reinterpret_cast<SharedBarrier*>(place_of(barrier_there)));
 }
-inline void barrier_wait_for_cluster(uint32_t barrier, uint32_t parity) {
+inline void barrier_wait_for_copies(uint32_t barrier, uint32_t parity) {
   SharedBarrier& b = barrier_at(barrier);
   while (b.phase % 2 == parity) {
     if (b.missing == 0) run_copies(b);
