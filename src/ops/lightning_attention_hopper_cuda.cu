@@ -12,7 +12,8 @@ namespace {
 
 __global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 * 1024);
+  unsigned char* const bytes = dynamic_shared();
+  Shared& shared = *reinterpret_cast<Shared*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const Barriers barriers(shared, half);
   if (thread < kStages * kGrid) shared.squares_at[thread / kGrid][thread % kGrid] = nullptr;
@@ -20,13 +21,13 @@ __global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant
   barriers_are_ready();
   cluster_arrive(), cluster_wait();
   if (thread < kWarpgroup) {
-    registers_up<160>();
+    registers_up<136>();
     RowsMaker(p, shared, barriers, half, thread).run();
   } else if (thread < 2 * kWarpgroup) {
-    registers_down<128>();
+    registers_up<104>();
     StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
-    registers_down<112>();
+    registers_down<80>();
     Loader(p, shared, barriers, half, thread - 2 * kWarpgroup).run();
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more

@@ -1,6 +1,6 @@
 // Lightning attention forward on Hopper: bf16, heads of 128. A cluster of two thread blocks walks the blocks of 64 rows
-// of a head, each with half of the value columns. In each, two warpgroups load half of q's and k's columns and apply
-// SiLU (ops/cuda/lightning_hopper_load.cuh), pass them on to the other block, and one warpgroup each computes o and
+// of a head, each with half of the value columns. In each, three warpgroups load half of the columns of q, k and v,
+// apply SiLU and pass q and k on to the other block (ops/cuda/lightning_hopper_load.cuh); one warpgroup computes o, one
 // carries S forward (ops/cuda/lightning_hopper_products.cuh).
 //
 // What decides a result's bits, for whoever computes the same rows by another kernel (spec/model.md 8.9):
@@ -18,7 +18,7 @@
 namespace fulgur::cuda::hopper {
 
 inline constexpr int kHeadSize = 128, kHalf = 64;
-inline constexpr int kWarpgroup = 128, kLoaders = 256, kThreads = 2 * kWarpgroup + kLoaders;
+inline constexpr int kWarpgroup = 128, kLoaders = 384, kThreads = 2 * kWarpgroup + kLoaders;
 inline constexpr int kStages = 3, kCopies = 2;
 
 struct Operands {
@@ -55,6 +55,7 @@ struct Walk {
 class Cursor {
  public:
   __device__ explicit Cursor(const Operands& p) : p_(p), item_(int(blockIdx.x / 2)) { seek(); }
+  __device__ int item() const { return item_; }
   __device__ bool done() const { return item_ >= p_.items; }
   __device__ void next() {
     if (++block < walk.blocks) return;

@@ -1,96 +1,123 @@
-// The loading warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh).
+// The loading warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh): one each for q, k and v.
 #pragma once
 #include "ops/cuda/lightning_hopper.cuh"
 
 namespace fulgur::cuda::hopper {
 
-// Pieces of eight columns that a thread carries of a block, two rows each.
+// A thread's pieces of a block, of eight columns each, and what it must know of the block.
 struct Carried {
-  uint4 q[2], k[2], v[2];
+  static constexpr int kPieces = 4;
+  uint4 pieces[kPieces];
+  int item;
+  int rows;  // there; 0: there is no block any more
+  int held;  // of them from the tail
+  bool first, last;
 };
 
-// A thread loads piece lane % 8 of rows 8 warp + lane / 8 + {0, 4} of this half's columns. So a warp writes eight rows
-// of a tile, which lie end to end, and passes them on by itself.
+// Loads one part of every block: this half's 64 columns of q, k or v. A thread has piece lane % 8, of eight columns, of
+// rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a tile that lie end to end, and passes them on by
+// itself.
 class Loader {
  public:
+  enum Part { kQ, kK, kV };
+
   __device__ Loader(const Operands& p, Shared& shared, const Barriers& barriers, int half, int thread)
       : p_(p),
         shared_(shared),
         barriers_(barriers),
         half_(half),
-        warp_(thread / 32),
+        part_(thread / kWarpgroup),
+        warp_(thread % kWarpgroup / 32),
         piece_(thread % 8),
-        row_(thread / 32 * 8 + thread % 32 / 8),
+        row_(warp_ * 16 + thread % 32 / 8),
+        place_(part_ == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
         loading_(p) {}
 
   __device__ void run() {
-    Carried now, next, after;
-    fetch(now), fetch(next);
+    Carried now, next;
+    fetch(now);
     Ring<kStages> at;
-    for (Cursor block(p_); !block.done(); block.next(), at.next()) {
-      fetch(after);
-      if (block.block == 0) begin(block.walk);
-      barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
-      store_squares(at.slot);
-      lay_out(now, block, shared_.stage[at.slot]);
+    for (; now.rows > 0; at.next()) {
+      fetch(next);
+      wait_empty(at);
+      lay_out(now, shared_.stage[at.slot]);
       pass_on(shared_.stage[at.slot], at.slot);
-      now = next, next = after;
+      now = next;
     }
-    for (int i = 0; i < kStages; ++i, at.next()) {
-      barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
-      store_squares(at.slot);
-    }
+    for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
 
  private:
+  static constexpr int kPieces = Carried::kPieces;
+
+  __device__ void wait_empty(const Ring<kStages>& at) const {
+    barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
+    if (part_ == kQ && half_ == 0 && p_.squares) store_squares(at.slot);
+  }
+
   // The next block's pieces: rows before its new ones from the tail, zero behind them.
   __device__ void fetch(Carried& c) {
+    c.rows = 0;
     if (loading_.done()) return;
-    const int present = loading_.present(), held = loading_.held();
+    c.item = loading_.item(), c.rows = loading_.present(), c.held = loading_.held();
+    c.first = loading_.block == 0, c.last = loading_.last();
+    if (!c.first) from_ += kGrid * p_.qkv_row;
+    else
+      from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
+              part_ * p_.qkv_part + half_ * kHalf + piece_ * 8;
+    if (c.rows - c.held == kGrid) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = row_ + 4 * i;
-      const bool there = row < present, kept = row < held;
-      const bf16* const from = p_.qkv + int64_t(loading_.first_row() + row) * p_.qkv_row +
-                               loading_.walk.head * p_.qkv_head + half_ * kHalf + piece_ * 8;
-      const bf16* const tail = tail_row(loading_.walk, row);
-      c.q[i] = there && !kept ? get(from) : uint4{};
-      c.k[i] = there ? get(kept ? tail : from + p_.qkv_part) : uint4{};
-      c.v[i] = there ? get(kept ? tail + kGrid * kHeadSize : from + 2 * p_.qkv_part) : uint4{};
+      for (int i = 0; i < kPieces; ++i) c.pieces[i] = get(from_ + 4 * i * p_.qkv_row);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        const int row = row_ + 4 * i;
+        const bool kept = row < c.held;
+        const bf16* const from = kept ? tail_row(loading_.walk, row) : from_ + 4 * i * p_.qkv_row;
+        c.pieces[i] = row < c.rows && !(kept && part_ == kQ) ? get(from) : uint4{};
+      }
     }
     loading_.next();
   }
 
-  __device__ void begin(const Walk& walk) {
-    const float decay = p_.decay[walk.head];
-    for (int i = 0; i < 2; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
-  }
-
-  __device__ void lay_out(const Carried& c, const Cursor& at, Stage& stage) const {
-    const int held = at.held(), present = at.present();
-    const bool remembered = p_.slots && at.last() && present < kGrid;
+  __device__ void lay_out(Carried& c, Stage& stage) {
+    if (c.first && part_ == kV) {
+      const float decay = p_.decay[c.item % p_.heads];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
+    }
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
       const int row = row_ + 4 * i;
-      const uint4 k = row < held ? c.k[i] : activated(c.k[i]), v = row < held ? c.v[i] : activated(c.v[i]);
-      const float age = age_[i];
-      const int place = tile_offset(row, piece_ * 8);
-      put(stage.q[half_] + place, activated(c.q[i])), put(stage.k[half_] + place, k);
-      put_columns(stage.v, row, v);
-      put_columns(stage.aged, row, mapped(v, [=](float x) { return age * x; }));
-      if (remembered && row >= held && row < present) {
-        bf16* const tail = tail_row(at.walk, row);
-        put(tail, k), put(tail + kGrid * kHeadSize, v);
+      uint4& piece = c.pieces[i];
+      if (row >= c.held) piece = activated(piece);
+      if (part_ == kV) {
+        const float age = age_[i];
+        put_columns(shared_address(stage.v), i, piece);
+        put_columns(shared_address(stage.aged), i, mapped(piece, [=](float x) { return age * x; }));
+      } else {
+        store_at(place(shared_address((part_ == kQ ? stage.q : stage.k)[half_]), i), piece);
       }
     }
+    if (c.last && c.rows < kGrid && p_.slots && part_ != kQ) remember(c);
   }
 
-  // Columns of v in the order in which a product's threads hold eight neighbours each: see StateSum.
-  __device__ void put_columns(uint8_t* tile, int row, uint4 piece) const {
-    const uint32_t words[] = {piece.x, piece.y, piece.z, piece.w};
+  // An open block's new rows to the tail.
+  __device__ void remember(const Carried& c) const {
+    const Walk walk(p_, c.item);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      *reinterpret_cast<uint32_t*>(tile + tile_offset(row, piece_ / 4 * 32 + 8 * i + piece_ % 4 * 2)) = words[i];
+    for (int i = 0; i < kPieces; ++i)
+      if (const int row = row_ + 4 * i; row >= c.held && row < c.rows) put(tail_row(walk, row), c.pieces[i]);
+  }
+
+  // The shared address of piece i in a tile: four rows further in the swizzle.
+  __device__ uint32_t place(uint32_t tile, int i) const {
+    return ((tile + place_) ^ (i % 2 * 64)) + i * 4 * kTileRowBytes;
+  }
+  // Columns of v in the order in which a product's threads hold eight neighbours each: see StateSum.
+  __device__ void put_columns(uint32_t tile, int i, uint4 piece) const {
+    store_at(place(tile, i), piece.x), store_at(place(tile, i) ^ 16, piece.y);
+    store_at(place(tile, i) ^ 32, piece.z), store_at(place(tile, i) ^ 48, piece.w);
   }
 
   // The warp's rows of q and k go to the other block too.
@@ -98,33 +125,39 @@ class Loader {
     fence_for_products();
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
-    constexpr int kBytes = 8 * kTileRowBytes;
     const uint32_t full = barriers_.full + 8 * slot, there = barriers_.there;
-    const uint32_t q = shared_address(stage.q[half_]) + warp_ * kBytes;
-    const uint32_t k = shared_address(stage.k[half_]) + warp_ * kBytes;
-    copy_there(q + there, q, kBytes, full + there);
-    copy_there(k + there, k, kBytes, full + there);
-    barrier_arrive_expecting(full, 2 * kBytes);
+    if (part_ == kV) {
+      barrier_arrive(full);
+      return;
+    }
+    constexpr int kBytes = 16 * kTileRowBytes;
+    const uint32_t rows = shared_address((part_ == kQ ? stage.q : stage.k)[half_]) + warp_ * kBytes;
+    copy_there(rows + there, rows, kBytes, full + there);
+    barrier_arrive_expecting(full, kBytes);
   }
 
   // Of the rows that the stage held before.
   __device__ void store_squares(int slot) const {
-    const int row = warp_ * 8 + piece_;
-    if (!p_.squares || half_ != 0 || threadIdx.x % 32 >= 8) return;
+    const int row = warp_ * 16 + threadIdx.x % 16;
+    if (threadIdx.x % 32 >= 16) return;
     float* const to = shared_.squares_at[slot][row];
     if (to) *to = shared_.squares[slot][0][row] + shared_.squares[slot][1][row];
   }
 
+  // Of k or v.
   __device__ bf16* tail_row(const Walk& walk, int row) const {
-    return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head + row * kHeadSize + half_ * kHalf + piece_ * 8;
+    return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
+           ((part_ - kK) * int(kGrid) + row) * kHeadSize + half_ * kHalf + piece_ * 8;
   }
 
   const Operands& p_;
   Shared& shared_;
   const Barriers& barriers_;
-  const int half_, warp_, piece_, row_;
+  const int half_, part_, warp_, piece_, row_;
+  const uint32_t place_;  // of its first piece in a tile; of v, of the piece's first pair
   Cursor loading_;
-  float age_[2] = {};  // lambda_(63 - row)
+  const bf16* from_ = nullptr;
+  float age_[kPieces] = {};  // of v: lambda_(63 - row)
 };
 
 }  // namespace fulgur::cuda::hopper

@@ -31,6 +31,11 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
   while (barrier_at(barrier).phase % 2 == parity) emulator::yield();
 }
 inline void fence_for_products() {}
+template <class Words>
+void store_at(uint32_t address, const Words& words) {
+  if (address % sizeof words != 0) emulator::complain("an unaligned store");
+  std::memcpy(emulator::shared_memory() + address, &words, sizeof words);
+}
 inline void named_barrier(int id, int threads) { emulator::named_barrier(id, unsigned(threads)); }
 inline void products_begin() {}
 inline void products_commit() {}
