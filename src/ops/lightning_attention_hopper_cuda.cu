@@ -21,13 +21,13 @@ __global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant
   barriers_are_ready();
   cluster_arrive(), cluster_wait();
   if (thread < kWarpgroup) {
-    registers_up<136>();
+    registers_up<152>();
     RowsMaker(p, shared, barriers, half, thread).run();
   } else if (thread < 2 * kWarpgroup) {
-    registers_up<104>();
+    registers_up<112>();
     StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
-    registers_down<80>();
+    registers_down<72>();
     Loader(p, shared, barriers, half, thread - 2 * kWarpgroup).run();
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more

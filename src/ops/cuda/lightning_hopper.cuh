@@ -54,9 +54,9 @@ struct Walk {
 // Goes through the blocks of a cluster's items.
 class Cursor {
  public:
-  __device__ explicit Cursor(const Operands& p) : p_(p), item_(int(blockIdx.x / 2)) { seek(); }
+  __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / 2)) { seek(); }
   __device__ int item() const { return item_; }
-  __device__ bool done() const { return item_ >= p_.items; }
+  __device__ bool done() const { return item_ >= p_->items; }
   __device__ void next() {
     if (++block < walk.blocks) return;
     item_ += int(gridDim.x / 2);
@@ -74,13 +74,13 @@ class Cursor {
  private:
   __device__ void seek() {
     block = 0;
-    for (; item_ < p_.items; item_ += int(gridDim.x / 2)) {
-      walk = Walk(p_, item_);
+    for (; item_ < p_->items; item_ += int(gridDim.x / 2)) {
+      walk = Walk(*p_, item_);
       if (walk.blocks > 0) return;
     }
   }
 
-  const Operands& p_;
+  const Operands* p_;
   int item_;
 };
 

@@ -4,10 +4,8 @@
 
 namespace fulgur::cuda::hopper {
 
-// A thread's pieces of a block, of eight columns each, and what it must know of the block.
-struct Carried {
-  static constexpr int kPieces = 4;
-  uint4 pieces[kPieces];
+// What a loading thread must know of a block.
+struct Block {
   int item;
   int rows;  // there; 0: there is no block any more
   int held;  // of them from the tail
@@ -33,81 +31,90 @@ class Loader {
         place_(part_ == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
         loading_(p) {}
 
+  // While a block is laid out, the next one is on its way.
   __device__ void run() {
-    Carried now, next;
-    fetch(now);
+    uint4 raw[kPieces], pieces[kPieces];
     Ring<kStages> at;
-    for (; now.rows > 0; at.next()) {
-      fetch(next);
+    for (Block next = fetch(raw); next.rows > 0; at.next()) {
+      const Block block = next;
+      activate(raw, pieces, block);
+      next = fetch(raw);
       wait_empty(at);
-      lay_out(now, shared_.stage[at.slot]);
+      lay_out(pieces, block, shared_.stage[at.slot]);
       pass_on(shared_.stage[at.slot], at.slot);
-      now = next;
+      if (block.last && block.rows < kGrid && p_.slots && part_ != kQ) remember(pieces, block);
     }
     for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
 
  private:
-  static constexpr int kPieces = Carried::kPieces;
+  static constexpr int kPieces = 4;
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
     barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
     if (part_ == kQ && half_ == 0 && p_.squares) store_squares(at.slot);
   }
 
-  // The next block's pieces: rows before its new ones from the tail, zero behind them.
-  __device__ void fetch(Carried& c) {
-    c.rows = 0;
-    if (loading_.done()) return;
-    c.item = loading_.item(), c.rows = loading_.present(), c.held = loading_.held();
-    c.first = loading_.block == 0, c.last = loading_.last();
-    if (!c.first) from_ += kGrid * p_.qkv_row;
+  // Asks for the next block: rows before its new ones from the tail, zero behind them.
+  __device__ Block fetch(uint4 (&raw)[kPieces]) {
+    if (loading_.done()) return {};
+    const Block block{loading_.item(), loading_.present(), loading_.held(), loading_.block == 0, loading_.last()};
+    if (!block.first) from_ += kGrid * p_.qkv_row;
     else
       from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
               part_ * p_.qkv_part + half_ * kHalf + piece_ * 8;
-    if (c.rows - c.held == kGrid) {
+    if (block.rows - block.held == kGrid) {
 #pragma unroll
-      for (int i = 0; i < kPieces; ++i) c.pieces[i] = get(from_ + 4 * i * p_.qkv_row);
+      for (int i = 0; i < kPieces; ++i) raw[i] = get(from_ + 4 * i * p_.qkv_row);
     } else {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
         const int row = row_ + 4 * i;
-        const bool kept = row < c.held;
+        const bool kept = row < block.held;
         const bf16* const from = kept ? tail_row(loading_.walk, row) : from_ + 4 * i * p_.qkv_row;
-        c.pieces[i] = row < c.rows && !(kept && part_ == kQ) ? get(from) : uint4{};
+        raw[i] = row < block.rows && !(kept && part_ == kQ) ? get(from) : uint4{};
       }
     }
     loading_.next();
+    return block;
   }
 
-  __device__ void lay_out(Carried& c, Stage& stage) {
-    if (c.first && part_ == kV) {
-      const float decay = p_.decay[c.item % p_.heads];
+  // SiLU of the new rows.
+  __device__ void activate(const uint4 (&raw)[kPieces], uint4 (&pieces)[kPieces], const Block& block) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) pieces[i] = activated(raw[i]);
+    if (block.held == 0) return;
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i)
+      if (row_ + 4 * i < block.held) pieces[i] = raw[i];
+  }
+
+  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, Stage& stage) {
+    if (part_ != kV) {
+      const uint32_t tile = shared_address((part_ == kQ ? stage.q : stage.k)[half_]);
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
+      return;
+    }
+    if (block.first) {
+      const float decay = p_.decay[block.item % p_.heads];
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
-      const int row = row_ + 4 * i;
-      uint4& piece = c.pieces[i];
-      if (row >= c.held) piece = activated(piece);
-      if (part_ == kV) {
-        const float age = age_[i];
-        put_columns(shared_address(stage.v), i, piece);
-        put_columns(shared_address(stage.aged), i, mapped(piece, [=](float x) { return age * x; }));
-      } else {
-        store_at(place(shared_address((part_ == kQ ? stage.q : stage.k)[half_]), i), piece);
-      }
+      const float age = age_[i];
+      put_columns(shared_address(stage.v), i, pieces[i]);
+      put_columns(shared_address(stage.aged), i, mapped(pieces[i], [=](float x) { return age * x; }));
     }
-    if (c.last && c.rows < kGrid && p_.slots && part_ != kQ) remember(c);
   }
 
   // An open block's new rows to the tail.
-  __device__ void remember(const Carried& c) const {
-    const Walk walk(p_, c.item);
+  __device__ void remember(const uint4 (&pieces)[kPieces], const Block& block) const {
+    const Walk walk(p_, block.item);
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-      if (const int row = row_ + 4 * i; row >= c.held && row < c.rows) put(tail_row(walk, row), c.pieces[i]);
+      if (const int row = row_ + 4 * i; row >= block.held && row < block.rows) put(tail_row(walk, row), pieces[i]);
   }
 
   // The shared address of piece i in a tile: four rows further in the swizzle.

@@ -75,9 +75,6 @@ class StateSum {
   float sum_[2][32];  // 64 of its rows each
 };
 
-// Whether S differs from zero before a block: then there is a copy of it.
-__device__ inline bool has_state(const Operands& p, const Cursor& at) { return at.block > 0 || p.slots; }
-
 class StateKeeper {
  public:
   __device__ StateKeeper(const Operands& p, Shared& shared, const Barriers& barriers, int half, int thread)
@@ -101,8 +98,9 @@ class StateKeeper {
  private:
   __device__ void begin(const Cursor& at) {
     fade_ = lambda(p_.decay[at.walk.head], kGrid);
-    if (p_.slots) sum_.load(slot_state(at.walk)), copy();
+    if (p_.slots) sum_.load(slot_state(at.walk));
     else sum_.clear();
+    copy();
   }
   __device__ void copy() {
     barrier_wait(barriers_.read + 8 * next_.slot, next_.parity ^ 1);
@@ -133,11 +131,30 @@ class RowsMaker {
         row_(thread / 32 * 16 + thread % 32 / 4),
         quarter_(thread % 4) {}
 
+  // The scores of the block that comes next are computed while a block's o is stored.
   __device__ void run() {
     Ring<kStages> stage;
-    for (Cursor at(p_); !at.done(); at.next(), stage.next()) {
+    Cursor next(p_);
+    if (next.done()) return;
+    barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
+    ask_for_scores(shared_.stage[stage.slot]);
+    products_wait<0>();
+    settle(scores_);
+    while (!next.done()) {
+      const Cursor at = next;
+      const int slot = stage.slot;
       if (at.block == 0) begin(at.walk);
-      block(at, stage);
+      next.next(), stage.next();
+      add_products(shared_.stage[slot]);
+      if (!next.done()) barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
+      ask_for_scores(shared_.stage[stage.slot]);  // of no block behind the last
+      products_wait<1>();
+      settle(o_);
+      if (p_.squares) sum_squares(at, slot);
+      barriers_.arrive_empty(slot, p_.squares && half_ == 0 ? 16 * int(sizeof(float)) : 0);
+      store(at);
+      products_wait<0>();
+      settle(scores_);
     }
   }
 
@@ -152,69 +169,57 @@ class RowsMaker {
     }
   }
 
-  __device__ void block(const Cursor& at, const Ring<kStages>& stage) {
-    const Stage& tiles = shared_.stage[stage.slot];
+  __device__ void ask_for_scores(const Stage& tiles) {
     const uint64_t q = tile_descriptor(shared_address(tiles.q)), k = tile_descriptor(shared_address(tiles.k));
-    const uint64_t v = tile_descriptor(shared_address(tiles.v));
-    const bool has_s = has_state(p_, at);
-    float scores[32], o[32];
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 0>(scores_, q + along(i), k + along(i), i > 0);
+    products_commit();
+  }
+
+  // Asks for what o adds up to.
+  __device__ void add_products(const Stage& tiles) {
+    const uint64_t q = tile_descriptor(shared_address(tiles.q)), v = tile_descriptor(shared_address(tiles.v));
+    const uint64_t s = tile_descriptor(shared_address(shared_.state[copy_.slot]));
     uint32_t weights[4][4];
-    barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
+    barrier_wait(barriers_.copied + 8 * copy_.slot, copy_.parity);
     products_begin();
 #pragma unroll
-    for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 0>(scores, q + along(i), k + along(i), i > 0);
+    for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 1>(o_, q + along(i), s + down(i), i > 0);
     products_commit();
-    if (has_s) {
-      const uint64_t s = tile_descriptor(shared_address(shared_.state[copy_.slot]));
-      barrier_wait(barriers_.copied + 8 * copy_.slot, copy_.parity);
-      products_begin();
-#pragma unroll
-      for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 1>(o, q + along(i), s + down(i), i > 0);
-      products_commit();
-      products_wait<1>();
-    } else {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) o[i] = 0;
-      products_wait<0>();
-    }
-    settle(scores);
-    weigh(scores, weights);
+    weigh(weights);
     products_wait<0>();
-    settle(o);
-    if (has_s) arrive_warp(barriers_.read + 8 * copy_.slot), copy_.next();
+    settle(o_);
+    arrive_warp(barriers_.read + 8 * copy_.slot);
+    copy_.next();
 #pragma unroll
-    for (int j = 0; j < 32; j += 4) o[j] *= above_, o[j + 1] *= above_, o[j + 2] *= below_, o[j + 3] *= below_;
-    settle(o);
+    for (int j = 0; j < 32; j += 4) o_[j] *= above_, o_[j + 1] *= above_, o_[j + 2] *= below_, o_[j + 3] *= below_;
+    settle(o_);
     products_begin();
 #pragma unroll
-    for (int i = 0; i < 4; ++i) multiply_64x64x16<1>(o, weights[i], v + down(i), 1);
+    for (int i = 0; i < 4; ++i) multiply_64x64x16<1>(o_, weights[i], v + down(i), 1);
     products_commit();
-    products_wait<0>();
-    settle(o);
-    if (p_.squares) sum_squares(o, at, stage.slot);
-    barriers_.arrive_empty(stage.slot, p_.squares && half_ == 0 ? 16 * int(sizeof(float)) : 0);
-    store(o, at);
   }
 
   // Scores times lambda_(i - j) up to the diagonal, as they enter the product with v.
-  __device__ void weigh(const float (&scores)[32], uint32_t (&weights)[4][4]) const {
+  __device__ void weigh(uint32_t (&weights)[4][4]) const {
 #pragma unroll
     for (int j = 0; j < 8; ++j)
 #pragma unroll
       for (int r = 0; r < 2; ++r)
         weights[j / 2][j % 2 * 2 + r] =
-            bf16_pair(scores[4 * j + 2 * r] * age_[j + 1 - r][0], scores[4 * j + 2 * r + 1] * age_[j + 1 - r][1]);
+            bf16_pair(scores_[4 * j + 2 * r] * age_[j + 1 - r][0], scores_[4 * j + 2 * r + 1] * age_[j + 1 - r][1]);
   }
 
   __device__ static bool is_new(const Cursor& at, int row) { return row >= at.held() && row < at.present(); }
 
-  __device__ void sum_squares(const float (&o)[32], const Cursor& at, int slot) const {
+  __device__ void sum_squares(const Cursor& at, int slot) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
       float sum = 0;
 #pragma unroll
-      for (int j = 2 * r; j < 32; j += 4) sum = fmaf(o[j + 1], o[j + 1], fmaf(o[j], o[j], sum));
+      for (int j = 2 * r; j < 32; j += 4) sum = fmaf(o_[j + 1], o_[j + 1], fmaf(o_[j], o_[j], sum));
       sum += __shfl_xor_sync(0xffffffff, sum, 1);
       sum += __shfl_xor_sync(0xffffffff, sum, 2);
       if (quarter_ != 0) continue;
@@ -229,13 +234,13 @@ class RowsMaker {
     }
   }
 
-  __device__ void store(const float (&o)[32], const Cursor& at) const {
+  __device__ void store(const Cursor& at) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
       if (!is_new(at, row)) continue;
       bf16* const to = p_.o + int64_t(at.first_row() + row) * p_.o_row + at.walk.head * p_.o_head + half_ * kHalf;
-      const auto pair = [&](int j) { return bf16_pair(o[4 * j + 2 * r] + 0.0F, o[4 * j + 2 * r + 1] + 0.0F); };
+      const auto pair = [&](int j) { return bf16_pair(o_[4 * j + 2 * r] + 0.0F, o_[4 * j + 2 * r + 1] + 0.0F); };
 #pragma unroll
       for (int j = 0; j < 8; j += 4) put(to + j * 8 + quarter_ * 8, {pair(j), pair(j + 1), pair(j + 2), pair(j + 3)});
     }
@@ -246,6 +251,7 @@ class RowsMaker {
   const Barriers& barriers_;
   const int half_, row_, quarter_;
   Ring<kCopies> copy_;
+  float scores_[32], o_[32];
   float above_ = 0, below_ = 0;  // lambda_(i + 1) of the thread's two rows
   float age_[9][2];              // lambda_(i - j) of score 4 j + 2 r + c: [j + 1 - r][c]
 };
