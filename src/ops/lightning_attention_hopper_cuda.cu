@@ -1,22 +1,32 @@
-// Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernel and its launch.
+// Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernels and their launch.
 #include <algorithm>
 
-#include "ops/cuda/lightning_hopper_load.cuh"
 #include "ops/cuda/lightning_hopper_products.cuh"
 #include "ops/cuda/lightning_kernels.h"
 #include "ops/cuda/lightning_operands.cuh"
+#include "ops/cuda/lightning_segments.cuh"
+#include "ops/cuda/scratch.cuh"
 
 namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
+constexpr int kWalkThreads = 5 * kWarpgroup, kChainThreads = 256;
+constexpr int64_t kFewHeads = 32;  // too few for the card, so that a long sequence may be cut
+
+// The first multiple of 1,024 bytes of shared memory.
+template <class T>
+__device__ T& shared_as() {
   unsigned char* const bytes = dynamic_shared();
-  Shared& shared = *reinterpret_cast<Shared*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
+  return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
+}
+
+__global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
+  Shared& shared = shared_as<Shared>();
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const Barriers barriers(shared, half);
-  if (thread < kStages * kGrid) shared.squares_at[thread / kGrid][thread % kGrid] = nullptr;
+  if (thread < kStages * kGrid) shared.squares[thread / kGrid].to[thread % kGrid] = nullptr;
   if (thread == 0) barriers.begin();
   barriers_are_ready();
   cluster_arrive(), cluster_wait();
@@ -28,10 +38,44 @@ __global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant
     StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<72>();
-    Loader(p, shared, barriers, half, thread - 2 * kWarpgroup).run();
+    const int part = thread / kWarpgroup - 2;
+    Stage& first = shared.stage[0];
+    const Duty duty{.part = part,
+                    .half = half,
+                    .tile = shared_address(part == kQ   ? first.q[half]
+                                           : part == kK ? first.k[half]
+                                                        : first.v),
+                    .aged = shared_address(first.aged),
+                    .stage_bytes = sizeof(Stage),
+                    .passed_on = part != kV};
+    Loader<2>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif
+}
+
+__global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __grid_constant__ Operands p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  SumShared& shared = shared_as<SumShared>();
+  const int warpgroup = int(threadIdx.x) / kWarpgroup;
+  const StageBarriers barriers{shared_address(shared.full), shared_address(shared.empty), 0};
+  if (threadIdx.x == 0)
+    for (int i = 0; i < kStages; ++i)
+      barrier_init(barriers.full + 8 * i, 4 * kWarpgroup / 32), barrier_init(barriers.empty + 8 * i, kSummers / 32);
+  barriers_are_ready();
+  __syncthreads();
+  if (warpgroup < 2) {
+    registers_up<112>();
+    sum_segments(p, shared, barriers, warpgroup);
+  } else {
+    registers_down<64>();
+    load_segments(p, shared, barriers, warpgroup - 2);
+  }
+#endif
+}
+
+__global__ void __launch_bounds__(kChainThreads) chain_segments_kernel(const __grid_constant__ Operands p) {
+  chain_segments(p, int64_t(blockIdx.x) * kChainThreads + threadIdx.x, int(blockIdx.y));
 }
 
 template <class T>
@@ -39,11 +83,56 @@ T* data_of(const Tensor& t) {
   return t ? reinterpret_cast<T*>(t.data) : nullptr;
 }
 
+Operands operands_of(const LightningAttention& op) {
+  const Tensor &o = op.o, &qkv = op.qkv, &state = op.state, &tail = op.tail;
+  return {.o = data_of<bf16>(o),
+          .qkv = data_of<const bf16>(qkv),
+          .decay = data_of<const float>(op.decay),
+          .row_begin = data_of<const int32_t>(op.row_begin),
+          .positions = data_of<const int64_t>(op.positions),
+          .slots = data_of<const int32_t>(op.slots),
+          .state = data_of<float>(state),
+          .tail = data_of<bf16>(tail),
+          .squares = data_of<float>(op.squares),
+          .heads = int(o.dim(1)),
+          .items = int((op.row_begin.dim(0) - 1) * o.dim(1)),
+          .o_row = o.stride[0],
+          .o_head = o.stride[1],
+          .qkv_row = qkv.stride[0],
+          .qkv_head = qkv.stride[1],
+          .qkv_part = qkv.stride[2],
+          .state_slot = state.stride[0],
+          .state_head = state.stride[1],
+          .tail_slot = tail.stride[0],
+          .tail_head = tail.stride[1],
+          .squares_head = op.squares.stride[0]};
+}
+
 int64_t processors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
   return count;
+}
+
+// `kernel` on as many clusters as run at once, which share the items out.
+template <class SharedMemory>
+void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int threads,
+                     int cluster) {
+  const size_t bytes = sizeof(SharedMemory) + 1024;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  const int64_t clusters = std::min<int64_t>(operands.items, processors() / cluster);
+  launch(stream, name, {dim3(unsigned(clusters * cluster)), dim3(unsigned(threads)), bytes, unsigned(cluster)}, kernel,
+         operands);
+}
+
+void find_starts(Stream& stream, Operands operands, int64_t sequences) {
+  operands.finds_starts = true;
+  launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads, 1);
+  const int64_t threads = int64_t(operands.heads) * kStateSize / 4;
+  launch(stream, "lightning_attention: starts",
+         {dim3(unsigned(threads / kChainThreads), unsigned(sequences)), dim3(kChainThreads)}, chain_segments_kernel,
+         operands);
 }
 
 }  // namespace
@@ -58,37 +147,22 @@ bool is_for_hopper(const LightningAttention& op) {
 
 void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   expect_vectors(op.o, op.qkv, op.state, op.tail);
-  const Tensor &o = op.o, &qkv = op.qkv, &state = op.state, &tail = op.tail;
-  expect(!state || (state.stride[2] == hopper::kHeadSize && tail.stride[3] == hopper::kHeadSize &&
-                    tail.stride[2] == kGrid * hopper::kHeadSize),
+  expect(!op.state || (op.state.stride[2] == hopper::kHeadSize && op.tail.stride[3] == hopper::kHeadSize &&
+                       op.tail.stride[2] == kGrid * hopper::kHeadSize),
          "a head's state and tail lie end to end");
-  const hopper::Operands operands{.o = hopper::data_of<bf16>(o),
-                                  .qkv = hopper::data_of<const bf16>(qkv),
-                                  .decay = hopper::data_of<const float>(op.decay),
-                                  .row_begin = hopper::data_of<const int32_t>(op.row_begin),
-                                  .positions = hopper::data_of<const int64_t>(op.positions),
-                                  .slots = hopper::data_of<const int32_t>(op.slots),
-                                  .state = hopper::data_of<float>(state),
-                                  .tail = hopper::data_of<bf16>(tail),
-                                  .squares = hopper::data_of<float>(op.squares),
-                                  .heads = int(o.dim(1)),
-                                  .items = int((op.row_begin.dim(0) - 1) * o.dim(1)),
-                                  .o_row = o.stride[0],
-                                  .o_head = o.stride[1],
-                                  .qkv_row = qkv.stride[0],
-                                  .qkv_head = qkv.stride[1],
-                                  .qkv_part = qkv.stride[2],
-                                  .state_slot = state.stride[0],
-                                  .state_head = state.stride[1],
-                                  .tail_slot = tail.stride[0],
-                                  .tail_head = tail.stride[1],
-                                  .squares_head = op.squares.stride[0]};
-  const size_t bytes = sizeof(hopper::Shared) + 1024;
-  check(cudaFuncSetAttribute(hopper::walk_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-        "cudaFuncSetAttribute");
-  const int64_t clusters = std::min<int64_t>(operands.items, hopper::processors() / 2);
-  launch(stream, "lightning_attention", {dim3(unsigned(2 * clusters)), dim3(hopper::kThreads), bytes, 2},
-         hopper::walk_blocks, operands);
+  hopper::Operands operands = hopper::operands_of(op);
+  const auto walk = [&] {
+    hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
+                                            hopper::kWalkThreads, 2);
+  };
+  if (op.in_order || op.longest <= hopper::kSegment || operands.heads > hopper::kFewHeads) return walk();
+  const int64_t sequences = op.row_begin.dim(0) - 1;
+  operands.segments = int((op.longest - 1) / hopper::kSegment) + 2, operands.items *= operands.segments;
+  const int64_t starts = op.o.dim(0) / hopper::kSegment + sequences;
+  const Scratch scratch(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
+  operands.starts = scratch.as<float>();
+  hopper::find_starts(stream, operands, sequences);
+  walk();
 }
 
 }  // namespace fulgur::cuda

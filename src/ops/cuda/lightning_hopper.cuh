@@ -17,9 +17,9 @@
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kHeadSize = 128, kHalf = 64;
-inline constexpr int kWarpgroup = 128, kLoaders = 384, kThreads = 2 * kWarpgroup + kLoaders;
-inline constexpr int kStages = 3, kCopies = 2;
+inline constexpr int kHeadSize = 128, kHalf = 64, kStateSize = kHeadSize * kHeadSize;
+inline constexpr int kWarpgroup = 128, kStages = 3, kCopies = 2;
+inline constexpr int kSegment = 4096;  // rows: where a long sequence may be cut, at multiples of its positions
 
 struct Operands {
   bf16* o;
@@ -31,35 +31,61 @@ struct Operands {
   float* state;
   bf16* tail;
   float* squares;  // null: not wanted
-  int heads, items;
+  // Segments of a sequence, at most; 1: none is cut. Then S before every segment but a sequence's first, f32
+  // [rows / 4096 + sequences, heads, 128, 128], is given, or to be found.
+  int segments = 1;
+  float* starts = nullptr;
+  bool finds_starts = false;
+  int heads, items;  // segments of all sequences times heads
   // Elements between rows, heads, parts and slots.
   int64_t o_row, o_head, qkv_row, qkv_head, qkv_part, state_slot, state_head, tail_slot, tail_head, squares_head;
 };
 
-// One head of a sequence, its rows cut into blocks of 64 by their positions.
+// One head of a sequence or of a segment of it, its rows cut into blocks of 64 by their positions.
 struct Walk {
-  int head = 0, begin = 0, end = 0, slot = 0;  // batch rows from begin to end
-  int blocks = 0, held = 0;                    // rows of the first block that the tail holds
+  int head = 0, sequence = 0, slot = 0;
+  int begin = 0, end = 0;          // batch rows
+  int blocks = 0, held = 0;        // rows of the first block that the tail holds
+  bool first = true, last = true;  // segment of its sequence
+  bool continues = false;          // a sequence of which the slot holds a state
 
   Walk() = default;
-  __device__ Walk(const Operands& p, int item) : head(item % p.heads) {
-    const int sequence = item / p.heads;
+  __device__ Walk(const Operands& p, int item) : head(item % p.heads), sequence(item / p.heads / p.segments) {
+    const int segment = item / p.heads % p.segments;
     begin = p.row_begin[sequence], end = p.row_begin[sequence + 1];
     if (begin == end) return;
-    if (p.slots) held = int(p.positions[begin] % kGrid), slot = p.slots[sequence];
-    blocks = int(held + end - begin + kGrid - 1) / int(kGrid);
+    const int64_t position = p.slots ? p.positions[begin] : 0;
+    if (p.slots) slot = p.slots[sequence];
+    if (segment > 0 || (p.segments > 1 && end - begin > kSegment)) cut(segment, int(position % kSegment));
+    if (begin >= end || (p.finds_starts && last)) return;
+    held = first ? int(position % kGrid) : 0, continues = first && position >= kGrid;
+    blocks = (held + end - begin + int(kGrid) - 1) / int(kGrid);
+  }
+
+ private:
+  // `past`: rows of the sequence since a multiple of 4,096.
+  __device__ void cut(int segment, int past) {
+    const int here = end - begin > kSegment ? begin - past + segment * kSegment : end;
+    first = segment == 0, last = end <= here + kSegment;
+    begin = first ? begin : here, end = last ? end : here + kSegment;
   }
 };
 
-// Goes through the blocks of a cluster's items.
+// S before a segment.
+__device__ inline float* start_of(const Operands& p, int sequence, int begin, int head) {
+  return p.starts + (int64_t(begin / kSegment + sequence) * p.heads + head) * kStateSize;
+}
+
+// Goes through the blocks of the items of a cluster of kBlocks thread blocks.
+template <int kBlocks>
 class Cursor {
  public:
-  __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / 2)) { seek(); }
+  __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / kBlocks)) { seek(); }
   __device__ int item() const { return item_; }
   __device__ bool done() const { return item_ >= p_->items; }
   __device__ void next() {
     if (++block < walk.blocks) return;
-    item_ += int(gridDim.x / 2);
+    item_ += int(gridDim.x / kBlocks);
     seek();
   }
   // Rows of the block that are there, those of the tail among them.
@@ -74,7 +100,7 @@ class Cursor {
  private:
   __device__ void seek() {
     block = 0;
-    for (; item_ < p_->items; item_ += int(gridDim.x / 2)) {
+    for (; item_ < p_->items; item_ += int(gridDim.x / kBlocks)) {
       walk = Walk(*p_, item_);
       if (walk.blocks > 0) return;
     }
@@ -82,19 +108,6 @@ class Cursor {
 
   const Operands* p_;
   int item_;
-};
-
-struct alignas(1024) Stage {
-  uint8_t q[2][kTileBytes], k[2][kTileBytes], v[kTileBytes], aged[kTileBytes];
-};
-struct Shared {
-  Stage stage[kStages];
-  uint8_t state[kCopies][2][kTileBytes];
-  // Sums of squares of a stage's rows, from both halves, and where they go: null where nowhere. In the first block.
-  float squares[kStages][2][kGrid];
-  float* squares_at[kStages][kGrid];
-  // Of a stage; of a copy of S.
-  uint64_t full[kStages], empty[kStages], copied[kCopies], read[kCopies];
 };
 
 // A place in a ring of kSlots, and the parity of its barriers' phase.
@@ -108,31 +121,6 @@ struct Ring {
   }
 };
 
-// The addresses of a block's barriers; what is added to one for the other block's.
-struct Barriers {
-  uint32_t full, empty, copied, read, there;
-  __device__ Barriers(Shared& shared, int half)
-      : full(shared_address(shared.full)),
-        empty(shared_address(shared.empty)),
-        copied(shared_address(shared.copied)),
-        read(shared_address(shared.read)),
-        there(address_in(uint32_t(1 - half), full) - full) {}
-  // By one thread: data of a warp's loaders, of both blocks' consumers; a copy's writers and readers.
-  __device__ void begin() const {
-    for (int i = 0; i < kStages; ++i)
-      barrier_init(full + 8 * i, kLoaders / 32), barrier_init(empty + 8 * i, 2 * 2 * kWarpgroup / 32);
-    for (int i = 0; i < kCopies; ++i)
-      barrier_init(copied + 8 * i, kWarpgroup / 32), barrier_init(read + 8 * i, kWarpgroup / 32);
-  }
-  // Of a warp that has read a stage: both blocks may write it. `sent`: bytes that the other block's warp sends here.
-  __device__ void arrive_empty(int slot, int sent) const {
-    __syncwarp();
-    if (threadIdx.x % 32 != 0) return;
-    if (sent > 0) barrier_arrive_expecting(empty + 8 * slot, sent);
-    else barrier_arrive(empty + 8 * slot);
-    barrier_arrive_there(empty + 8 * slot + there);
-  }
-};
 // All lanes have done what the barrier stands for.
 __device__ inline void arrive_warp(uint32_t barrier) {
   __syncwarp();

@@ -1,4 +1,4 @@
-// The loading warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh): one each for q, k and v.
+// The loading warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh).
 #pragma once
 #include "ops/cuda/lightning_hopper.cuh"
 
@@ -12,23 +12,41 @@ struct Block {
   bool first, last;
 };
 
-// Loads one part of every block: this half's 64 columns of q, k or v. A thread has piece lane % 8, of eight columns, of
-// rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a tile that lie end to end, and passes them on by
-// itself.
+enum Part { kQ, kK, kV };
+// What a loading warpgroup does: 64 columns of a part of every block, to shared addresses in the first stage.
+struct Duty {
+  int part, half;
+  uint32_t tile;           // where they go; of v
+  uint32_t aged;           // where decayed v goes
+  int stage_bytes;         // from stage to stage
+  bool both = true;        // v itself is wanted too
+  bool passed_on = false;  // to the other block of the cluster
+};
+// The addresses of the first stage's barriers, and what leads from them to the other block's.
+struct StageBarriers {
+  uint32_t full, empty, there;
+};
+// Sums of squares of a stage's rows, from both halves, and where they go: null where nowhere.
+struct Squares {
+  float sums[2][kGrid];
+  float* to[kGrid];
+};
+
+// A thread has piece lane % 8, of eight columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a
+// tile that lie end to end, and passes them on by itself.
+template <int kBlocks>
 class Loader {
  public:
-  enum Part { kQ, kK, kV };
-
-  __device__ Loader(const Operands& p, Shared& shared, const Barriers& barriers, int half, int thread)
+  // squares: of the stages, to be stored before they are filled again; null: not here.
+  __device__ Loader(const Operands& p, const Duty& duty, const StageBarriers& barriers, const Squares* squares)
       : p_(p),
-        shared_(shared),
+        duty_(duty),
         barriers_(barriers),
-        half_(half),
-        part_(thread / kWarpgroup),
-        warp_(thread % kWarpgroup / 32),
-        piece_(thread % 8),
-        row_(warp_ * 16 + thread % 32 / 8),
-        place_(part_ == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
+        squares_(squares),
+        warp_(int(threadIdx.x) % kWarpgroup / 32),
+        piece_(int(threadIdx.x) % 8),
+        row_(warp_ * 16 + int(threadIdx.x) % 32 / 8),
+        place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
         loading_(p) {}
 
   // While a block is laid out, the next one is on its way.
@@ -40,9 +58,9 @@ class Loader {
       activate(raw, pieces, block);
       next = fetch(raw);
       wait_empty(at);
-      lay_out(pieces, block, shared_.stage[at.slot]);
-      pass_on(shared_.stage[at.slot], at.slot);
-      if (block.last && block.rows < kGrid && p_.slots && part_ != kQ) remember(pieces, block);
+      lay_out(pieces, block, at.slot);
+      pass_on(at.slot);
+      if (block.last && block.rows < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
     }
     for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
@@ -52,7 +70,7 @@ class Loader {
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
     barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
-    if (part_ == kQ && half_ == 0 && p_.squares) store_squares(at.slot);
+    if (squares_) store_squares(squares_[at.slot]);
   }
 
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
@@ -62,7 +80,7 @@ class Loader {
     if (!block.first) from_ += kGrid * p_.qkv_row;
     else
       from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
-              part_ * p_.qkv_part + half_ * kHalf + piece_ * 8;
+              duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
     if (block.rows - block.held == kGrid) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) raw[i] = get(from_ + 4 * i * p_.qkv_row);
@@ -72,7 +90,7 @@ class Loader {
         const int row = row_ + 4 * i;
         const bool kept = row < block.held;
         const bf16* const from = kept ? tail_row(loading_.walk, row) : from_ + 4 * i * p_.qkv_row;
-        raw[i] = row < block.rows && !(kept && part_ == kQ) ? get(from) : uint4{};
+        raw[i] = row < block.rows && !(kept && duty_.part == kQ) ? get(from) : uint4{};
       }
     }
     loading_.next();
@@ -89,9 +107,9 @@ class Loader {
       if (row_ + 4 * i < block.held) pieces[i] = raw[i];
   }
 
-  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, Stage& stage) {
-    if (part_ != kV) {
-      const uint32_t tile = shared_address((part_ == kQ ? stage.q : stage.k)[half_]);
+  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, int slot) {
+    const uint32_t tile = duty_.tile + slot * duty_.stage_bytes, aged = duty_.aged + slot * duty_.stage_bytes;
+    if (duty_.part != kV) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
       return;
@@ -104,8 +122,8 @@ class Loader {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const float age = age_[i];
-      put_columns(shared_address(stage.v), i, pieces[i]);
-      put_columns(shared_address(stage.aged), i, mapped(pieces[i], [=](float x) { return age * x; }));
+      if (duty_.both) put_columns(place(tile, i), pieces[i]);
+      put_columns(place(aged, i), mapped(pieces[i], [=](float x) { return age * x; }));
     }
   }
 
@@ -122,47 +140,48 @@ class Loader {
     return ((tile + place_) ^ (i % 2 * 64)) + i * 4 * kTileRowBytes;
   }
   // Columns of v in the order in which a product's threads hold eight neighbours each: see StateSum.
-  __device__ void put_columns(uint32_t tile, int i, uint4 piece) const {
-    store_at(place(tile, i), piece.x), store_at(place(tile, i) ^ 16, piece.y);
-    store_at(place(tile, i) ^ 32, piece.z), store_at(place(tile, i) ^ 48, piece.w);
+  __device__ void put_columns(uint32_t first, uint4 piece) const {
+    store_at(first, piece.x), store_at(first ^ 16, piece.y), store_at(first ^ 32, piece.z),
+        store_at(first ^ 48, piece.w);
   }
 
-  // The warp's rows of q and k go to the other block too.
-  __device__ void pass_on(const Stage& stage, int slot) const {
+  // The warp's rows.
+  __device__ void pass_on(int slot) const {
     fence_for_products();
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
     const uint32_t full = barriers_.full + 8 * slot, there = barriers_.there;
-    if (part_ == kV) {
+    if (!duty_.passed_on) {
       barrier_arrive(full);
       return;
     }
     constexpr int kBytes = 16 * kTileRowBytes;
-    const uint32_t rows = shared_address((part_ == kQ ? stage.q : stage.k)[half_]) + warp_ * kBytes;
+    const uint32_t rows = duty_.tile + slot * duty_.stage_bytes + warp_ * kBytes;
     copy_there(rows + there, rows, kBytes, full + there);
     barrier_arrive_expecting(full, kBytes);
   }
 
-  // Of the rows that the stage held before.
-  __device__ void store_squares(int slot) const {
+  // Of the rows that the stage held before: a warp's sixteen.
+  __device__ void store_squares(const Squares& squares) const {
     const int row = warp_ * 16 + threadIdx.x % 16;
     if (threadIdx.x % 32 >= 16) return;
-    float* const to = shared_.squares_at[slot][row];
-    if (to) *to = shared_.squares[slot][0][row] + shared_.squares[slot][1][row];
+    float* const to = squares.to[row];
+    if (to) *to = squares.sums[0][row] + squares.sums[1][row];
   }
 
   // Of k or v.
   __device__ bf16* tail_row(const Walk& walk, int row) const {
     return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
-           ((part_ - kK) * int(kGrid) + row) * kHeadSize + half_ * kHalf + piece_ * 8;
+           ((duty_.part - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
   }
 
   const Operands& p_;
-  Shared& shared_;
-  const Barriers& barriers_;
-  const int half_, part_, warp_, piece_, row_;
+  const Duty duty_;
+  const StageBarriers barriers_;
+  const Squares* const squares_;
+  const int warp_, piece_, row_;
   const uint32_t place_;  // of its first piece in a tile; of v, of the piece's first pair
-  Cursor loading_;
+  Cursor<kBlocks> loading_;
   const bf16* from_ = nullptr;
   float age_[kPieces] = {};  // of v: lambda_(63 - row)
 };

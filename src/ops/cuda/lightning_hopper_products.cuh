@@ -1,78 +1,45 @@
 // The multiplying warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh): one computes o, the
 // other carries S forward and copies it for the first.
 #pragma once
-#include "ops/cuda/lightning_hopper.cuh"
+#include "ops/cuda/lightning_hopper_load.cuh"
+#include "ops/cuda/lightning_state.cuh"
 
 namespace fulgur::cuda::hopper {
 
-// Sixteen steps of a product: along a tile's rows and on to the next tile, or down its rows.
-__device__ inline uint64_t along(int i) { return uint64_t((i / 4 * kTileBytes + i % 4 * 32) >> 4); }
-__device__ inline uint64_t down(int i) { return uint64_t(i * 16 * kTileRowBytes >> 4); }
+struct alignas(1024) Stage {
+  uint8_t q[2][kTileBytes], k[2][kTileBytes], v[kTileBytes], aged[kTileBytes];
+};
+struct Shared {
+  Stage stage[kStages];
+  uint8_t state[kCopies][2][kTileBytes];
+  Squares squares[kStages];  // in the cluster's first block
+  // Of a stage; of a copy of S.
+  uint64_t full[kStages], empty[kStages], copied[kCopies], read[kCopies];
+};
 
-// Half of the columns of S, in a warpgroup's registers. A product's thread holds columns 8 j + 2 (t % 4) + {0, 1} of
-// the tiles: they stand for columns 32 (j / 4) + 8 (t % 4) + 2 (j % 4) + {0, 1} of v, S and o, eight neighbours twice.
-class StateSum {
- public:
-  __device__ explicit StateSum(int thread) : row_(thread / 32 * 16 + thread % 32 / 4), quarter_(thread % 4) {}
-
-  __device__ void clear() {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) sum_[0][i] = sum_[1][i] = 0;
+// The addresses of a block's barriers.
+struct Barriers : StageBarriers {
+  uint32_t copied, read;
+  __device__ Barriers(Shared& shared, int half)
+      : StageBarriers{shared_address(shared.full), shared_address(shared.empty),
+                      address_in(uint32_t(1 - half), shared_address(shared.full)) - shared_address(shared.full)},
+        copied(shared_address(shared.copied)),
+        read(shared_address(shared.read)) {}
+  // By one thread: warps that load a stage, and that read it in both blocks; that write a copy, and that read it.
+  __device__ void begin() const {
+    for (int i = 0; i < kStages; ++i)
+      barrier_init(full + 8 * i, 3 * kWarpgroup / 32), barrier_init(empty + 8 * i, 2 * 2 * kWarpgroup / 32);
+    for (int i = 0; i < kCopies; ++i)
+      barrier_init(copied + 8 * i, kWarpgroup / 32), barrier_init(read + 8 * i, kWarpgroup / 32);
   }
-  // Of f32 [128, 128], from this half's first column on.
-  __device__ void load(const float* state) {
-    for_pieces([&](float* sum, int row, int column) {
-      const float4 piece = *reinterpret_cast<const float4*>(state + row * kHeadSize + column);
-      sum[0] = piece.x, sum[1] = piece.y, sum[4] = piece.z, sum[5] = piece.w;
-    });
+  // Of a warp that has read a stage: both blocks may write it. `sent`: bytes that the other block's warp sends here.
+  __device__ void arrive_empty(int slot, int sent) const {
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    if (sent > 0) barrier_arrive_expecting(empty + 8 * slot, sent);
+    else barrier_arrive(empty + 8 * slot);
+    barrier_arrive_there(empty + 8 * slot + there);
   }
-  __device__ void store(float* state) {
-    for_pieces([&](const float* sum, int row, int column) {
-      *reinterpret_cast<float4*>(state + row * kHeadSize + column) = make_float4(sum[0], sum[1], sum[4], sum[5]);
-    });
-  }
-
-  // S = fade S + k^T aged.
-  __device__ void add_block(float fade, uint64_t k, uint64_t aged) {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) sum_[0][i] *= fade, sum_[1][i] *= fade;
-    settle(sum_[0]), settle(sum_[1]);
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      multiply_64x64x16<1, 1>(sum_[0], k + down(i), aged + down(i), 1);
-      multiply_64x64x16<1, 1>(sum_[1], k + (kTileBytes >> 4) + down(i), aged + down(i), 1);
-    }
-    products_commit();
-    products_wait<0>();
-    settle(sum_[0]), settle(sum_[1]);
-  }
-
-  // As it enters a product.
-  __device__ void copy(uint8_t (&tiles)[2][kTileBytes]) const {
-#pragma unroll
-    for (int t = 0; t < 2; ++t)
-#pragma unroll
-      for (int i = 0; i < 32; i += 2)
-        *reinterpret_cast<uint32_t*>(tiles[t] + tile_offset(row_ + i / 2 % 2 * 8, i / 4 * 8 + quarter_ * 2)) =
-            bf16_pair(sum_[t][i], sum_[t][i + 1]);
-    fence_for_products();
-  }
-
- private:
-  // body(sum, row, column) for four columns, which are sum[0], sum[1], sum[4], sum[5].
-  template <class Body>
-  __device__ void for_pieces(const Body& body) {
-#pragma unroll
-    for (int t = 0; t < 2; ++t)
-#pragma unroll
-      for (int i = 0; i < 32; i += 2)
-        if (i / 4 % 2 == 0)
-          body(&sum_[t][i], t * 64 + row_ + i / 2 % 2 * 8, i / 16 * 32 + quarter_ * 8 + i / 4 % 4 * 2);
-  }
-
-  const int row_, quarter_;
-  float sum_[2][32];  // 64 of its rows each
 };
 
 class StateKeeper {
@@ -82,23 +49,25 @@ class StateKeeper {
 
   __device__ void run() {
     Ring<kStages> stage;
-    for (Cursor at(p_); !at.done(); at.next(), stage.next()) {
+    for (Cursor<2> at(p_); !at.done(); at.next(), stage.next()) {
       if (at.block == 0) begin(at);
       const Stage& tiles = shared_.stage[stage.slot];
       barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
-      const bool closes = at.present() == kGrid && (p_.slots || !at.last());
+      const bool kept = p_.slots && at.walk.last && at.last();
+      const bool closes = at.present() == kGrid && (kept || !at.last());
       if (closes)
         sum_.add_block(fade_, tile_descriptor(shared_address(tiles.k)), tile_descriptor(shared_address(tiles.aged)));
       barriers_.arrive_empty(stage.slot, 0);
       if (!at.last()) copy();
-      else if (p_.slots && (closes || at.block > 0)) sum_.store(slot_state(at.walk));
+      else if (kept && (closes || at.block > 0 || !at.walk.first)) sum_.store(slot_state(at.walk));
     }
   }
 
  private:
-  __device__ void begin(const Cursor& at) {
+  __device__ void begin(const Cursor<2>& at) {
     fade_ = lambda(p_.decay[at.walk.head], kGrid);
-    if (p_.slots) sum_.load(slot_state(at.walk));
+    if (!at.walk.first) sum_.load(start_of(p_, at.walk.sequence, at.walk.begin, at.walk.head) + half_ * kHalf);
+    else if (at.walk.continues) sum_.load(slot_state(at.walk));
     else sum_.clear();
     copy();
   }
@@ -108,9 +77,7 @@ class StateKeeper {
     arrive_warp(barriers_.copied + 8 * next_.slot);
     next_.next();
   }
-  __device__ float* slot_state(const Walk& walk) const {
-    return p_.state + walk.slot * p_.state_slot + walk.head * p_.state_head + half_ * kHalf;
-  }
+  __device__ float* slot_state(const Walk& walk) const { return state_of(p_, walk) + half_ * kHalf; }
 
   const Operands& p_;
   Shared& shared_;
@@ -134,14 +101,14 @@ class RowsMaker {
   // The scores of the block that comes next are computed while a block's o is stored.
   __device__ void run() {
     Ring<kStages> stage;
-    Cursor next(p_);
+    Cursor<2> next(p_);
     if (next.done()) return;
     barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
     ask_for_scores(shared_.stage[stage.slot]);
     products_wait<0>();
     settle(scores_);
     while (!next.done()) {
-      const Cursor at = next;
+      const Cursor<2> at = next;
       const int slot = stage.slot;
       if (at.block == 0) begin(at.walk);
       next.next(), stage.next();
@@ -211,9 +178,9 @@ class RowsMaker {
             bf16_pair(scores_[4 * j + 2 * r] * age_[j + 1 - r][0], scores_[4 * j + 2 * r + 1] * age_[j + 1 - r][1]);
   }
 
-  __device__ static bool is_new(const Cursor& at, int row) { return row >= at.held() && row < at.present(); }
+  __device__ static bool is_new(const Cursor<2>& at, int row) { return row >= at.held() && row < at.present(); }
 
-  __device__ void sum_squares(const Cursor& at, int slot) const {
+  __device__ void sum_squares(const Cursor<2>& at, int slot) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
@@ -223,18 +190,18 @@ class RowsMaker {
       sum += __shfl_xor_sync(0xffffffff, sum, 1);
       sum += __shfl_xor_sync(0xffffffff, sum, 2);
       if (quarter_ != 0) continue;
-      float* const here = &shared_.squares[slot][half_][row];
+      float* const here = &shared_.squares[slot].sums[half_][row];
       if (half_ == 1) {
         store_there(shared_address(here) + barriers_.there, sum, barriers_.empty + 8 * slot + barriers_.there);
         continue;
       }
       *here = sum;
-      shared_.squares_at[slot][row] =
+      shared_.squares[slot].to[row] =
           is_new(at, row) ? p_.squares + at.walk.head * p_.squares_head + at.first_row() + row : nullptr;
     }
   }
 
-  __device__ void store(const Cursor& at) const {
+  __device__ void store(const Cursor<2>& at) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
