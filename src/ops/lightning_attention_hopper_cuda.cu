@@ -47,8 +47,9 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
                                                         : first.v),
                     .aged = shared_address(first.aged),
                     .stage_bytes = sizeof(Stage),
+                    .raw = shared.raw[part][0],
                     .passed_on = part != kV};
-    Loader<2>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+    Loader<2, kAhead>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif

@@ -18,7 +18,7 @@
 namespace fulgur::cuda::hopper {
 
 inline constexpr int kHeadSize = 128, kHalf = 64, kStateSize = kHeadSize * kHeadSize;
-inline constexpr int kWarpgroup = 128, kStages = 3, kCopies = 2;
+inline constexpr int kWarpgroup = 128, kStages = 3;
 inline constexpr int kSegment = 4096;  // rows: where a long sequence may be cut, at multiples of its positions
 
 struct Operands {
@@ -81,7 +81,6 @@ template <int kBlocks>
 class Cursor {
  public:
   __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / kBlocks)) { seek(); }
-  __device__ int item() const { return item_; }
   __device__ bool done() const { return item_ >= p_->items; }
   __device__ void next() {
     if (++block < walk.blocks) return;
@@ -129,8 +128,6 @@ __device__ inline void arrive_warp(uint32_t barrier) {
 
 __device__ inline float lambda(float decay, int n) { return expf(-(decay * float(n))); }
 
-// Sixteen bytes that are read once.
-__device__ inline uint4 get(const bf16* from) { return __ldcs(reinterpret_cast<const uint4*>(from)); }
 template <class T>
 __device__ void put(T* to, uint4 piece) {
   *reinterpret_cast<uint4*>(to) = piece;

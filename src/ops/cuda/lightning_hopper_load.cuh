@@ -1,16 +1,9 @@
 // The loading warpgroups of lightning attention on Hopper (ops/cuda/lightning_hopper.cuh).
 #pragma once
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/lightning_hopper.cuh"
 
 namespace fulgur::cuda::hopper {
-
-// What a loading thread must know of a block.
-struct Block {
-  int item;
-  int rows;  // there; 0: there is no block any more
-  int held;  // of them from the tail
-  bool first, last;
-};
 
 enum Part { kQ, kK, kV };
 // What a loading warpgroup does: 64 columns of a part of every block, to shared addresses in the first stage.
@@ -19,6 +12,7 @@ struct Duty {
   uint32_t tile;           // where they go; of v
   uint32_t aged;           // where decayed v goes
   int stage_bytes;         // from stage to stage
+  uint4* raw;              // this warpgroup's shared memory for kAhead blocks as they come: kRawBytes each
   bool both = true;        // v itself is wanted too
   bool passed_on = false;  // to the other block of the cluster
 };
@@ -32,9 +26,12 @@ struct Squares {
   float* to[kGrid];
 };
 
-// A thread has piece lane % 8, of eight columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a
-// tile that lie end to end, and passes them on by itself.
-template <int kBlocks>
+inline constexpr int kPieces = 4, kRawBytes = kPieces * kWarpgroup * 16;
+
+// Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
+// columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a tile that lie end to end, and passes
+// them on by itself.
+template <int kBlocks, int kAhead>
 class Loader {
  public:
   // squares: of the stages, to be stored before they are filled again; null: not here.
@@ -49,24 +46,27 @@ class Loader {
         place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
         loading_(p) {}
 
-  // While a block is laid out, the next one is on its way.
   __device__ void run() {
-    uint4 raw[kPieces], pieces[kPieces];
+    for (int i = 0; i < kAhead; ++i) fetch(raw(i));
+    int slot = 0;
     Ring<kStages> at;
-    for (Block next = fetch(raw); next.rows > 0; at.next()) {
-      const Block block = next;
-      activate(raw, pieces, block);
-      next = fetch(raw);
+    for (Cursor<kBlocks> block(p_); !block.done(); block.next(), at.next()) {
+      uint4 pieces[kPieces];
+      take(pieces, raw(slot), block.held());
+      fetch(raw(slot));
+      slot = slot + 1 < kAhead ? slot + 1 : 0;
       wait_empty(at);
       lay_out(pieces, block, at.slot);
       pass_on(at.slot);
-      if (block.last && block.rows < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
+      if (block.last() && block.present() < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
     }
     for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
 
  private:
-  static constexpr int kPieces = 4;
+  __device__ uint4* raw(int slot) const {
+    return duty_.raw + slot * kPieces * kWarpgroup + int(threadIdx.x) % kWarpgroup;
+  }
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
     barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
@@ -74,48 +74,45 @@ class Loader {
   }
 
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
-  __device__ Block fetch(uint4 (&raw)[kPieces]) {
-    if (loading_.done()) return {};
-    const Block block{loading_.item(), loading_.present(), loading_.held(), loading_.block == 0, loading_.last()};
-    if (!block.first) from_ += kGrid * p_.qkv_row;
-    else
-      from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
-              duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
-    if (block.rows - block.held == kGrid) {
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) raw[i] = get(from_ + 4 * i * p_.qkv_row);
-    } else {
+  __device__ void fetch(uint4* to) {
+    if (!loading_.done()) {
+      const int present = loading_.present(), held = loading_.held();
+      if (loading_.block > 0) from_ += kGrid * p_.qkv_row;
+      else
+        from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
+                duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
         const int row = row_ + 4 * i;
-        const bool kept = row < block.held;
-        const bf16* const from = kept ? tail_row(loading_.walk, row) : from_ + 4 * i * p_.qkv_row;
-        raw[i] = row < block.rows && !(kept && duty_.part == kQ) ? get(from) : uint4{};
+        const bf16* from = from_ + 4 * i * p_.qkv_row;
+        if (held > 0 && row < held) from = duty_.part == kQ ? nullptr : tail_row(loading_.walk, row);
+        copy_async(to + i * kWarpgroup, from, from != nullptr && row < present);
       }
+      loading_.next();
     }
-    loading_.next();
-    return block;
+    end_group();
   }
 
-  // SiLU of the new rows.
-  __device__ void activate(const uint4 (&raw)[kPieces], uint4 (&pieces)[kPieces], const Block& block) const {
+  // The block that comes next, new rows after SiLU.
+  __device__ void take(uint4 (&pieces)[kPieces], const uint4* from, int held) const {
+    wait_for_groups_but<kAhead - 1>();
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) pieces[i] = activated(raw[i]);
-    if (block.held == 0) return;
+    for (int i = 0; i < kPieces; ++i) pieces[i] = activated(from[i * kWarpgroup]);
+    if (held == 0) return;
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-      if (row_ + 4 * i < block.held) pieces[i] = raw[i];
+      if (row_ + 4 * i < held) pieces[i] = from[i * kWarpgroup];
   }
 
-  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, int slot) {
+  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Cursor<kBlocks>& block, int slot) {
     const uint32_t tile = duty_.tile + slot * duty_.stage_bytes, aged = duty_.aged + slot * duty_.stage_bytes;
     if (duty_.part != kV) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
       return;
     }
-    if (block.first) {
-      const float decay = p_.decay[block.item % p_.heads];
+    if (block.block == 0) {
+      const float decay = p_.decay[block.walk.head];
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
@@ -128,11 +125,11 @@ class Loader {
   }
 
   // An open block's new rows to the tail.
-  __device__ void remember(const uint4 (&pieces)[kPieces], const Block& block) const {
-    const Walk walk(p_, block.item);
+  __device__ void remember(const uint4 (&pieces)[kPieces], const Cursor<kBlocks>& block) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-      if (const int row = row_ + 4 * i; row >= block.held && row < block.rows) put(tail_row(walk, row), pieces[i]);
+      if (const int row = row_ + 4 * i; row >= block.held() && row < block.present())
+        put(tail_row(block.walk, row), pieces[i]);
   }
 
   // The shared address of piece i in a tile: four rows further in the swizzle.

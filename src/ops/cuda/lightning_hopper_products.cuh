@@ -6,13 +6,16 @@
 
 namespace fulgur::cuda::hopper {
 
+inline constexpr int kAhead = 2, kCopies = 1;
+
 struct alignas(1024) Stage {
   uint8_t q[2][kTileBytes], k[2][kTileBytes], v[kTileBytes], aged[kTileBytes];
 };
 struct Shared {
   Stage stage[kStages];
   uint8_t state[kCopies][2][kTileBytes];
-  Squares squares[kStages];  // in the cluster's first block
+  uint4 raw[3][kAhead][kRawBytes / 16];  // of q, k and v
+  Squares squares[kStages];              // in the cluster's first block
   // Of a stage; of a copy of S.
   uint64_t full[kStages], empty[kStages], copied[kCopies], read[kCopies];
 };

@@ -7,13 +7,14 @@
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup;
+inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup, kSumAhead = 3;
 
 struct alignas(1024) SumStage {
   uint8_t k[2][kTileBytes], aged[2][kTileBytes];
 };
 struct SumShared {
   SumStage stage[kStages];
+  uint4 raw[4][kSumAhead][kRawBytes / 16];
   uint64_t full[kStages], empty[kStages];
 };
 
@@ -42,8 +43,9 @@ __device__ inline void load_segments(const Operands& p, SumShared& shared, const
   const int half = number % 2;
   Duty duty{};
   duty.part = number / 2 ? kV : kK, duty.half = half, duty.both = false, duty.stage_bytes = sizeof(SumStage);
+  duty.raw = shared.raw[number][0];
   duty.tile = shared_address(shared.stage[0].k[half]), duty.aged = shared_address(shared.stage[0].aged[half]);
-  Loader<1>(p, duty, barriers, nullptr).run();
+  Loader<1, kSumAhead>(p, duty, barriers, nullptr).run();
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda_4096 S + sum. A thread has
