@@ -21,6 +21,15 @@ __device__ T& shared_as() {
   return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
 }
 
+__device__ void load_blocks(const Operands& p, Shared& shared, const Barriers& barriers, int half, int part) {
+  Stage& first = shared.stage[0];
+  Duty duty{};
+  duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
+  duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
+  duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
+  Loader<2, kAhead>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+}
+
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   Shared& shared = shared_as<Shared>();
@@ -38,18 +47,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
     StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<72>();
-    const int part = thread / kWarpgroup - 2;
-    Stage& first = shared.stage[0];
-    const Duty duty{.part = part,
-                    .half = half,
-                    .tile = shared_address(part == kQ   ? first.q[half]
-                                           : part == kK ? first.k[half]
-                                                        : first.v),
-                    .aged = shared_address(first.aged),
-                    .stage_bytes = sizeof(Stage),
-                    .raw = shared.raw[part][0],
-                    .passed_on = part != kV};
-    Loader<2, kAhead>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+    load_blocks(p, shared, barriers, half, thread / kWarpgroup - 2);
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif

@@ -81,6 +81,7 @@ template <int kBlocks>
 class Cursor {
  public:
   __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / kBlocks)) { seek(); }
+  __device__ int item() const { return item_; }
   __device__ bool done() const { return item_ >= p_->items; }
   __device__ void next() {
     if (++block < walk.blocks) return;

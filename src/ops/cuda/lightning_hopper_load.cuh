@@ -9,12 +9,11 @@ enum Part { kQ, kK, kV };
 // What a loading warpgroup does: 64 columns of a part of every block, to shared addresses in the first stage.
 struct Duty {
   int part, half;
-  uint32_t tile;           // where they go; of v
-  uint32_t aged;           // where decayed v goes
-  int stage_bytes;         // from stage to stage
-  uint4* raw;              // this warpgroup's shared memory for kAhead blocks as they come: kRawBytes each
-  bool both = true;        // v itself is wanted too
-  bool passed_on = false;  // to the other block of the cluster
+  uint32_t tile;    // where they go; 0 where v itself is not wanted
+  uint32_t aged;    // where decayed v goes
+  int stage_bytes;  // from stage to stage
+  uint4* raw;       // its own shared memory for the blocks that are on their way
+  bool passed_on;   // to the other block of the cluster
 };
 // The addresses of the first stage's barriers, and what leads from them to the other block's.
 struct StageBarriers {
@@ -26,10 +25,16 @@ struct Squares {
   float* to[kGrid];
 };
 
-inline constexpr int kPieces = 4, kRawBytes = kPieces * kWarpgroup * 16;
+inline constexpr int kPieces = 4, kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
+
+// A block as its loader remembers it: the item, rows that are there (0: no block), and of them from the tail.
+struct Block {
+  int item = 0, rows = 0, held = 0;
+  bool first = false, last = false;
+};
 
 // Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
-// columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: a warp writes rows of a tile that lie end to end, and passes
+// columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: so a warp writes rows of a tile that lie end to end, and passes
 // them on by itself.
 template <int kBlocks, int kAhead>
 class Loader {
@@ -43,54 +48,72 @@ class Loader {
         warp_(int(threadIdx.x) % kWarpgroup / 32),
         piece_(int(threadIdx.x) % 8),
         row_(warp_ * 16 + int(threadIdx.x) % 32 / 8),
-        place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)),
-        loading_(p) {}
+        place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
 
   __device__ void run() {
-    for (int i = 0; i < kAhead; ++i) fetch(raw(i));
-    int slot = 0;
+    static_assert(kAhead == 2);
+    seek(int(blockIdx.x / kBlocks));
+    Block now = fetch(raw(0)), next = fetch(raw(1));
     Ring<kStages> at;
-    for (Cursor<kBlocks> block(p_); !block.done(); block.next(), at.next()) {
+    for (int slot = 0; now.rows > 0; at.next(), slot ^= 1) {
       uint4 pieces[kPieces];
-      take(pieces, raw(slot), block.held());
-      fetch(raw(slot));
-      slot = slot + 1 < kAhead ? slot + 1 : 0;
+      take(pieces, raw(slot), now.held);
+      const Block block = now;
+      now = next, next = fetch(raw(slot));
       wait_empty(at);
       lay_out(pieces, block, at.slot);
       pass_on(at.slot);
-      if (block.last() && block.present() < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
+      if (block.last && block.rows < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
     }
     for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
 
  private:
-  __device__ uint4* raw(int slot) const {
-    return duty_.raw + slot * kPieces * kWarpgroup + int(threadIdx.x) % kWarpgroup;
-  }
+  __device__ uint4* raw(int slot) const { return duty_.raw + slot * kRawWords + int(threadIdx.x) % kWarpgroup; }
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
     barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
     if (squares_) store_squares(squares_[at.slot]);
   }
 
+  // The first item from `item` on that has rows.
+  __device__ void seek(int item) {
+    for (; item < p_.items; item += int(gridDim.x / kBlocks)) {
+      const Walk walk(p_, item);
+      if (walk.blocks == 0) continue;
+      asked_ = {item, walk.held + walk.end - walk.begin, walk.held, true, false};
+      from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
+              duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
+      return;
+    }
+    asked_ = {};
+  }
+
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
-  __device__ void fetch(uint4* to) {
-    if (!loading_.done()) {
-      const int present = loading_.present(), held = loading_.held();
-      if (loading_.block > 0) from_ += kGrid * p_.qkv_row;
-      else
-        from_ = p_.qkv + int64_t(loading_.first_row() + row_) * p_.qkv_row + loading_.walk.head * p_.qkv_head +
-                duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
+  __device__ Block fetch(uint4* to) {
+    Block block = asked_;
+    if (block.rows > 0) {
+      if (block.held == 0 && block.rows >= kGrid) {
 #pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        const int row = row_ + 4 * i;
-        const bf16* from = from_ + 4 * i * p_.qkv_row;
-        if (held > 0 && row < held) from = duty_.part == kQ ? nullptr : tail_row(loading_.walk, row);
-        copy_async(to + i * kWarpgroup, from, from != nullptr && row < present);
+        for (int i = 0; i < kPieces; ++i) copy_async(to + i * kWarpgroup, from_ + 4 * i * p_.qkv_row, true);
+      } else {
+        fetch_some(to, block);
       }
-      loading_.next();
+      block.last = block.rows <= kGrid, block.rows = min(block.rows, int(kGrid));
+      if (block.last) seek(block.item + int(gridDim.x / kBlocks));
+      else asked_.rows -= kGrid, asked_.held = 0, asked_.first = false, from_ += kGrid * p_.qkv_row;
     }
     end_group();
+    return block;
+  }
+  __device__ void fetch_some(uint4* to, const Block& block) const {
+#pragma unroll 1
+    for (int i = 0; i < kPieces; ++i) {
+      const int row = row_ + 4 * i;
+      const bool kept = row < block.held;
+      const bf16* const from = kept ? tail_row(block, row) : from_ + 4 * i * p_.qkv_row;
+      copy_async(to + i * kWarpgroup, from, row < block.rows && !(kept && duty_.part == kQ));
+    }
   }
 
   // The block that comes next, new rows after SiLU.
@@ -104,32 +127,31 @@ class Loader {
       if (row_ + 4 * i < held) pieces[i] = from[i * kWarpgroup];
   }
 
-  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Cursor<kBlocks>& block, int slot) {
+  __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, int slot) {
     const uint32_t tile = duty_.tile + slot * duty_.stage_bytes, aged = duty_.aged + slot * duty_.stage_bytes;
     if (duty_.part != kV) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
       return;
     }
-    if (block.block == 0) {
-      const float decay = p_.decay[block.walk.head];
+    if (block.first) {
+      const float decay = p_.decay[block.item % p_.heads];
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const float age = age_[i];
-      if (duty_.both) put_columns(place(tile, i), pieces[i]);
+      if (duty_.tile) put_columns(place(tile, i), pieces[i]);
       put_columns(place(aged, i), mapped(pieces[i], [=](float x) { return age * x; }));
     }
   }
 
   // An open block's new rows to the tail.
-  __device__ void remember(const uint4 (&pieces)[kPieces], const Cursor<kBlocks>& block) const {
+  __device__ void remember(const uint4 (&pieces)[kPieces], const Block& block) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-      if (const int row = row_ + 4 * i; row >= block.held() && row < block.present())
-        put(tail_row(block.walk, row), pieces[i]);
+      if (const int row = row_ + 4 * i; row >= block.held && row < block.rows) put(tail_row(block, row), pieces[i]);
   }
 
   // The shared address of piece i in a tile: four rows further in the swizzle.
@@ -158,16 +180,17 @@ class Loader {
     barrier_arrive_expecting(full, kBytes);
   }
 
-  // Of the rows that the stage held before: a warp's sixteen.
+  // Of the rows that the stage held before: the warp's own.
   __device__ void store_squares(const Squares& squares) const {
-    const int row = warp_ * 16 + threadIdx.x % 16;
-    if (threadIdx.x % 32 >= 16) return;
+    const int lane = int(threadIdx.x) % 32, row = warp_ * 16 + lane;
+    if (lane >= 16) return;
     float* const to = squares.to[row];
     if (to) *to = squares.sums[0][row] + squares.sums[1][row];
   }
 
-  // Of k or v.
-  __device__ bf16* tail_row(const Walk& walk, int row) const {
+  // Of k or v. Rarely asked for: what it reads of the sequence is found again.
+  __device__ bf16* tail_row(const Block& block, int row) const {
+    const Walk walk(p_, block.item);
     return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
            ((duty_.part - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
   }
@@ -178,7 +201,7 @@ class Loader {
   const Squares* const squares_;
   const int warp_, piece_, row_;
   const uint32_t place_;  // of its first piece in a tile; of v, of the piece's first pair
-  Cursor<kBlocks> loading_;
+  Block asked_;           // the next block to ask for; its rows are all that are left of the item
   const bf16* from_ = nullptr;
   float age_[kPieces] = {};  // of v: lambda_(63 - row)
 };

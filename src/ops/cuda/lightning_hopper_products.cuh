@@ -14,8 +14,8 @@ struct alignas(1024) Stage {
 struct Shared {
   Stage stage[kStages];
   uint8_t state[kCopies][2][kTileBytes];
-  uint4 raw[3][kAhead][kRawBytes / 16];  // of q, k and v
-  Squares squares[kStages];              // in the cluster's first block
+  uint4 raw[3][kAhead * kRawWords];  // of q, k and v
+  Squares squares[kStages];          // in the cluster's first block
   // Of a stage; of a copy of S.
   uint64_t full[kStages], empty[kStages], copied[kCopies], read[kCopies];
 };

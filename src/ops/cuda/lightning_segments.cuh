@@ -7,14 +7,14 @@
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup, kSumAhead = 3;
+inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup, kSumAhead = 2;
 
 struct alignas(1024) SumStage {
   uint8_t k[2][kTileBytes], aged[2][kTileBytes];
 };
 struct SumShared {
   SumStage stage[kStages];
-  uint4 raw[4][kSumAhead][kRawBytes / 16];
+  uint4 raw[4][kSumAhead * kRawWords];
   uint64_t full[kStages], empty[kStages];
 };
 
@@ -41,10 +41,12 @@ __device__ inline void sum_segments(const Operands& p, SumShared& shared, const 
 
 __device__ inline void load_segments(const Operands& p, SumShared& shared, const StageBarriers& barriers, int number) {
   const int half = number % 2;
+  SumStage& first = shared.stage[0];
   Duty duty{};
-  duty.part = number / 2 ? kV : kK, duty.half = half, duty.both = false, duty.stage_bytes = sizeof(SumStage);
-  duty.raw = shared.raw[number][0];
-  duty.tile = shared_address(shared.stage[0].k[half]), duty.aged = shared_address(shared.stage[0].aged[half]);
+  duty.half = half, duty.stage_bytes = sizeof(SumStage), duty.raw = shared.raw[number];
+  duty.part = number < 2 ? kK : kV;
+  if (number < 2) duty.tile = shared_address(first.k[half]);
+  else duty.aged = shared_address(first.aged[half]);
   Loader<1, kSumAhead>(p, duty, barriers, nullptr).run();
 }
 
