@@ -21,13 +21,14 @@ __device__ T& shared_as() {
   return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
 }
 
-__device__ void load_blocks(const Operands& p, Shared& shared, const Barriers& barriers, int half, int part) {
+__device__ void load_blocks(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers,
+                            int half, int part) {
   Stage& first = shared.stage[0];
   Duty duty{};
   duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
   duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
   duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
-  Loader<2, kAhead>(p, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+  Loader<2, kAhead>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
 }
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
@@ -35,19 +36,21 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
   Shared& shared = shared_as<Shared>();
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const Barriers barriers(shared, half);
+  const Items<2> items(p, shared.walks);
+  items.find();
   if (thread < kStages * kGrid) shared.squares[thread / kGrid].to[thread % kGrid] = nullptr;
   if (thread == 0) barriers.begin();
   barriers_are_ready();
   cluster_arrive(), cluster_wait();
   if (thread < kWarpgroup) {
     registers_up<152>();
-    RowsMaker(p, shared, barriers, half, thread).run();
+    RowsMaker(p, items, shared, barriers, half, thread).run();
   } else if (thread < 2 * kWarpgroup) {
     registers_up<112>();
-    StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
+    StateKeeper(p, items, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<72>();
-    load_blocks(p, shared, barriers, half, thread / kWarpgroup - 2);
+    load_blocks(p, items, shared, barriers, half, thread / kWarpgroup - 2);
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif
@@ -58,6 +61,8 @@ __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __gr
   SumShared& shared = shared_as<SumShared>();
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   const StageBarriers barriers{shared_address(shared.full), shared_address(shared.empty), 0};
+  const Items<1> items(p, shared.walks);
+  items.find();
   if (threadIdx.x == 0)
     for (int i = 0; i < kStages; ++i)
       barrier_init(barriers.full + 8 * i, 4 * kWarpgroup / 32), barrier_init(barriers.empty + 8 * i, kSummers / 32);
@@ -65,10 +70,10 @@ __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __gr
   __syncthreads();
   if (warpgroup < 2) {
     registers_up<112>();
-    sum_segments(p, shared, barriers, warpgroup);
+    sum_segments(p, items, shared, barriers, warpgroup);
   } else {
     registers_down<64>();
-    load_segments(p, shared, barriers, warpgroup - 2);
+    load_segments(p, items, shared, barriers, warpgroup - 2);
   }
 #endif
 }

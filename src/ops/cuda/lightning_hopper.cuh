@@ -48,6 +48,7 @@ struct Walk {
   int blocks = 0, held = 0;        // rows of the first block that the tail holds
   bool first = true, last = true;  // segment of its sequence
   bool continues = false;          // a sequence of which the slot holds a state
+  float decay = 0;
 
   Walk() = default;
   __device__ Walk(const Operands& p, int item) : head(item % p.heads), sequence(item / p.heads / p.segments) {
@@ -58,6 +59,7 @@ struct Walk {
     if (p.slots) slot = p.slots[sequence];
     if (segment > 0 || (p.segments > 1 && end - begin > kSegment)) cut(segment, int(position % kSegment));
     if (begin >= end || (p.finds_starts && last)) return;
+    decay = p.decay[head];
     held = first ? int(position % kGrid) : 0, continues = first && position >= kGrid;
     blocks = (held + end - begin + int(kGrid) - 1) / int(kGrid);
   }
@@ -76,16 +78,42 @@ __device__ inline float* start_of(const Operands& p, int sequence, int begin, in
   return p.starts + (int64_t(begin / kSegment + sequence) * p.heads + head) * kStateSize;
 }
 
-// Goes through the blocks of the items of a cluster of kBlocks thread blocks.
+// The items of a cluster of kBlocks thread blocks: every so manieth one. The first ones are found by all threads
+// together before they part, as each takes several reads of global memory that wait for one another.
+inline constexpr int kFoundWalks = 64;
+template <int kBlocks>
+class Items {
+ public:
+  __device__ Items(const Operands& p, Walk* found) : p_(p), found_(found) {}
+  __device__ int item(int number) const { return int(blockIdx.x / kBlocks) + number * int(gridDim.x / kBlocks); }
+  __device__ bool done(int number) const { return item(number) >= p_.items; }
+  __device__ Walk operator[](int number) const {
+    return number < kFoundWalks ? found_[number] : Walk(p_, item(number));
+  }
+  // To be called by all threads, before a barrier.
+  __device__ void find() const {
+    for (int i = int(threadIdx.x); i < kFoundWalks && !done(i); i += int(blockDim.x)) found_[i] = Walk(p_, item(i));
+  }
+  // The first item from `number` on that has rows.
+  __device__ int next(int number) const {
+    while (!done(number) && (*this)[number].blocks == 0) ++number;
+    return number;
+  }
+
+ private:
+  const Operands& p_;
+  Walk* const found_;
+};
+
+// Goes through the blocks of a cluster's items.
 template <int kBlocks>
 class Cursor {
  public:
-  __device__ explicit Cursor(const Operands& p) : p_(&p), item_(int(blockIdx.x / kBlocks)) { seek(); }
-  __device__ int item() const { return item_; }
-  __device__ bool done() const { return item_ >= p_->items; }
+  __device__ explicit Cursor(const Items<kBlocks>& items) : items_(&items) { seek(); }
+  __device__ bool done() const { return items_->done(number_); }
   __device__ void next() {
     if (++block < walk.blocks) return;
-    item_ += int(gridDim.x / kBlocks);
+    ++number_;
     seek();
   }
   // Rows of the block that are there, those of the tail among them.
@@ -99,15 +127,12 @@ class Cursor {
 
  private:
   __device__ void seek() {
-    block = 0;
-    for (; item_ < p_->items; item_ += int(gridDim.x / kBlocks)) {
-      walk = Walk(*p_, item_);
-      if (walk.blocks > 0) return;
-    }
+    block = 0, number_ = items_->next(number_);
+    if (!done()) walk = (*items_)[number_];
   }
 
-  const Operands* p_;
-  int item_;
+  const Items<kBlocks>* items_;
+  int number_ = 0;
 };
 
 // A place in a ring of kSlots, and the parity of its barriers' phase.

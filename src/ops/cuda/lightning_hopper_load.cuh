@@ -27,9 +27,10 @@ struct Squares {
 
 inline constexpr int kPieces = 4, kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
 
-// A block as its loader remembers it: the item, rows that are there (0: no block), and of them from the tail.
+// A block as its loader remembers it: the number of its item, rows that are there (0: no block), and of them from the
+// tail.
 struct Block {
-  int item = 0, rows = 0, held = 0;
+  int number = 0, rows = 0, held = 0;
   bool first = false, last = false;
 };
 
@@ -40,8 +41,10 @@ template <int kBlocks, int kAhead>
 class Loader {
  public:
   // squares: of the stages, to be stored before they are filled again; null: not here.
-  __device__ Loader(const Operands& p, const Duty& duty, const StageBarriers& barriers, const Squares* squares)
+  __device__ Loader(const Operands& p, const Items<kBlocks>& items, const Duty& duty, const StageBarriers& barriers,
+                    const Squares* squares)
       : p_(p),
+        items_(items),
         duty_(duty),
         barriers_(barriers),
         squares_(squares),
@@ -52,7 +55,7 @@ class Loader {
 
   __device__ void run() {
     static_assert(kAhead == 2);
-    seek(int(blockIdx.x / kBlocks));
+    seek(0);
     Block now = fetch(raw(0)), next = fetch(raw(1));
     Ring<kStages> at;
     for (int slot = 0; now.rows > 0; at.next(), slot ^= 1) {
@@ -76,17 +79,14 @@ class Loader {
     if (squares_) store_squares(squares_[at.slot]);
   }
 
-  // The first item from `item` on that has rows.
-  __device__ void seek(int item) {
-    for (; item < p_.items; item += int(gridDim.x / kBlocks)) {
-      const Walk walk(p_, item);
-      if (walk.blocks == 0) continue;
-      asked_ = {item, walk.held + walk.end - walk.begin, walk.held, true, false};
-      from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
-              duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
-      return;
-    }
+  __device__ void seek(int number) {
+    number = items_.next(number);
     asked_ = {};
+    if (items_.done(number)) return;
+    const Walk walk = items_[number];
+    asked_ = {number, walk.held + walk.end - walk.begin, walk.held, true, false};
+    from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
+            duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
   }
 
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
@@ -100,7 +100,7 @@ class Loader {
         fetch_some(to, block);
       }
       block.last = block.rows <= kGrid, block.rows = min(block.rows, int(kGrid));
-      if (block.last) seek(block.item + int(gridDim.x / kBlocks));
+      if (block.last) seek(block.number + 1);
       else asked_.rows -= kGrid, asked_.held = 0, asked_.first = false, from_ += kGrid * p_.qkv_row;
     }
     end_group();
@@ -135,7 +135,7 @@ class Loader {
       return;
     }
     if (block.first) {
-      const float decay = p_.decay[block.item % p_.heads];
+      const float decay = items_[block.number].decay;
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
@@ -188,14 +188,15 @@ class Loader {
     if (to) *to = squares.sums[0][row] + squares.sums[1][row];
   }
 
-  // Of k or v. Rarely asked for: what it reads of the sequence is found again.
+  // Of k or v.
   __device__ bf16* tail_row(const Block& block, int row) const {
-    const Walk walk(p_, block.item);
+    const Walk walk = items_[block.number];
     return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
            ((duty_.part - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
   }
 
   const Operands& p_;
+  const Items<kBlocks>& items_;
   const Duty duty_;
   const StageBarriers barriers_;
   const Squares* const squares_;

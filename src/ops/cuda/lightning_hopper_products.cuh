@@ -15,7 +15,8 @@ struct Shared {
   Stage stage[kStages];
   uint8_t state[kCopies][2][kTileBytes];
   uint4 raw[3][kAhead * kRawWords];  // of q, k and v
-  Squares squares[kStages];          // in the cluster's first block
+  Walk walks[kFoundWalks];
+  Squares squares[kStages];  // in the cluster's first block
   // Of a stage; of a copy of S.
   uint64_t full[kStages], empty[kStages], copied[kCopies], read[kCopies];
 };
@@ -47,12 +48,13 @@ struct Barriers : StageBarriers {
 
 class StateKeeper {
  public:
-  __device__ StateKeeper(const Operands& p, Shared& shared, const Barriers& barriers, int half, int thread)
-      : p_(p), shared_(shared), barriers_(barriers), half_(half), sum_(thread) {}
+  __device__ StateKeeper(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers, int half,
+                         int thread)
+      : p_(p), items_(items), shared_(shared), barriers_(barriers), half_(half), sum_(thread) {}
 
   __device__ void run() {
     Ring<kStages> stage;
-    for (Cursor<2> at(p_); !at.done(); at.next(), stage.next()) {
+    for (Cursor<2> at(items_); !at.done(); at.next(), stage.next()) {
       if (at.block == 0) begin(at);
       const Stage& tiles = shared_.stage[stage.slot];
       barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
@@ -68,7 +70,7 @@ class StateKeeper {
 
  private:
   __device__ void begin(const Cursor<2>& at) {
-    fade_ = lambda(p_.decay[at.walk.head], kGrid);
+    fade_ = lambda(at.walk.decay, kGrid);
     if (!at.walk.first) sum_.load(start_of(p_, at.walk.sequence, at.walk.begin, at.walk.head) + half_ * kHalf);
     else if (at.walk.continues) sum_.load(slot_state(at.walk));
     else sum_.clear();
@@ -83,6 +85,7 @@ class StateKeeper {
   __device__ float* slot_state(const Walk& walk) const { return state_of(p_, walk) + half_ * kHalf; }
 
   const Operands& p_;
+  const Items<2>& items_;
   Shared& shared_;
   const Barriers& barriers_;
   const int half_;
@@ -93,8 +96,10 @@ class StateKeeper {
 
 class RowsMaker {
  public:
-  __device__ RowsMaker(const Operands& p, Shared& shared, const Barriers& barriers, int half, int thread)
+  __device__ RowsMaker(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers, int half,
+                       int thread)
       : p_(p),
+        items_(items),
         shared_(shared),
         barriers_(barriers),
         half_(half),
@@ -104,7 +109,7 @@ class RowsMaker {
   // The scores of the block that comes next are computed while a block's o is stored.
   __device__ void run() {
     Ring<kStages> stage;
-    Cursor<2> next(p_);
+    Cursor<2> next(items_);
     if (next.done()) return;
     barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
     ask_for_scores(shared_.stage[stage.slot]);
@@ -130,7 +135,7 @@ class RowsMaker {
 
  private:
   __device__ void begin(const Walk& walk) {
-    const float decay = p_.decay[walk.head];
+    const float decay = walk.decay;
     above_ = lambda(decay, row_ + 1), below_ = lambda(decay, row_ + 9);
 #pragma unroll
     for (int i = 0; i < 18; ++i) {
@@ -217,6 +222,7 @@ class RowsMaker {
   }
 
   const Operands& p_;
+  const Items<2>& items_;
   Shared& shared_;
   const Barriers& barriers_;
   const int half_, row_, quarter_;

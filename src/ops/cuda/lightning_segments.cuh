@@ -14,20 +14,22 @@ struct alignas(1024) SumStage {
 };
 struct SumShared {
   SumStage stage[kStages];
+  Walk walks[kFoundWalks];
   uint4 raw[4][kSumAhead * kRawWords];
   uint64_t full[kStages], empty[kStages];
 };
 
 // A warpgroup's half of the columns of S: after a segment, from zero on; after a sequence's first segment, from what
 // the slot holds on.
-__device__ inline void sum_segments(const Operands& p, SumShared& shared, const StageBarriers& barriers, int half) {
+__device__ inline void sum_segments(const Operands& p, const Items<1>& items, SumShared& shared,
+                                    const StageBarriers& barriers, int half) {
   StateSum sum(int(threadIdx.x) % kWarpgroup);
   float fade = 0;
   Ring<kStages> stage;
-  for (Cursor<1> at(p); !at.done(); at.next(), stage.next()) {
+  for (Cursor<1> at(items); !at.done(); at.next(), stage.next()) {
     const Walk& walk = at.walk;
     if (at.block == 0) {
-      fade = lambda(p.decay[walk.head], kGrid);
+      fade = lambda(walk.decay, kGrid);
       if (walk.continues) sum.load(state_of(p, walk) + half * kHalf);
       else sum.clear();
     }
@@ -39,7 +41,8 @@ __device__ inline void sum_segments(const Operands& p, SumShared& shared, const 
   }
 }
 
-__device__ inline void load_segments(const Operands& p, SumShared& shared, const StageBarriers& barriers, int number) {
+__device__ inline void load_segments(const Operands& p, const Items<1>& items, SumShared& shared,
+                                     const StageBarriers& barriers, int number) {
   const int half = number % 2;
   SumStage& first = shared.stage[0];
   Duty duty{};
@@ -47,7 +50,7 @@ __device__ inline void load_segments(const Operands& p, SumShared& shared, const
   duty.part = number < 2 ? kK : kV;
   if (number < 2) duty.tile = shared_address(first.k[half]);
   else duty.aged = shared_address(first.aged[half]);
-  Loader<1, kSumAhead>(p, duty, barriers, nullptr).run();
+  Loader<1, kSumAhead>(p, items, duty, barriers, nullptr).run();
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda_4096 S + sum. A thread has
