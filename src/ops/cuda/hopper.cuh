@@ -67,6 +67,13 @@ __device__ inline float tanh_approximate(float x) {
   return y;
 }
 
+// A pair of bf16, -0 as 0.
+__device__ inline uint32_t positive_zeros(uint32_t pair) {
+  uint32_t sum;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(pair), "r"(0x3f803f80), "r"(0));
+  return sum;
+}
+
 // Of a tile at a shared address; add bytes >> 4 to move inside it.
 __device__ inline uint64_t tile_descriptor(uint32_t address) {
   return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;

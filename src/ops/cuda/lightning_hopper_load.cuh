@@ -31,7 +31,7 @@ inline constexpr int kPieces = 4, kRawWords = kPieces * kWarpgroup;  // uint4 of
 // tail.
 struct Block {
   int number = 0, rows = 0, held = 0;
-  bool first = false, last = false;
+  int first = 0, last = 0;  // of its item: 1
 };
 
 // Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
@@ -84,7 +84,7 @@ class Loader {
     asked_ = {};
     if (items_.done(number)) return;
     const Walk walk = items_[number];
-    asked_ = {number, walk.held + walk.end - walk.begin, walk.held, true, false};
+    asked_ = {number, walk.held + walk.end - walk.begin, walk.held, 1, 0};
     from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
             duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
   }
@@ -101,7 +101,7 @@ class Loader {
       }
       block.last = block.rows <= kGrid, block.rows = min(block.rows, int(kGrid));
       if (block.last) seek(block.number + 1);
-      else asked_.rows -= kGrid, asked_.held = 0, asked_.first = false, from_ += kGrid * p_.qkv_row;
+      else asked_.rows -= kGrid, asked_.held = 0, asked_.first = 0, from_ += kGrid * p_.qkv_row;
     }
     end_group();
     return block;

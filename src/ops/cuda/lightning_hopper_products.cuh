@@ -215,7 +215,7 @@ class RowsMaker {
       const int row = row_ + 8 * r;
       if (!is_new(at, row)) continue;
       bf16* const to = p_.o + int64_t(at.first_row() + row) * p_.o_row + at.walk.head * p_.o_head + half_ * kHalf;
-      const auto pair = [&](int j) { return bf16_pair(o_[4 * j + 2 * r] + 0.0F, o_[4 * j + 2 * r + 1] + 0.0F); };
+      const auto pair = [&](int j) { return positive_zeros(bf16_pair(o_[4 * j + 2 * r], o_[4 * j + 2 * r + 1])); };
 #pragma unroll
       for (int j = 0; j < 8; j += 4) put(to + j * 8 + quarter_ * 8, {pair(j), pair(j + 1), pair(j + 2), pair(j + 3)});
     }

@@ -49,6 +49,11 @@ template <int>
 void registers_down() {}
 inline float tanh_approximate(float x) { return std::tanh(x); }
 
+inline uint32_t positive_zeros(uint32_t pair) {
+  const uint32_t first = pair & 0xffff, second = pair >> 16;
+  return (first == 0x8000 ? 0 : first) | (second == 0x8000 ? 0 : second) << 16;
+}
+
 inline uint64_t tile_descriptor(uint32_t address) { return (address & 0x3ffff) >> 4; }
 
 // Element (row, column) of tiles from a descriptor on: the swizzle works on addresses.
