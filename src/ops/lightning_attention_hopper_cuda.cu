@@ -28,7 +28,7 @@ __device__ void load_blocks(const Operands& p, const Items<2>& items, Shared& sh
   duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
   duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
   duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
-  Loader<2, kAhead>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+  Loader<2>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
 }
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {

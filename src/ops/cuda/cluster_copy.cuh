@@ -3,8 +3,6 @@
 #pragma once
 #include <cstdint>
 
-#include "ops/cuda/hopper.cuh"
-
 namespace fulgur::cuda {
 
 // The address, for the functions below, of what block `rank` of the cluster has at a shared address of this block.
@@ -22,8 +20,6 @@ __device__ inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
 __device__ inline void barrier_arrive_there(uint32_t barrier_there) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_there) : "memory");
 }
-// Waits for a phase with copies.
-__device__ inline void barrier_wait_for_copies(uint32_t barrier, uint32_t parity) { barrier_wait(barrier, parity); }
 // `bytes` from a shared address of this block; addresses and bytes are multiples of 16. Both blocks leave them alone
 // until the barrier's phase has ended.
 __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {

@@ -1,12 +1,15 @@
 // Lightning attention forward on Hopper: bf16, heads of 128. A cluster of two thread blocks walks the blocks of 64 rows
 // of a head, each with half of the value columns. In each, three warpgroups load half of the columns of q, k and v,
-// apply SiLU and pass q and k on to the other block (ops/cuda/lightning_hopper_load.cuh); one warpgroup computes o, one
-// carries S forward (ops/cuda/lightning_hopper_products.cuh).
+// apply SiLU, and pass q and k on to the other block (ops/cuda/lightning_hopper_load.cuh); one warpgroup computes o,
+// one carries S forward (ops/cuda/lightning_hopper_products.cuh). There are as many clusters as run at once; they
+// take the sequences' heads in turn, and their loaders run ahead into the next one.
 //
 // What decides a result's bits, for whoever computes the same rows by another kernel (spec/model.md 8.9):
-// - silu below; lambda_n = expf(-(decay * float(n))); every product is m64n64k16, its k in ascending steps of 16;
-// - q k^T and q S begin at zero over the 128 columns of q; o = lambda_(i + 1) * q S, to which P v is added;
-// - S is multiplied by lambda_64, and k^T times the decayed v, bf16(lambda_(63 - j) v_j), is added over j;
+// - silu and lambda below; q, k and v are rounded after SiLU; every product is m64n64k16, its k in ascending steps of
+//   16;
+// - scores = q k^T and q S begin at zero and run over the 128 columns of q; o = lambda_(i + 1) (q S), to which
+//   bf16(lambda_(i - j) score) v_j is added; S enters as bf16;
+// - after a full block S = lambda_64 S, to which k_j^T bf16(lambda_(63 - j) v_j) is added;
 // - squares: per half of the columns and quarter t of a row, one chain of fused additions over columns 8 t ... 8 t + 7
 //   and 32 + 8 t ... 32 + 8 t + 7, from zero on; ((t0 + t1) + (t2 + t3)) of the first half plus that of the second.
 #pragma once
@@ -78,8 +81,8 @@ __device__ inline float* start_of(const Operands& p, int sequence, int begin, in
   return p.starts + (int64_t(begin / kSegment + sequence) * p.heads + head) * kStateSize;
 }
 
-// The items of a cluster of kBlocks thread blocks: every so manieth one. The first ones are found by all threads
-// together before they part, as each takes several reads of global memory that wait for one another.
+// The items of a cluster of kBlocks thread blocks, which takes one in as many as there are clusters. The first ones are
+// found by all threads together, as each takes several reads of global memory that wait for one another.
 inline constexpr int kFoundWalks = 64;
 template <int kBlocks>
 class Items {

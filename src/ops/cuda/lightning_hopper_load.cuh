@@ -25,7 +25,8 @@ struct Squares {
   float* to[kGrid];
 };
 
-inline constexpr int kPieces = 4, kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
+inline constexpr int kPieces = 4, kAhead = 2;
+inline constexpr int kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
 
 // A block as its loader remembers it: the number of its item, rows that are there (0: no block), and of them from the
 // tail.
@@ -37,7 +38,7 @@ struct Block {
 // Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
 // columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: so a warp writes rows of a tile that lie end to end, and passes
 // them on by itself.
-template <int kBlocks, int kAhead>
+template <int kBlocks>
 class Loader {
  public:
   // squares: of the stages, to be stored before they are filled again; null: not here.
@@ -54,7 +55,6 @@ class Loader {
         place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
 
   __device__ void run() {
-    static_assert(kAhead == 2);
     seek(0);
     Block now = fetch(raw(0)), next = fetch(raw(1));
     Ring<kStages> at;
@@ -75,10 +75,11 @@ class Loader {
   __device__ uint4* raw(int slot) const { return duty_.raw + slot * kRawWords + int(threadIdx.x) % kWarpgroup; }
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
-    barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
+    barrier_wait(barriers_.empty + 8 * at.slot, at.parity ^ 1);
     if (squares_) store_squares(squares_[at.slot]);
   }
 
+  // The next block to ask for is the first of an item from `number` on.
   __device__ void seek(int number) {
     number = items_.next(number);
     asked_ = {};
@@ -116,7 +117,7 @@ class Loader {
     }
   }
 
-  // The block that comes next, new rows after SiLU.
+  // What has come of a block, new rows after SiLU.
   __device__ void take(uint4 (&pieces)[kPieces], const uint4* from, int held) const {
     wait_for_groups_but<kAhead - 1>();
 #pragma unroll

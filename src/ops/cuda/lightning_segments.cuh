@@ -7,7 +7,7 @@
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup, kSumAhead = 2;
+inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup;
 
 struct alignas(1024) SumStage {
   uint8_t k[2][kTileBytes], aged[2][kTileBytes];
@@ -15,7 +15,7 @@ struct alignas(1024) SumStage {
 struct SumShared {
   SumStage stage[kStages];
   Walk walks[kFoundWalks];
-  uint4 raw[4][kSumAhead * kRawWords];
+  uint4 raw[4][kAhead * kRawWords];
   uint64_t full[kStages], empty[kStages];
 };
 
@@ -50,7 +50,7 @@ __device__ inline void load_segments(const Operands& p, const Items<1>& items, S
   duty.part = number < 2 ? kK : kV;
   if (number < 2) duty.tile = shared_address(first.k[half]);
   else duty.aged = shared_address(first.aged[half]);
-  Loader<1, kSumAhead>(p, items, duty, barriers, nullptr).run();
+  Loader<1>(p, items, duty, barriers, nullptr).run();
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda_4096 S + sum. A thread has

@@ -1,6 +1,9 @@
 // Stands in for src/ops/cuda/hopper.cuh (emulator.h): barriers in shared memory are two words, a product of a warpgroup
 // is done where it is asked for, with sums in f64.
 #pragma once
+#include <cstring>
+#include <vector>
+
 #include "ops/cuda/matrix_unit.cuh"
 #include "ops/cuda/swizzled_tile.cuh"
 
@@ -27,8 +30,35 @@ inline void arrive(SharedBarrier& b) {
   --b.missing, end_phase(b);
 }
 inline void barrier_arrive(uint32_t barrier) { arrive(barrier_at(barrier)); }
+
+// Copies to shared memory that report their bytes to a barrier: each runs as late as it may, when its phase lacks
+// nothing else where it is waited for.
+struct Copy {
+  std::byte* to;
+  const std::byte* from;  // null: the number
+  int bytes;
+  float number;
+  SharedBarrier* barrier;
+};
+inline std::vector<Copy>& copies_on_their_way() {
+  static std::vector<Copy> all;
+  return all;
+}
+inline void run_copies(SharedBarrier& barrier) {
+  std::erase_if(copies_on_their_way(), [&](const Copy& copy) {
+    if (copy.barrier != &barrier) return false;
+    std::memcpy(copy.to, copy.from ? static_cast<const void*>(copy.from) : &copy.number, size_t(copy.bytes));
+    barrier.bytes -= copy.bytes;
+    return true;
+  });
+  end_phase(barrier);
+}
 inline void barrier_wait(uint32_t barrier, uint32_t parity) {
-  while (barrier_at(barrier).phase % 2 == parity) emulator::yield();
+  SharedBarrier& b = barrier_at(barrier);
+  while (b.phase % 2 == parity) {
+    if (b.missing == 0) run_copies(b);
+    if (b.phase % 2 == parity) emulator::yield();
+  }
 }
 inline void fence_for_products() {}
 template <class Words>
