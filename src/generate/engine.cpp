@@ -11,7 +11,7 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed) {
   const std::vector<Share> shares = choose_rows(running, limits);
   if (shares.empty()) return {};
-  for (const Share& s : shares) s.sequence->state.reserve(s.rows);
+  for (const Share& s : shares) s.sequence->state.reserve(exec.stream, s.rows);
 
   const Arena::Scope step(exec.scratch);
   Layout layout;
