@@ -66,6 +66,8 @@ Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {
   return {.tokens = std::move(tokens), .state = SequenceState(pool_, stream_), .id = id};
 }
 
+int64_t Engine::vocab_size() const { return config_.vocab_size; }
+
 std::vector<Sampled> Engine::step(std::span<Sequence* const> running) {
   Exec exec{stream_, scratch_, tape_, config_};
   return engine_step(exec, weights_, pool_, running, options_.limits, suppressed_);

@@ -49,6 +49,9 @@ class Engine {
 
   Stream& stream() { return stream_; }
   const StatePool& pool() const { return pool_; }
+  StatePool& pool() { return pool_; }
+  const StepLimits& limits() const { return options_.limits; }
+  int64_t vocab_size() const;
   size_t peak_activation_bytes() const { return scratch_.peak_bytes(); }
 
  private:

@@ -40,6 +40,13 @@ StateImage::StateImage(Stream& stream, const SequenceState& state)
     if (kv && position_ % kGrid) clear_page_from(kv.at(kv.dim(0) - 1), position_ % kGrid);
 }
 
+StateImage StateImage::twin() const {
+  StateImage made(shape_, position_);
+  std::memcpy(made.slot_.memory.data(), slot_.memory.data(), slot_.memory.bytes());
+  if (memory_.bytes() > 0) std::memcpy(made.memory_.data(), memory_.data(), memory_.bytes());
+  return made;
+}
+
 SequenceState StateImage::place(Stream& stream, StatePool& pool) const {
   if (pool.shape() != shape_)
     fail(ErrorKind::invalid_input, "the saved state is of a model of another shape or element type");

@@ -10,8 +10,10 @@ class StateImage {
  public:
   StateImage(const StateShape& shape, int64_t position);  // room for one, zeros; throws out_of_memory
   StateImage(Stream& stream, const SequenceState& state);
+  StateImage twin() const;  // equal, with memory of its own
 
   int64_t position() const { return position_; }
+  const StateShape& shape() const { return shape_; }
   size_t bytes() const { return slot_.memory.bytes() + memory_.bytes(); }
 
   // A sequence of this state; throws out_of_memory when the pool has no slot or too few pages, invalid_input when its

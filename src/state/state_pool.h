@@ -40,6 +40,7 @@ class StatePool {
   std::span<const Tensor> kv_pages() const { return kv_pages_; }  // [pages, 2, kv_heads, 64, head_dim]
   int64_t free_slots() const { return int64_t(free_slots_.size()); }
   int64_t free_pages() const { return int64_t(free_pages_.size()); }
+  int64_t all_pages() const { return int64_t(page_users_.size()); }
 
   int32_t take_slot();  // throws out_of_memory when none is left, as take_page
   void give_back_slot(int32_t slot);

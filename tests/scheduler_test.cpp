@@ -1,0 +1,255 @@
+// label: slow
+// Whatever the scheduler does with a session - company, chunks, putting aside, forks, undo, images - its tokens and the
+// bytes of its state are those of a session that runs alone.
+#include "generate/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "tests/tiny_model.h"
+
+namespace fulgur::tests {
+namespace {
+
+std::vector<int32_t> random_tokens(uint64_t seed, int64_t count, int64_t vocab) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) tokens.push_back(int32_t(philox(seed, uint64_t(i), 1)[0] % uint64_t(vocab)));
+  return tokens;
+}
+
+struct Dice {
+  uint64_t seed, drawn = 0;
+  int64_t operator()(int64_t from, int64_t to) {
+    return from + int64_t(philox(seed, drawn++, 77)[0] % uint64_t(to - from + 1));
+  }
+};
+
+constexpr Sampling kSampling{.temperature = 0.9f, .top_k = 40, .seed = 3};
+
+struct Outcome {
+  std::vector<int32_t> tokens;
+  std::vector<std::byte> state;
+  bool operator==(const Outcome&) const = default;
+};
+Outcome outcome(Scheduler& scheduler, SessionId id) {
+  Outcome o{scheduler.tokens(id), {}};
+  const StateImage& image = scheduler.image(id);
+  for (const auto& [name, t] : image.parts()) o.state.insert(o.state.end(), t.data, t.data + t.bytes());
+  return o;
+}
+void run(Scheduler& scheduler) {
+  while (!scheduler.idle()) scheduler.step();
+}
+
+struct Asked {
+  std::vector<int32_t> prompt;
+  int64_t tokens;
+};
+std::vector<Asked> turns(const TinyModel& m, uint64_t seed) {
+  Dice dice{seed};
+  std::vector<Asked> all;
+  for (int i = 0; i < 3; ++i)
+    all.push_back({random_tokens(seed * 10 + uint64_t(i), dice(1, 90), m.config.vocab_size), dice(0, 40)});
+  return all;
+}
+Request request_of(const Asked& a) { return {.tokens = a.prompt, .max_tokens = a.tokens, .sampling = kSampling}; }
+
+Outcome alone(const TinyModel& m, const std::vector<Asked>& turns) {
+  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 512});
+  Scheduler scheduler(engine);
+  const SessionId id = scheduler.open();
+  for (const Asked& a : turns) scheduler.ask(id, request_of(a)), run(scheduler);
+  return outcome(scheduler, id);
+}
+
+class Schedulers : public testing::TestWithParam<DType> {};
+
+// Six conversations of three turns in a pool for three, of few pages, taken from at random.
+TEST_P(Schedulers, company_and_lack_of_room_change_no_byte) {
+  const TinyModel m(tiny_config(), GetParam(), 5);
+  int64_t put_aside = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Dice dice{seed + 1000};
+    Engine engine(
+        m.config, m.weights,
+        {.sequences = 3, .tokens = 400, .threads = 2, .limits = {.rows = dice(8, 120), .chunk = dice(1, 70)}});
+    Scheduler scheduler(engine);
+    std::map<SessionId, std::pair<uint64_t, size_t>> talks;  // seed, next turn
+    for (uint64_t i = 0; i < 6; ++i) talks[scheduler.open()] = {seed * 6 + i, 0};
+    for (int64_t step = 0;; ++step) {
+      bool all_said = true;
+      for (auto& [id, talk] : talks) {
+        const std::vector<Asked> said = turns(m, talk.first);
+        if (talk.second == said.size() || scheduler.busy(id)) continue;
+        all_said = false;
+        if (dice(0, 3) > 0) continue;
+        Request r = request_of(said[talk.second++]);
+        r.priority = int(dice(0, 2));
+        scheduler.ask(id, std::move(r));
+      }
+      if (step % (3 + int64_t(seed % 5)) == 0) scheduler.put_aside(SessionId(dice(1, 6)));
+      if (all_said && scheduler.idle()) break;
+      scheduler.step();
+    }
+    put_aside += scheduler.times_put_aside();
+    for (const auto& [id, talk] : talks)
+      EXPECT_EQ(outcome(scheduler, id), alone(m, turns(m, talk.first))) << "seed " << seed << ", session " << id;
+  }
+  EXPECT_GT(put_aside, 100);
+}
+
+TEST_P(Schedulers, a_fork_is_a_replay) {
+  const TinyModel m(tiny_config(), GetParam(), 6);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const std::vector<Asked> trunk = turns(m, seed), one = turns(m, 100 + seed), two = turns(m, 200 + seed);
+    Engine engine(m.config, m.weights, {.sequences = int64_t(1 + seed % 3), .tokens = 1000});
+    Scheduler scheduler(engine);
+    const SessionId a = scheduler.open();
+    for (const Asked& t : trunk) scheduler.ask(a, request_of(t)), run(scheduler);
+    const SessionId b = scheduler.fork(a);
+    scheduler.ask(a, request_of(one[0])), scheduler.ask(b, request_of(two[0]));
+    run(scheduler);
+    const auto with = [&](const Asked& last) {
+      std::vector<Asked> all = trunk;
+      all.push_back(last);
+      return all;
+    };
+    EXPECT_EQ(outcome(scheduler, a), alone(m, with(one[0]))) << "seed " << seed;
+    EXPECT_EQ(outcome(scheduler, b), alone(m, with(two[0]))) << "seed " << seed;
+  }
+}
+
+TEST_P(Schedulers, what_is_undone_was_never_there) {
+  const TinyModel m(tiny_config(), GetParam(), 7);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Dice dice{seed};
+    const std::vector<Asked> said = turns(m, seed);
+    Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 600, .limits = {.chunk = dice(1, 100)}});
+    Scheduler scheduler(engine);
+    const SessionId id = scheduler.open();
+    for (const Asked& t : said) {
+      if (dice(0, 1)) scheduler.mark(id);
+      // Something else is said, and taken back: few tokens, or many.
+      const size_t before = scheduler.tokens(id).size();
+      scheduler.ask(id, request_of({random_tokens(seed + 50, dice(1, 100), m.config.vocab_size), dice(0, 30)}));
+      run(scheduler);
+      if (dice(0, 2) == 0) scheduler.put_aside(id);
+      scheduler.undo(id, int64_t(scheduler.tokens(id).size() - before));
+      EXPECT_EQ(scheduler.tokens(id).size(), before);
+      scheduler.ask(id, request_of(t));
+      run(scheduler);
+    }
+    EXPECT_EQ(outcome(scheduler, id), alone(m, said)) << "seed " << seed;
+  }
+}
+
+TEST_P(Schedulers, an_image_goes_on_elsewhere) {
+  const TinyModel m(tiny_config(), GetParam(), 8);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const std::vector<Asked> said = turns(m, seed);
+    std::vector<int32_t> tokens;
+    std::optional<StateImage> image;
+    for (const Asked& t : said) {
+      Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 512});
+      Scheduler scheduler(engine);
+      const SessionId id = image ? scheduler.open(tokens, std::move(*image)) : scheduler.open();
+      scheduler.ask(id, request_of(t)), run(scheduler);
+      tokens = scheduler.tokens(id);
+      image.emplace(scheduler.image(id).twin());
+    }
+    Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 512});
+    Scheduler scheduler(engine);
+    EXPECT_EQ(outcome(scheduler, scheduler.open(tokens, std::move(*image))), alone(m, said)) << "seed " << seed;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Schedulers, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+TEST(Scheduler, cancelling_frees_and_says_so) {
+  const TinyModel m(tiny_config(), DType::f32, 9);
+  Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 256});
+  Scheduler scheduler(engine);
+  const SessionId a = scheduler.open();
+  scheduler.ask(a, {.tokens = random_tokens(1, 20, 97), .max_tokens = 100});
+  for (int i = 0; i < 5; ++i) scheduler.step();
+  scheduler.cancel(a);
+  EXPECT_FALSE(scheduler.busy(a));
+  const std::vector<Event> events = scheduler.step();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].finish, Finish::cancelled);
+  EXPECT_TRUE(scheduler.idle());
+  const int64_t pages = engine.pool().free_pages();
+  scheduler.close(a);
+  EXPECT_GT(engine.pool().free_pages(), pages);
+  EXPECT_EQ(engine.pool().free_slots(), 2);
+  EXPECT_THROW(scheduler.tokens(a), Error);
+}
+
+TEST(Scheduler, says_what_does_not_fit_before_any_work) {
+  const TinyModel m(tiny_config(), DType::f32, 9);
+  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 128});
+  Scheduler scheduler(engine);
+  const SessionId a = scheduler.open();
+  try {
+    scheduler.ask(a, {.tokens = random_tokens(1, 100, 97), .max_tokens = 1000});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::out_of_memory);
+    EXPECT_NE(std::string(e.what()).find("1100 tokens take 18 KV pages"), std::string::npos) << e.what();
+  }
+  EXPECT_FALSE(scheduler.busy(a));
+  EXPECT_THROW(scheduler.ask(a, {.tokens = {97}, .max_tokens = 1}), Error) << "outside of the vocabulary";
+  EXPECT_THROW(scheduler.ask(a, {.tokens = {}, .max_tokens = 1}), Error) << "nothing to read";
+  scheduler.ask(a, {.tokens = {1}, .max_tokens = 1});
+  EXPECT_THROW(scheduler.ask(a, {.tokens = {1}}), Error) << "busy";
+  EXPECT_THROW(scheduler.undo(a, 1), Error) << "busy";
+}
+
+// A long prompt does not hold up those who write, and of two that wait the higher priority goes first.
+TEST(Scheduler, writers_go_on_and_priority_goes_first) {
+  const TinyModel m(tiny_config(), DType::f32, 9);
+  Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 2000, .limits = {.rows = 32, .chunk = 32}});
+  Scheduler scheduler(engine);
+  const SessionId writer = scheduler.open(), reader = scheduler.open(), low = scheduler.open(), high = scheduler.open();
+  scheduler.ask(writer, {.tokens = {1}, .max_tokens = 30});
+  scheduler.step();
+  scheduler.ask(reader, {.tokens = random_tokens(2, 900, 97)});
+  scheduler.ask(low, {.tokens = {1}, .max_tokens = 2});
+  scheduler.ask(high, {.tokens = {1}, .max_tokens = 2, .priority = 1});
+  std::vector<SessionId> order;
+  for (int step = 0; !scheduler.idle(); ++step) {
+    bool wrote = step >= 29;
+    for (const Event& e : scheduler.step()) {
+      wrote |= e.session == writer && e.token;
+      if (e.finish != Finish::none) order.push_back(e.session);
+    }
+    EXPECT_TRUE(wrote) << step;
+    EXPECT_TRUE(step != 28 || scheduler.position(reader) > 0) << "the prompt was read beside it";
+  }
+  EXPECT_LT(std::find(order.begin(), order.end(), high), std::find(order.begin(), order.end(), low));
+}
+
+TEST(Scheduler, stops_where_told) {
+  const TinyModel m(tiny_config(), DType::f32, 9);
+  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 512});
+  Scheduler scheduler(engine);
+  const SessionId a = scheduler.open(), b = scheduler.open();
+  const Request r{.tokens = random_tokens(1, 20, 97), .max_tokens = 100, .sampling = kSampling};
+  scheduler.ask(a, r);
+  run(scheduler);
+  const std::vector<int32_t> tokens = scheduler.tokens(a);
+  ASSERT_EQ(tokens.size(), 120u);
+  Request stopped = r;
+  stopped.stop_ids = {tokens[60]};
+  scheduler.ask(b, stopped);
+  Finish how = Finish::none;
+  while (!scheduler.idle())
+    for (const Event& e : scheduler.step()) how = e.finish;
+  EXPECT_EQ(how, Finish::stop);
+  const auto first = std::find(tokens.begin() + 20, tokens.end(), tokens[60]);
+  EXPECT_EQ(scheduler.tokens(b), std::vector<int32_t>(tokens.begin(), first + 1));
+}
+
+}  // namespace
+}  // namespace fulgur::tests
