@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/random.h"
 #include "tests/tiny_model.h"
 
@@ -24,7 +26,12 @@ struct Dice {
   }
 };
 
-constexpr Sampling kSampling{.temperature = 0.9f, .top_k = 40, .seed = 3};
+const Sampling kSampling{.temperature = 0.9f,
+                         .top_k = 40,
+                         .repetition_penalty = 1.1f,
+                         .presence_penalty = 0.2f,
+                         .logit_bias = {{5, -0.5f}},
+                         .seed = 3};
 
 struct Outcome {
   std::vector<int32_t> tokens;
@@ -249,6 +256,78 @@ TEST(Scheduler, stops_where_told) {
   EXPECT_EQ(how, Finish::stop);
   const auto first = std::find(tokens.begin() + 20, tokens.end(), tokens[60]);
   EXPECT_EQ(scheduler.tokens(b), std::vector<int32_t>(tokens.begin(), first + 1));
+}
+
+// The answer to a fixed prompt.
+std::vector<Event> answer(const TinyModel& m, Sampling sampling, int64_t max_tokens, int32_t log_probs = -1) {
+  Engine engine(m.config, m.weights, {.sequences = 1, .tokens = 256});
+  Scheduler scheduler(engine);
+  scheduler.ask(scheduler.open(), {.tokens = random_tokens(1, 20, 97),
+                                   .max_tokens = max_tokens,
+                                   .sampling = std::move(sampling),
+                                   .log_probs = log_probs});
+  std::vector<Event> events;
+  while (!scheduler.idle())
+    for (Event& e : scheduler.step()) events.push_back(std::move(e));
+  return events;
+}
+
+TEST(Sampling, penalties_and_biases_do_what_they_say) {
+  const TinyModel m(tiny_config(), DType::f32, 4);
+  const auto most_uses = [&](const Sampling& s) {
+    std::map<int32_t, int> uses;
+    for (const Event& e : answer(m, s, 60)) ++uses[*e.token];
+    return std::max_element(uses.begin(), uses.end(), [](const auto& a, const auto& b) { return a.second < b.second; })
+        ->second;
+  };
+  EXPECT_GT(most_uses({.temperature = 0}), 3) << "a random model repeats itself";
+  EXPECT_EQ(most_uses({.temperature = 0, .presence_penalty = 1000}), 1);
+  EXPECT_EQ(most_uses({.temperature = 0, .frequency_penalty = 1000}), 1);
+  const std::vector<int32_t> prompt = random_tokens(1, 20, 97);
+  for (const Event& e : answer(m, {.temperature = 0, .repetition_penalty = 1e6f}, 30)) {
+    EXPECT_EQ(std::count(prompt.begin(), prompt.end(), *e.token), 0) << *e.token;
+  }
+  for (const Event& e : answer(m, {.logit_bias = {{11, 1000.0f}}}, 10)) EXPECT_EQ(e.token, 11);
+}
+
+TEST(Sampling, logarithms_are_the_models_own) {
+  const TinyModel m(tiny_config(), DType::f32, 4);
+  const std::vector<Event> plain = answer(m, {.temperature = 0}, 5, 97);
+  for (const Event& e : plain) {
+    ASSERT_TRUE(e.log_probs);
+    ASSERT_EQ(e.log_probs->top.size(), 97u);
+    EXPECT_EQ(e.log_probs->top[0].first, *e.token) << "greedy";
+    EXPECT_EQ(e.log_probs->top[0].second, e.log_probs->token);
+    double sum = 0;
+    for (const auto& [id, log_prob] : e.log_probs->top) sum += std::exp(double(log_prob));
+    EXPECT_NEAR(sum, 1, 1e-5);
+  }
+  const Event biased = answer(m, {.temperature = 0, .logit_bias = {{11, 1000.0f}}}, 1, 2)[0];
+  EXPECT_EQ(biased.token, 11);
+  EXPECT_EQ(biased.log_probs->top[0], plain[0].log_probs->top[0]) << "before penalties and biases";
+  EXPECT_EQ(biased.log_probs->top.size(), 2u);
+  EXPECT_FALSE(answer(m, {}, 1)[0].log_probs);
+}
+
+TEST(Sampling, refuses_what_cannot_be_drawn_from) {
+  const TinyModel m(tiny_config(), DType::f32, 4);
+  const auto refused = [&](Sampling s, const char* field) {
+    try {
+      answer(m, std::move(s), 1);
+      ADD_FAILURE() << field;
+    } catch (const Error& e) {
+      EXPECT_EQ(std::string(e.what()).find(field), 0u) << e.what();
+    }
+  };
+  refused({.temperature = -1}, "temperature");
+  refused({.temperature = NAN}, "temperature");
+  refused({.typical_p = 0}, "typical_p");
+  refused({.top_p = 1.5f}, "top_p");
+  refused({.min_p = -1}, "min_p");
+  refused({.repetition_penalty = 0}, "repetition_penalty");
+  refused({.logit_bias = {{97, 1.0f}}}, "logit_bias of id 97");
+  refused({.logit_bias = {{1, 1.0f}, {1, 2.0f}}}, "logit_bias of id 1.0");
+  refused({.logit_bias = {{1, INFINITY}}}, "a logit_bias");
 }
 
 }  // namespace

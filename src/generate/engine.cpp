@@ -2,7 +2,7 @@
 // are the same step.
 #include "generate/engine.h"
 
-#include "generate/lay_out.h"
+#include "generate/draw_tokens.h"
 #include "model/model.h"
 
 namespace fulgur {
@@ -19,13 +19,9 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const Tensor hidden = forward(exec, weights, layout.batch);
   const Tensor logits = head_logits(exec, weights, hidden);
   keep_traces(exec, shares, layout, hidden, logits);
-  const std::vector<int32_t> tokens = sample_rows(exec, shares, layout, logits, suppressed);
+  const std::vector<Sampled> fresh = draw_tokens(exec, shares, layout, logits, suppressed);
 
-  std::vector<Sampled> fresh;
-  for (const Share& s : shares) {
-    if (s.wants_token()) fresh.push_back({s.sequence, tokens[fresh.size()]});
-    s.sequence->state.advance(s.rows);
-  }
+  for (const Share& s : shares) s.sequence->state.advance(s.rows);
   for (const Sampled& n : fresh) {
     n.sequence->tokens.push_back(n.token);
     --n.sequence->new_tokens;

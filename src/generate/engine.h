@@ -1,6 +1,7 @@
 // Engine: many sequences, one model. The caller steps it and gets tokens back; it calls nobody.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct StepLimits {
 struct Sampled {
   Sequence* sequence;
   int32_t token;
+  std::optional<LogProbs> log_probs = {};  // where the sequence asks for them
 };
 
 // One forward over the pending rows of the running sequences, in their order, within the limits. Tokens are sampled

@@ -4,8 +4,6 @@
 
 #include "device/transfer.h"
 #include "model/model.h"
-#include "ops/sample.h"
-#include "ops/take_rows.h"
 
 namespace fulgur {
 namespace {
@@ -107,40 +105,6 @@ void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& lay
     row += s.rows, output += layout.outputs[i];
   }
   exec.stream.synchronize();
-}
-
-std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
-                                 Tensor suppressed) {
-  std::vector<float> temperature, top_p, min_p;
-  std::vector<int32_t> top_k, rows;
-  std::vector<int64_t> keys;
-  int32_t output = 0;
-  for (size_t i = 0; i < shares.size(); ++i) {
-    output += int32_t(layout.outputs[i]);
-    if (!shares[i].wants_token()) continue;
-    const Sequence& s = *shares[i].sequence;
-    rows.push_back(output - 1);
-    temperature.push_back(s.sampling.temperature), top_k.push_back(s.sampling.top_k);
-    top_p.push_back(s.sampling.top_p), min_p.push_back(s.sampling.min_p);
-    keys.insert(keys.end(), {int64_t(s.sampling.seed), int64_t(s.id), int64_t(s.tokens.size())});
-  }
-  if (rows.empty()) return {};
-  const int64_t n = int64_t(rows.size());
-  Tensor wanted = logits;
-  if (n != logits.dim(0)) {
-    wanted = exec.scratch.alloc(logits.dtype, {n, logits.dim(1)});
-    take_rows(exec.stream, {.y = wanted, .x = logits, .rows = upload(exec.stream, exec.scratch, rows)});
-  }
-  const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
-  sample(exec.stream, {.tokens = drawn,
-                       .logits = wanted,
-                       .temperature = upload(exec.stream, exec.scratch, temperature),
-                       .top_k = upload(exec.stream, exec.scratch, top_k),
-                       .top_p = upload(exec.stream, exec.scratch, top_p),
-                       .min_p = upload(exec.stream, exec.scratch, min_p),
-                       .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
-                       .suppressed = suppressed});
-  return download<int32_t>(exec.stream, drawn);
 }
 
 }  // namespace fulgur

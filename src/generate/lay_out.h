@@ -28,10 +28,6 @@ void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool
 // Copies what the traces ask for to main memory. Before the states advance.
 void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor hidden, Tensor logits);
 
-// One token per share that wants one, in their order, from that share's last logits row.
-std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
-                                 Tensor suppressed);
-
 // Bytes of scratch that the largest step takes: the step's own code in a measuring run.
 size_t measured_scratch(const ModelConfig& config, DType type, DeviceId device, const EngineOptions& options);
 

@@ -17,10 +17,16 @@ struct Scheduler::Session {
   std::vector<StateCheckpoint> marks = {};  // ascending
   Request request = {};                     // its tokens have moved on
   bool is_busy = false;
-  uint64_t arrival = 0;  // of the request, or of whatever touched it last
+  int64_t answer_begin = 0;  // tokens
+  uint64_t arrival = 0;      // of the request, or of whatever touched it last
 
   std::vector<int32_t>& tokens() { return live ? live->tokens : sleeping_tokens; }
   int64_t position() const { return live ? live->state.position() : image ? image->position() : 0; }
+  // What the request says to the sequence in the pool.
+  void hand_over() {
+    live->id = request.choice, live->new_tokens = request.max_tokens, live->sampling = request.sampling;
+    live->answer_begin = answer_begin, live->log_probs = request.log_probs;
+  }
   bool writes() const { return is_busy && live && live->new_tokens > 0 && live->pending() == 1; }
 };
 
@@ -97,6 +103,7 @@ void Scheduler::ask(SessionId id, Request request) {
     if (token < 0 || token >= engine_.vocab_size())
       fail(ErrorKind::invalid_input,
            "token " + std::to_string(token) + ": expected ids from 0 to " + std::to_string(engine_.vocab_size() - 1));
+  require_valid(request.sampling, engine_.vocab_size());
   const int64_t pending = int64_t(s.tokens().size() + request.tokens.size()) - s.position();
   if (request.max_tokens < 0 || pending == 0)
     fail(ErrorKind::invalid_input, "a request brings a token to read and asks for none or more to be written");
@@ -108,19 +115,19 @@ void Scheduler::ask(SessionId id, Request request) {
   s.tokens().insert(s.tokens().end(), request.tokens.begin(), request.tokens.end());
   s.request = std::move(request);
   s.is_busy = true, s.arrival = ++arrivals_;
-  if (s.live)
-    s.live->new_tokens = s.request.max_tokens, s.live->sampling = s.request.sampling, s.live->id = s.request.choice;
+  s.answer_begin = int64_t(s.tokens().size());
+  if (s.live) s.hand_over();
 }
 
-Event Scheduler::finish(Session& s, std::optional<int32_t> token, Finish how) {
+void Scheduler::finish(Session& s, Finish how, Event& event) {
   s.is_busy = false, s.arrival = ++arrivals_;
   if (s.live) s.live->new_tokens = 0;
-  return {s.id, token, how};
+  event.session = s.id, event.finish = how;
 }
 
 void Scheduler::cancel(SessionId id) {
   Session& s = at(id);
-  if (s.is_busy) cancelled_.push_back(finish(s, {}, Finish::cancelled));
+  if (s.is_busy) finish(s, Finish::cancelled, cancelled_.emplace_back());
 }
 
 void Scheduler::mark(SessionId id) {
@@ -169,11 +176,8 @@ bool Scheduler::take_up(Session& s, int64_t spare_pages) {
   while (pool.free_slots() == 0 || pool.free_pages() < held + std::min(spare_pages, all - held))
     if (!free_idle_memory(&s)) return false;
   SequenceState state = s.image ? s.image->place(engine_.stream(), pool) : SequenceState(pool, engine_.stream());
-  s.live.emplace(Sequence{.tokens = std::move(s.sleeping_tokens),
-                          .state = std::move(state),
-                          .id = s.request.choice,
-                          .new_tokens = s.request.max_tokens,
-                          .sampling = s.request.sampling});
+  s.live.emplace(Sequence{.tokens = std::move(s.sleeping_tokens), .state = std::move(state)});
+  s.hand_over();
   s.image.reset();
   return true;
 }
@@ -240,15 +244,14 @@ std::vector<Event> Scheduler::step() {
   std::vector<Session*> read;  // those that end with this step's rows and want no token
   for (const Share& share : choose_rows(running, engine_.limits()))
     if (share.reaches_end() && !share.wants_token()) read.push_back(&owner(share.sequence));
-  for (const Sampled& fresh : engine_.step(running)) {
+  for (Sampled& fresh : engine_.step(running)) {
     Session& s = owner(fresh.sequence);
+    Event& event = events.emplace_back(s.id, fresh.token, std::move(fresh.log_probs));
     const std::vector<int32_t>& stops = s.request.stop_ids;
-    if (std::find(stops.begin(), stops.end(), fresh.token) != stops.end())
-      events.push_back(finish(s, fresh.token, Finish::stop));
-    else if (s.live->new_tokens == 0) events.push_back(finish(s, fresh.token, Finish::length));
-    else events.push_back({s.id, fresh.token});
+    if (std::find(stops.begin(), stops.end(), fresh.token) != stops.end()) finish(s, Finish::stop, event);
+    else if (s.live->new_tokens == 0) finish(s, Finish::length, event);
   }
-  for (Session* s : read) events.push_back(finish(*s, {}, Finish::length));
+  for (Session* s : read) finish(*s, Finish::length, events.emplace_back());
   return events;
 }
 

@@ -20,7 +20,8 @@ struct Request {
   Sampling sampling = {};
   uint64_t choice = 0;  // tells apart answers to the same prompt with the same seed
   std::vector<int32_t> stop_ids = {};
-  int priority = 0;  // higher ones go first and are put aside last
+  int32_t log_probs = -1;  // how many of the most likely tokens come with each new one; -1: no logarithms
+  int priority = 0;        // higher ones go first and are put aside last
 };
 
 enum class Finish : uint8_t { none, length, stop, cancelled };
@@ -28,6 +29,7 @@ enum class Finish : uint8_t { none, length, stop, cancelled };
 struct Event {
   SessionId session;
   std::optional<int32_t> token;  // a new one; none where the request only reads
+  std::optional<LogProbs> log_probs = {};
   Finish finish = Finish::none;  // not none: the session is idle again
 };
 
@@ -88,7 +90,7 @@ class Scheduler {
   std::vector<Session*> with_room();
   std::vector<Session*> choose();
   static std::vector<Sequence*> sequences_of(const std::vector<Session*>& sessions);
-  Event finish(Session& session, std::optional<int32_t> token, Finish how);
+  void finish(Session& session, Finish how, Event& event);
 
   Engine& engine_;
   std::map<SessionId, Session> sessions_;

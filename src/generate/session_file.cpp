@@ -29,7 +29,16 @@ std::vector<StateImage::Part> parts_of(std::vector<int32_t>& tokens, const State
 }
 
 Json json_of(const Sampling& s) {
-  return {{"temperature", s.temperature}, {"top_k", s.top_k}, {"top_p", s.top_p}, {"min_p", s.min_p}, {"seed", s.seed}};
+  return {{"temperature", s.temperature},
+          {"top_k", s.top_k},
+          {"typical_p", s.typical_p},
+          {"top_p", s.top_p},
+          {"min_p", s.min_p},
+          {"repetition_penalty", s.repetition_penalty},
+          {"presence_penalty", s.presence_penalty},
+          {"frequency_penalty", s.frequency_penalty},
+          {"logit_bias", s.logit_bias},
+          {"seed", s.seed}};
 }
 
 // A field of the file's own description; what has another type is damage.
@@ -59,13 +68,28 @@ void require_same(const SessionBinding& is, const Json& was, const std::filesyst
   compare("chat template", is.chat_template, field<std::string>(was, "chat_template", file));
 }
 
+std::vector<std::pair<int32_t, float>> biases_of(const Json& list, const std::filesystem::path& file) {
+  std::vector<std::pair<int32_t, float>> biases;
+  for (const Json& pair : list) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number())
+      damaged(file, "the session's logit_bias holds " + in_quotes(pair.dump(-1, ' ', true)));
+    biases.emplace_back(pair[0].get<int32_t>(), pair[1].get<float>());
+  }
+  return biases;
+}
+
 SavedSession session_of(const Json& described, const std::filesystem::path& file) {
   const Json sampling = field<Json>(described, "sampling", file);
   return {.tokens = {},
           .sampling = {.temperature = field<float>(sampling, "temperature", file),
                        .top_k = field<int32_t>(sampling, "top_k", file),
+                       .typical_p = field<float>(sampling, "typical_p", file),
                        .top_p = field<float>(sampling, "top_p", file),
                        .min_p = field<float>(sampling, "min_p", file),
+                       .repetition_penalty = field<float>(sampling, "repetition_penalty", file),
+                       .presence_penalty = field<float>(sampling, "presence_penalty", file),
+                       .frequency_penalty = field<float>(sampling, "frequency_penalty", file),
+                       .logit_bias = biases_of(sampling.value("logit_bias", Json::array()), file),
                        .seed = field<uint64_t>(sampling, "seed", file)},
           .choice = field<uint64_t>(described, "choice", file),
           .notes = field<std::string>(described, "notes", file)};

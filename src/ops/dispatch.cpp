@@ -3,6 +3,7 @@
 #include "ops/blend.h"
 #include "ops/combine_experts.h"
 #include "ops/cross_entropy.h"
+#include "ops/edit_logits.h"
 #include "ops/embedding.h"
 #include "ops/expert_linear.h"
 #include "ops/gated_rms_norm.h"
@@ -30,6 +31,7 @@ FULGUR_DEFINE_OPERATOR(blend, Blend)
 FULGUR_DEFINE_OPERATOR(combine_experts, CombineExperts)
 FULGUR_DEFINE_OPERATOR(combine_experts_backward, CombineExpertsBackward)
 FULGUR_DEFINE_OPERATOR(cross_entropy, CrossEntropy)
+FULGUR_DEFINE_OPERATOR(edit_logits, EditLogits)
 FULGUR_DEFINE_OPERATOR(embedding, Embedding)
 FULGUR_DEFINE_OPERATOR(embedding_backward, EmbeddingBackward)
 FULGUR_DEFINE_OPERATOR(expert_linear, ExpertLinear)

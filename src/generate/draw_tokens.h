@@ -1,0 +1,14 @@
+// From a step's logits to its new tokens.
+#pragma once
+#include "generate/lay_out.h"
+
+namespace fulgur {
+
+// One token per share that wants one, in their order, from that share's last logits row. May change the logits.
+std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
+                                 Tensor suppressed);
+
+// Scratch that draw_tokens takes for `sequences` of together `tokens` tokens. In a measuring run.
+void measure_draw(Arena& scratch, DType logits, int64_t sequences, int64_t tokens, int64_t vocab_size);
+
+}  // namespace fulgur
