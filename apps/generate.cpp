@@ -1,11 +1,11 @@
 // fulgur generate: continues prompts.
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "apps/begin_token.h"
 #include "apps/commands.h"
 #include "apps/run_options.h"
 #include "apps/sampling_options.h"
@@ -71,19 +71,9 @@ std::vector<Task> tasks_of(const GenerateOptions& o) {
   return tasks;
 }
 
-// A model says in tokenizer_config.json whether its texts begin with a token of their own.
 std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& model, const std::string& text) {
-  std::vector<int32_t> tokens;
-  const std::filesystem::path file = std::filesystem::path(model) / "tokenizer_config.json";
-  if (std::filesystem::exists(file)) {
-    const Json config = parse_object(read_text(file), file.string());
-    const auto adds = config.find("add_bos_token");
-    const auto bos = config.find("bos_token");
-    if (adds != config.end() && adds->is_boolean() && adds->get<bool>() && bos != config.end() && bos->is_string())
-      if (const auto id = tokenizer.id_of(bos->get<std::string>())) tokens.push_back(*id);
-  }
-  const std::vector<int32_t> ids = tokenizer.encode(text, SpecialTokens::as_text);
-  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  std::vector<int32_t> tokens = tokenizer.encode(text, SpecialTokens::as_text);
+  if (const auto first = begin_token(tokenizer, model)) tokens.insert(tokens.begin(), *first);
   if (tokens.empty()) fail(ErrorKind::invalid_input, "the prompt is empty: expected some text");
   return tokens;
 }

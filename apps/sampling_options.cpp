@@ -1,5 +1,6 @@
 #include "apps/sampling_options.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -110,6 +111,13 @@ void read_fields(const Json& object, SamplingOptions& o) {
   read_whole(object, "seed", o.sampling.seed, UINT64_MAX);
   read_stop(object, o.stop);
   read_biases(object, o.biases);
+}
+
+bool is_field(const std::string& name) {
+  static constexpr const char* kFields[] = {
+      "max_tokens",       "temperature",       "top_k", "typical_p", "top_p",     "min_p", "repetition_penalty",
+      "presence_penalty", "frequency_penalty", "seed",  "stop",      "logit_bias"};
+  return std::find(std::begin(kFields), std::end(kFields), name) != std::end(kFields);
 }
 
 std::vector<int32_t> stop_ids_of(const std::vector<int64_t>& eos_token_ids) {

@@ -25,6 +25,8 @@ struct SamplingOptions {
 // `logit_bias` as an object of id to number); what is not given stays. Throws invalid_input naming the field.
 void read_fields(const nlohmann::ordered_json& object, SamplingOptions& options);
 
+bool is_field(const std::string& name);  // whether read_fields knows a field of this name
+
 // The ids that end an answer: the model's own.
 std::vector<int32_t> stop_ids_of(const std::vector<int64_t>& eos_token_ids);
 
