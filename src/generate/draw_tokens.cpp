@@ -10,6 +10,7 @@
 #include "ops/edit_logits.h"
 #include "ops/sample.h"
 #include "ops/take_rows.h"
+#include "ops/token_log_probs.h"
 
 namespace fulgur {
 namespace {
@@ -124,6 +125,25 @@ std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, c
       fresh.back().log_probs = log_probs_of(untouched[i], tokens[i], drawing[i]->log_probs);
   }
   return fresh;
+}
+
+void keep_log_probs(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits) {
+  int64_t output = 0;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const Sequence& s = *shares[i].sequence;
+    const int64_t begin = s.state.position() + 1, end = std::min(begin + shares[i].rows, int64_t(s.tokens.size()));
+    if (s.next_log_probs && end > begin) {
+      const Arena::Scope scope(exec.scratch);
+      const std::vector<int32_t> next(s.tokens.begin() + begin, s.tokens.begin() + end);
+      const Tensor log_probs = exec.scratch.alloc(logits.dtype, {end - begin});
+      token_log_probs(exec.stream, {.log_probs = log_probs,
+                                    .logits = logits.rows(output, output + end - begin),
+                                    .tokens = upload(exec.stream, exec.scratch, next)});
+      const std::vector<float> found = download<float>(exec.stream, log_probs);
+      s.next_log_probs->insert(s.next_log_probs->end(), found.begin(), found.end());
+    }
+    output += layout.outputs[i];
+  }
 }
 
 void measure_draw(Arena& scratch, DType logits, int64_t sequences, int64_t tokens, int64_t vocab_size) {

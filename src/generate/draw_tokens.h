@@ -1,4 +1,4 @@
-// From a step's logits to its new tokens.
+// From a step's logits to its new tokens and the probabilities of known ones.
 #pragma once
 #include "generate/lay_out.h"
 
@@ -7,6 +7,9 @@ namespace fulgur {
 // One token per share that wants one, in their order, from that share's last logits row. May change the logits.
 std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
                                  Tensor suppressed);
+
+// Appends to next_log_probs of the sequences that ask for it. Before the states advance.
+void keep_log_probs(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits);
 
 // Scratch that draw_tokens takes for `sequences` of together `tokens` tokens. In a measuring run.
 void measure_draw(Arena& scratch, DType logits, int64_t sequences, int64_t tokens, int64_t vocab_size);

@@ -19,6 +19,7 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const Tensor hidden = forward(exec, weights, layout.batch);
   const Tensor logits = head_logits(exec, weights, hidden);
   keep_traces(exec, shares, layout, hidden, logits);
+  keep_log_probs(exec, shares, layout, logits);
   const std::vector<Sampled> fresh = draw_tokens(exec, shares, layout, logits, suppressed);
 
   for (const Share& s : shares) s.sequence->state.advance(s.rows);

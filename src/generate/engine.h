@@ -35,7 +35,7 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
 struct EngineOptions {
   int64_t sequences = 1;  // alive at once
   int64_t tokens = 0;     // of all sequences together, prompt and answer
-  bool traces = false;    // some step records or imposes routing, or wants every row's logits
+  bool traces = false;    // some step records or imposes routing, or wants every row's logits or probabilities
   int threads = 1;
   StepLimits limits = {};
 };

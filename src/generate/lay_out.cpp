@@ -8,7 +8,10 @@
 namespace fulgur {
 namespace {
 
-int64_t outputs_of(const Share& s) { return s.sequence->trace ? s.rows : s.wants_token() ? 1 : 0; }
+int64_t outputs_of(const Share& s) {
+  if (s.sequence->trace || s.sequence->next_log_probs) return s.rows;
+  return s.wants_token() ? 1 : 0;
+}
 
 // Sequences without a trace share the routing of those that have one: their rows are recorded and dropped, or, where
 // routing is imposed, have to be traced themselves.

@@ -18,7 +18,8 @@ struct Scheduler::Session {
   Request request = {};                     // its tokens have moved on
   bool is_busy = false;
   int64_t answer_begin = 0;  // tokens
-  uint64_t arrival = 0;      // of the request, or of whatever touched it last
+  std::vector<float> next_log_probs = {};
+  uint64_t arrival = 0;  // of the request, or of whatever touched it last
 
   std::vector<int32_t>& tokens() { return live ? live->tokens : sleeping_tokens; }
   int64_t position() const { return live ? live->state.position() : image ? image->position() : 0; }
@@ -26,6 +27,7 @@ struct Scheduler::Session {
   void hand_over() {
     live->id = request.choice, live->new_tokens = request.max_tokens, live->sampling = request.sampling;
     live->answer_begin = answer_begin, live->log_probs = request.log_probs;
+    live->next_log_probs = request.next_log_probs ? &next_log_probs : nullptr;
   }
   bool writes() const { return is_busy && live && live->new_tokens > 0 && live->pending() == 1; }
 };
@@ -116,6 +118,7 @@ void Scheduler::ask(SessionId id, Request request) {
   s.request = std::move(request);
   s.is_busy = true, s.arrival = ++arrivals_;
   s.answer_begin = int64_t(s.tokens().size());
+  s.next_log_probs.clear();
   if (s.live) s.hand_over();
 }
 
@@ -265,5 +268,6 @@ const std::vector<int32_t>& Scheduler::tokens(SessionId id) const {
 }
 int64_t Scheduler::position(SessionId id) const { return at(id).position(); }
 bool Scheduler::busy(SessionId id) const { return at(id).is_busy; }
+const std::vector<float>& Scheduler::next_log_probs(SessionId id) const { return at(id).next_log_probs; }
 
 }  // namespace fulgur

@@ -20,8 +20,9 @@ struct Request {
   Sampling sampling = {};
   uint64_t choice = 0;  // tells apart answers to the same prompt with the same seed
   std::vector<int32_t> stop_ids = {};
-  int32_t log_probs = -1;  // how many of the most likely tokens come with each new one; -1: no logarithms
-  int priority = 0;        // higher ones go first and are put aside last
+  int32_t log_probs = -1;       // how many of the most likely tokens come with each new one; -1: no logarithms
+  bool next_log_probs = false;  // of the tokens that are read; the engine's options need `traces`
+  int priority = 0;             // higher ones go first and are put aside last
 };
 
 enum class Finish : uint8_t { none, length, stop, cancelled };
@@ -67,6 +68,8 @@ class Scheduler {
   const std::vector<int32_t>& tokens(SessionId id) const;
   int64_t position(SessionId id) const;  // tokens that the state covers
   bool busy(SessionId id) const;
+  // As Sequence::next_log_probs, of the last request: from the session's position on when it was asked.
+  const std::vector<float>& next_log_probs(SessionId id) const;
 
   // An idle session's state, which moves out of the pool until it is needed there; position 0 where nothing was read.
   const StateImage& image(SessionId id);

@@ -44,6 +44,8 @@ struct Sequence {
   Sampling sampling = {};
   int64_t answer_begin = 0;  // tokens from here on were generated: what presence and frequency count
   int32_t log_probs = -1;    // how many of the most likely tokens to report; -1: no logarithms at all
+  // Where given: log p(tokens[i + 1] | tokens[0 .. i]) of every row i that is read and has a next token is appended.
+  std::vector<float>* next_log_probs = nullptr;
   Trace* trace = nullptr;
 
   int64_t pending() const { return int64_t(tokens.size()) - state.position(); }

@@ -23,6 +23,7 @@
 #include "ops/store_kv.h"
 #include "ops/swiglu.h"
 #include "ops/take_rows.h"
+#include "ops/token_log_probs.h"
 
 namespace fulgur {
 
@@ -61,6 +62,7 @@ FULGUR_DEFINE_OPERATOR(swiglu, Swiglu)
 FULGUR_DEFINE_OPERATOR(swiglu_backward, SwigluBackward)
 FULGUR_DEFINE_OPERATOR(take_rows, TakeRows)
 FULGUR_DEFINE_OPERATOR(take_rows_backward, TakeRowsBackward)
+FULGUR_DEFINE_OPERATOR(token_log_probs, TokenLogProbs)
 
 #ifdef FULGUR_CUDA
 #include "ops/cuda_missing.txt"
