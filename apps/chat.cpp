@@ -109,7 +109,10 @@ Chat::Chat(const ChatOptions& options, LoadedModel model)
       tokenizer_(Tokenizer::load(options.run.model)),
       template_(template_of(options)),
       engine_(model_.config, model_.weights(),
-              {.sequences = 4, .tokens = options.context, .threads = options.run.thread_count()}),
+              {.sequences = 4,
+               .tokens = options.context,
+               .guesses = options.sampling.guesses,
+               .threads = options.run.thread_count()}),
       chat_{scheduler_, tokenizer_, template_, stop_ids_of(model_.config.eos_token_ids),
             begin_token(tokenizer_, options.run.model)} {
   sampling_.resolved(model_.config.vocab_size);
@@ -125,7 +128,7 @@ int64_t Chat::number_of(const Conversation& c) const {
 }
 
 AnswerOptions Chat::answer_options() const {
-  return {sampling_.max_tokens, sampling_.resolved(model_.config.vocab_size), sampling_.stop};
+  return {sampling_.max_tokens, sampling_.resolved(model_.config.vocab_size), sampling_.stop, sampling_.guesses};
 }
 
 void Chat::greet() {

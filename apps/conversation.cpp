@@ -75,7 +75,8 @@ void Conversation::begin_answer(const AnswerOptions& options) {
   model_->scheduler.ask(session_, {.tokens = {wanted.begin() + int64_t(same), wanted.end()},
                                    .max_tokens = options.max_tokens,
                                    .sampling = options.sampling,
-                                   .stop_ids = model_->stop_ids});
+                                   .stop_ids = model_->stop_ids,
+                                   .guesses = options.guesses});
   answer_.emplace(model_->tokenizer, options.stop);
   answer_so_far_.clear(), answer_tokens_ = 0, was_cut_ = false;
 }

@@ -25,6 +25,7 @@ struct AnswerOptions {
   int64_t max_tokens;
   Sampling sampling;
   std::vector<std::string> stop;
+  int32_t guesses = 0;
 };
 
 class Conversation {

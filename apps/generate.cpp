@@ -85,7 +85,8 @@ void prepare(Task& task, const GenerateOptions& o, const Tokenizer& tokenizer, c
                   .choices = o.choices,
                   .stop = task.sampling.stop,
                   .stop_ids = stop_ids_of(config.eos_token_ids),
-                  .log_probs = o.log_probs};
+                  .log_probs = o.log_probs,
+                  .guesses = o.sampling.guesses};
   for (const int32_t id : task.request.prompt)
     if (id >= config.vocab_size)
       fail(ErrorKind::invalid_input, "the tokenizer's id " + std::to_string(id) +
@@ -101,7 +102,10 @@ EngineOptions engine_options(const std::vector<Task>& tasks, const GenerateOptio
     longest = std::max(longest, tokens), all += o.choices * tokens;
   }
   const int64_t sequences = std::min(o.choices * int64_t(tasks.size()), o.parallel);
-  return {.sequences = sequences, .tokens = std::min(all, sequences * longest), .threads = o.run.thread_count()};
+  return {.sequences = sequences,
+          .tokens = std::min(all, sequences * longest),
+          .guesses = o.sampling.guesses,
+          .threads = o.run.thread_count()};
 }
 
 const char* name_of(Finish finish) { return finish == Finish::stop ? "stop" : "length"; }

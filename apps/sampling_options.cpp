@@ -79,6 +79,11 @@ void SamplingOptions::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--logit-bias", biases, "ID=X: X is added to the token's logit; may be repeated");
   command.add_option("--seed", sampling.seed, "seed of the random numbers")->capture_default_str();
+  command
+      .add_option("--speculate", guesses,
+                  "tokens guessed a step from what was written before; changes the speed and no token")
+      ->check(CLI::Range(0, 32))
+      ->capture_default_str();
   command.add_option("--stop", stop, "ends the answer where this text would begin; may be repeated");
 }
 

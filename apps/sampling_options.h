@@ -12,6 +12,7 @@ namespace fulgur {
 struct SamplingOptions {
   Sampling sampling;
   int64_t max_tokens = 256;
+  int32_t guesses = 0;
   std::vector<std::string> stop, biases;  // biases: ID=X
 
   // Adds --max-tokens, --temperature, --top-k, --typical-p, --top-p, --min-p, the penalties, --logit-bias, --seed and

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "generate/guess.h"
 #include "tests/tiny_model.h"
 
 namespace fulgur::tests {
@@ -170,6 +171,37 @@ TEST_P(Schedulers, an_image_goes_on_elsewhere) {
   }
 }
 
+// A text that repeats itself, so that guesses are right at times; five sequences, some of which guess.
+TEST_P(Schedulers, guesses_change_no_token) {
+  const TinyModel m(tiny_config(), GetParam(), 11);
+  const auto said = [&](int32_t guesses, uint64_t seed, int64_t& steps) {
+    Engine engine(m.config, m.weights,
+                  {.sequences = 3, .tokens = 900, .guesses = guesses, .limits = {.rows = 40, .chunk = 33}});
+    Scheduler scheduler(engine);
+    std::vector<int32_t> prompt = random_tokens(seed, 9, m.config.vocab_size);
+    for (int i = 0; i < 3; ++i) prompt.insert(prompt.end(), prompt.begin(), prompt.begin() + 9);
+    std::vector<SessionId> ids;
+    for (uint64_t i = 0; i < 5; ++i) {
+      ids.push_back(scheduler.open());
+      scheduler.ask(ids.back(),
+                    {.tokens = prompt,
+                     .max_tokens = 120,
+                     .sampling = {.temperature = i % 2 ? 0.0f : 0.1f, .logit_bias = {{7, 0.3f}}, .seed = seed},
+                     .choice = i,
+                     .stop_ids = {i == 4 ? 3 : -1},
+                     .guesses = i == 3 ? 0 : guesses});
+    }
+    for (; !scheduler.idle(); ++steps) scheduler.step();
+    std::vector<Outcome> outcomes;
+    for (const SessionId id : ids) outcomes.push_back(outcome(scheduler, id));
+    return outcomes;
+  };
+  int64_t plain_steps = 0, guessing_steps = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed)
+    EXPECT_EQ(said(0, seed, plain_steps), said(int32_t(1 + seed % 8), seed, guessing_steps)) << seed;
+  EXPECT_LT(guessing_steps, plain_steps * 9 / 10) << "guesses are right at times";
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, Schedulers, testing::Values(DType::f32, DType::bf16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
@@ -328,6 +360,19 @@ TEST(Sampling, refuses_what_cannot_be_drawn_from) {
   refused({.logit_bias = {{97, 1.0f}}}, "logit_bias of id 97");
   refused({.logit_bias = {{1, 1.0f}, {1, 2.0f}}}, "logit_bias of id 1.0");
   refused({.logit_bias = {{1, INFINITY}}}, "a logit_bias");
+}
+
+TEST(Guesses, are_what_followed_the_same_tokens) {
+  const auto guess = [](std::vector<int32_t> tokens, int64_t most) { return guess_next(tokens, most); };
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(guess({1, 2, 3, 4, 5, 1, 2, 3}, 2), (Ids{4, 5}));
+  EXPECT_EQ(guess({1, 2, 3, 4, 9, 2, 3, 7, 1, 2, 3}, 1), (Ids{4})) << "three tokens before two";
+  EXPECT_EQ(guess({2, 3, 4, 2, 3, 7, 2, 3}, 1), (Ids{7})) << "the latest place";
+  EXPECT_EQ(guess({5, 5, 5, 5}, 3), (Ids{5})) << "no more than was written";
+  EXPECT_EQ(guess({1, 2, 3}, 3), Ids{});
+  EXPECT_EQ(guess({1, 2, 1, 2}, 0), Ids{});
+  EXPECT_EQ(guess({}, 3), Ids{});
+  EXPECT_EQ(guess({1}, 3), Ids{});
 }
 
 }  // namespace

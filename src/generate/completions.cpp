@@ -54,6 +54,7 @@ void Completions::ask(CompletionId id, SessionId session, int64_t choice, std::v
                            .sampling = request.sampling,
                            .choice = uint64_t(choice),
                            .stop_ids = request.stop_ids,
+                           .guesses = request.guesses,
                            .log_probs = request.log_probs,
                            .priority = request.priority});
   answers_.try_emplace(session, Answer{id, choice, AnswerText(tokenizer_, request.stop)});

@@ -16,7 +16,7 @@ struct CompletionRequest {
   int64_t choices = 1;  // answers to this prompt, which is read once; choice i is what `choices = i + 1` would add
   std::vector<std::string> stop = {};
   std::vector<int32_t> stop_ids = {};
-  int32_t log_probs = -1;
+  int32_t log_probs = -1, guesses = 0;
   int priority = 0;
 };
 

@@ -15,13 +15,19 @@
 namespace fulgur {
 namespace {
 
+// A row from which a token is drawn that would stand at `position` of its sequence.
+struct Drawing {
+  Sequence* sequence;
+  int64_t position;
+};
+
 // The wanted rows end to end, in scratch unless the logits are nothing else.
 Tensor rows_that_draw(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits) {
   std::vector<int32_t> rows;
   int32_t output = 0;
   for (size_t i = 0; i < shares.size(); ++i) {
     output += int32_t(layout.outputs[i]);
-    if (shares[i].wants_token()) rows.push_back(output - 1);
+    for (int32_t row = output - int32_t(shares[i].drawing_rows()); row < output; ++row) rows.push_back(row);
   }
   if (rows.empty() || int64_t(rows.size()) == logits.dim(0)) return logits;
   const Tensor wanted = exec.scratch.alloc(logits.dtype, {int64_t(rows.size()), logits.dim(1)});
@@ -48,11 +54,11 @@ std::map<int32_t, std::pair<float, float>> edits_of(const Sequence& s) {
   return edits;
 }
 
-void edit_rows(Exec& exec, const std::vector<Sequence*>& drawing, Tensor logits) {
+void edit_rows(Exec& exec, const std::vector<Drawing>& drawing, Tensor logits) {
   std::vector<int32_t> places;
   std::vector<float> divisors, offsets;
   for (size_t row = 0; row < drawing.size(); ++row)
-    for (const auto& [id, change] : edits_of(*drawing[row])) {
+    for (const auto& [id, change] : edits_of(*drawing[row].sequence)) {
       places.insert(places.end(), {int32_t(row), id});
       divisors.push_back(change.first), offsets.push_back(change.second);
     }
@@ -80,15 +86,15 @@ LogProbs log_probs_of(const std::vector<float>& logits, int32_t token, int32_t c
   return result;
 }
 
-std::vector<int32_t> draw(Exec& exec, const std::vector<Sequence*>& drawing, Tensor logits, Tensor suppressed) {
+std::vector<int32_t> draw(Exec& exec, const std::vector<Drawing>& drawing, Tensor logits, Tensor suppressed) {
   std::vector<float> temperature, typical_p, top_p, min_p;
   std::vector<int32_t> top_k;
   std::vector<int64_t> keys;
-  for (const Sequence* s : drawing) {
+  for (const auto& [s, position] : drawing) {
     temperature.push_back(s->sampling.temperature), top_k.push_back(s->sampling.top_k);
     typical_p.push_back(s->sampling.typical_p), top_p.push_back(s->sampling.top_p);
     min_p.push_back(s->sampling.min_p);
-    keys.insert(keys.end(), {int64_t(s->sampling.seed), int64_t(s->id), int64_t(s->tokens.size())});
+    keys.insert(keys.end(), {int64_t(s->sampling.seed), int64_t(s->id), position});
   }
   const int64_t n = int64_t(drawing.size());
   const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
@@ -108,21 +114,22 @@ std::vector<int32_t> draw(Exec& exec, const std::vector<Sequence*>& drawing, Ten
 
 std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
                                  Tensor suppressed) {
-  std::vector<Sequence*> drawing;
+  std::vector<Drawing> drawing;
   for (const Share& s : shares)
-    if (s.wants_token()) drawing.push_back(s.sequence);
+    for (int64_t i = 0; i < s.drawing_rows(); ++i)
+      drawing.push_back({s.sequence, int64_t(s.sequence->tokens.size()) + i});
   if (drawing.empty()) return {};
   const Tensor wanted = rows_that_draw(exec, shares, layout, logits);
   std::vector<std::vector<float>> untouched(drawing.size());  // rows whose logarithms are wanted
   for (size_t i = 0; i < drawing.size(); ++i)
-    if (drawing[i]->log_probs >= 0) untouched[i] = download<float>(exec.stream, wanted.at(int64_t(i)));
+    if (drawing[i].sequence->log_probs >= 0) untouched[i] = download<float>(exec.stream, wanted.at(int64_t(i)));
   edit_rows(exec, drawing, wanted);
   const std::vector<int32_t> tokens = draw(exec, drawing, wanted, suppressed);
   std::vector<Sampled> fresh;
   for (size_t i = 0; i < drawing.size(); ++i) {
-    fresh.push_back({drawing[i], tokens[i]});
-    if (drawing[i]->log_probs >= 0)
-      fresh.back().log_probs = log_probs_of(untouched[i], tokens[i], drawing[i]->log_probs);
+    const Sequence& s = *drawing[i].sequence;
+    fresh.push_back({drawing[i].sequence, tokens[i]});
+    if (s.log_probs >= 0) fresh.back().log_probs = log_probs_of(untouched[i], tokens[i], s.log_probs);
   }
   return fresh;
 }
@@ -146,10 +153,10 @@ void keep_log_probs(Exec& exec, const std::vector<Share>& shares, const Layout& 
   }
 }
 
-void measure_draw(Arena& scratch, DType logits, int64_t sequences, int64_t tokens, int64_t vocab_size) {
-  scratch.alloc(logits, {sequences, vocab_size});
-  for (int i = 0; i < 9; ++i) scratch.alloc(DType::i64, {sequences, 3});
-  const int64_t edits = std::min(tokens + kMaxBiases * sequences, vocab_size * sequences);
+void measure_draw(Arena& scratch, DType logits, int64_t rows, int64_t tokens, int64_t vocab_size) {
+  scratch.alloc(logits, {rows, vocab_size});
+  for (int i = 0; i < 9; ++i) scratch.alloc(DType::i64, {rows, 3});
+  const int64_t edits = std::min(tokens + kMaxBiases * rows, vocab_size * rows);
   scratch.alloc(DType::i32, {edits, 2}), scratch.alloc(DType::f32, {edits}), scratch.alloc(DType::f32, {edits});
 }
 

@@ -2,10 +2,44 @@
 // are the same step.
 #include "generate/engine.h"
 
+#include <algorithm>
+
 #include "generate/draw_tokens.h"
 #include "model/model.h"
 
 namespace fulgur {
+
+namespace {
+
+// Gives a sequence the drawn token; whether more may follow it.
+bool append(Sequence& s, int32_t token) {
+  s.tokens.push_back(token);
+  --s.new_tokens;
+  if (std::find(s.stop_ids.begin(), s.stop_ids.end(), token) != s.stop_ids.end()) s.new_tokens = 0;
+  return s.new_tokens > 0;
+}
+
+// Moves the sequences on: over their rows and the guesses that were right, with what was drawn behind them.
+std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sampled> drawn) {
+  std::vector<Sampled> fresh;
+  auto next = drawn.begin();
+  for (const Share& share : shares) {
+    const int64_t rows = share.drawing_rows(), guesses = int64_t(share.guesses.size());
+    share.sequence->state.advance(share.rows);
+    if (rows == 0) continue;
+    int64_t right = 0;
+    for (bool more = true; more; ++right) {
+      const int32_t token = next[right].token;
+      fresh.push_back(std::move(next[right]));
+      more = append(*share.sequence, token) && right < guesses && token == share.guesses[size_t(right)];
+    }
+    share.sequence->state.undo(guesses - (right - 1));
+    next += rows;
+  }
+  return fresh;
+}
+
+}  // namespace
 
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed) {
@@ -20,14 +54,7 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const Tensor logits = head_logits(exec, weights, hidden);
   keep_traces(exec, shares, layout, hidden, logits);
   keep_log_probs(exec, shares, layout, logits);
-  const std::vector<Sampled> fresh = draw_tokens(exec, shares, layout, logits, suppressed);
-
-  for (const Share& s : shares) s.sequence->state.advance(s.rows);
-  for (const Sampled& n : fresh) {
-    n.sequence->tokens.push_back(n.token);
-    --n.sequence->new_tokens;
-  }
-  return fresh;
+  return accept(shares, draw_tokens(exec, shares, layout, logits, suppressed));
 }
 
 namespace {

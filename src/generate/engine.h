@@ -27,7 +27,8 @@ struct Sampled {
 };
 
 // One forward over the pending rows of the running sequences, in their order, within the limits. Tokens are sampled
-// where a sequence reached its end and wants more; they are appended to it and returned. Empty when nothing is pending.
+// where a sequence reached its end and wants more; they are appended to it and returned, several of one sequence where
+// guesses were right. Empty when nothing is pending.
 // A suppressed id (i32 [ids], may be absent) is never drawn.
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed);
@@ -35,6 +36,7 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
 struct EngineOptions {
   int64_t sequences = 1;  // alive at once
   int64_t tokens = 0;     // of all sequences together, prompt and answer
+  int32_t guesses = 0;    // a sequence may ask for, a step
   bool traces = false;    // some step records or imposes routing, or wants every row's logits or probabilities
   int threads = 1;
   StepLimits limits = {};
@@ -53,6 +55,7 @@ class Engine {
   const StatePool& pool() const { return pool_; }
   StatePool& pool() { return pool_; }
   const StepLimits& limits() const { return options_.limits; }
+  int32_t guesses() const { return options_.guesses; }
   int64_t vocab_size() const;
   size_t peak_activation_bytes() const { return scratch_.peak_bytes(); }
 

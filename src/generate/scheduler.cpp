@@ -26,6 +26,7 @@ struct Scheduler::Session {
   // What the request says to the sequence in the pool.
   void hand_over() {
     live->id = request.choice, live->new_tokens = request.max_tokens, live->sampling = request.sampling;
+    live->stop_ids = request.stop_ids, live->guesses = request.guesses;
     live->answer_begin = answer_begin, live->log_probs = request.log_probs;
     live->next_log_probs = request.next_log_probs ? &next_log_probs : nullptr;
   }
@@ -106,6 +107,9 @@ void Scheduler::ask(SessionId id, Request request) {
       fail(ErrorKind::invalid_input,
            "token " + std::to_string(token) + ": expected ids from 0 to " + std::to_string(engine_.vocab_size() - 1));
   require_valid(request.sampling, engine_.vocab_size());
+  if (request.guesses < 0 || request.guesses > engine_.guesses())
+    fail(ErrorKind::invalid_input, "guesses " + std::to_string(request.guesses) + ": expected at most the engine's " +
+                                       std::to_string(engine_.guesses()));
   const int64_t pending = int64_t(s.tokens().size() + request.tokens.size()) - s.position();
   if (request.max_tokens < 0 || pending == 0)
     fail(ErrorKind::invalid_input, "a request brings a token to read and asks for none or more to be written");
@@ -236,6 +240,14 @@ std::vector<Scheduler::Session*> Scheduler::choose() {
   }
 }
 
+namespace {
+
+bool ends(const Request& request, int32_t token) {
+  return std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
+}
+
+}  // namespace
+
 std::vector<Event> Scheduler::step() {
   std::vector<Event> events = std::exchange(cancelled_, {});
   const std::vector<Session*> chosen = choose();
@@ -247,12 +259,13 @@ std::vector<Event> Scheduler::step() {
   std::vector<Session*> read;  // those that end with this step's rows and want no token
   for (const Share& share : choose_rows(running, engine_.limits()))
     if (share.reaches_end() && !share.wants_token()) read.push_back(&owner(share.sequence));
-  for (Sampled& fresh : engine_.step(running)) {
-    Session& s = owner(fresh.sequence);
-    Event& event = events.emplace_back(s.id, fresh.token, std::move(fresh.log_probs));
-    const std::vector<int32_t>& stops = s.request.stop_ids;
-    if (std::find(stops.begin(), stops.end(), fresh.token) != stops.end()) finish(s, Finish::stop, event);
-    else if (s.live->new_tokens == 0) finish(s, Finish::length, event);
+  const std::vector<Sampled> fresh = engine_.step(running);
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    Session& s = owner(fresh[i].sequence);
+    Event& event = events.emplace_back(s.id, fresh[i].token, fresh[i].log_probs);
+    const bool is_last =
+        s.live->new_tokens == 0 && (i + 1 == fresh.size() || fresh[i + 1].sequence != fresh[i].sequence);
+    if (is_last) finish(s, ends(s.request, fresh[i].token) ? Finish::stop : Finish::length, event);
   }
   for (Session* s : read) finish(*s, Finish::length, events.emplace_back());
   return events;

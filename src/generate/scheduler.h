@@ -20,6 +20,7 @@ struct Request {
   Sampling sampling = {};
   uint64_t choice = 0;  // tells apart answers to the same prompt with the same seed
   std::vector<int32_t> stop_ids = {};
+  int32_t guesses = 0;          // as Sequence::guesses, at most as many as the engine allows
   int32_t log_probs = -1;       // how many of the most likely tokens come with each new one; -1: no logarithms
   bool next_log_probs = false;  // of the tokens that are read; the engine's options need `traces`
   int priority = 0;             // higher ones go first and are put aside last

@@ -42,6 +42,10 @@ struct Sequence {
   uint64_t id = 0;              // with sampling.seed and the position: the key of its random numbers
   int64_t new_tokens = 0;       // still to be generated; 0: it is only read
   Sampling sampling = {};
+  std::vector<int32_t> stop_ids = {};  // one of these ends the answer: new_tokens becomes 0
+  // How many tokens may be guessed in a step from what was written before (generate/guess.h); they are kept where they
+  // are what would have been drawn, so the answer is the same. Not used with penalties, which depend on every token.
+  int32_t guesses = 0;
   int64_t answer_begin = 0;  // tokens from here on were generated: what presence and frequency count
   int32_t log_probs = -1;    // how many of the most likely tokens to report; -1: no logarithms at all
   // Where given: log p(tokens[i + 1] | tokens[0 .. i]) of every row i that is read and has a next token is appended.
