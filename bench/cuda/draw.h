@@ -14,6 +14,11 @@ class Draw {
 
   Tensor empty(DType type, std::initializer_list<int64_t> shape) { return arena_.alloc(type, shape); }
   Tensor normal(DType type, std::initializer_list<int64_t> shape, double deviation = 1, double mean = 0);
+  Tensor zeros(DType type, std::initializer_list<int64_t> shape) {
+    const Tensor t = arena_.alloc(type, shape);
+    if (t.data) clear(stream_, t);
+    return t;
+  }
   template <class T>
   Tensor values(const std::vector<T>& values, std::initializer_list<int64_t> shape) {
     const Tensor t = arena_.alloc(dtype_of<T>, shape);

@@ -47,10 +47,10 @@ LightningAttention operands(Draw& draw, const Shape& shape, const Layout& layout
 
 Call forward(Draw& draw, const Shape& shape, bool remembers) {
   LightningAttention op = operands(draw, shape, shape.layout());
-  double left_behind = 0;  // bytes: a sequence of whole blocks leaves its state alone
+  double left_behind = 0;  // bytes: sequences of whole blocks leave their states and nothing of their tails
   if (remembers) {
     op.slots = draw.values(ascending(shape.sequences));
-    op.state = draw.empty(DType::f32, {shape.sequences, shape.heads, kHeadSize, kHeadSize});
+    op.state = draw.zeros(DType::f32, {shape.sequences, shape.heads, kHeadSize, kHeadSize});
     op.tail = draw.normal(DType::bf16, {shape.sequences, shape.heads, 2, kGrid, kHeadSize});
     left_behind = double(op.state.bytes());
   }
