@@ -1,5 +1,6 @@
 // Rotary position embedding: (a, b) -> (a cos - b sin, b cos + a sin), with the CPU twin's angles, sines and cosines in
-// f64. A block takes some rows: first each thread one direction of one row, then all of them the rows' heads.
+// f64. A block takes some rows: first each thread one direction of one row, then all of them the rows' heads, of which
+// the first are on their way by then.
 #include <algorithm>
 #include <cmath>
 
@@ -27,31 +28,39 @@ struct Piece {
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     turn(View<T, 3> x, View<int64_t, 1> positions, Frequencies frequencies, Piece piece) {
-  constexpr int N = kAtOnce<T>;
-  __shared__ float cosine[kThreads + N], sine[kThreads + N];
+  __shared__ float cosine[kThreads + kChunk], sine[kThreads + kChunk];
   const int64_t first_row = block_index() * piece.rows;
+  const int chunks = int(divide_up(piece.pairs, kChunk)), heads = int(x.shape[1]), all = piece.rows * heads * chunks;
+  const auto low_of = [&](int i) {
+    return &x(first_row + i / chunks / heads, i / chunks % heads, piece.first + i % chunks * kChunk);
+  };
+  const auto is_there = [&](int i) { return i < all && first_row + i / chunks / heads < x.shape[0]; };
+  Chunk<T> lows{}, highs{};
+  const auto fetch_pairs = [&](int i) {
+    if (!is_there(i)) return;
+    const int left = piece.pairs - i % chunks * kChunk;
+    lows = fetch<kAligned>(low_of(i), left), highs = fetch<kAligned>(low_of(i) + piece.half, left);
+  };
+  fetch_pairs(int(threadIdx.x));
   const int r = int(threadIdx.x) / piece.pairs, pair = int(threadIdx.x) % piece.pairs;
   if (r < piece.rows && first_row + r < x.shape[0]) {
     const Direction d = direction_of(double(positions(first_row + r)) * frequencies.values[pair]);
     cosine[threadIdx.x] = float(d.cosine), sine[threadIdx.x] = float(piece.sign * d.sine);
   }
   __syncthreads();
-  const int chunks = (piece.pairs + N - 1) / N, heads = int(x.shape[1]);
-  for (int i = int(threadIdx.x); i < piece.rows * heads * chunks; i += kThreads) {
-    const int c = i % chunks * N, head = i / chunks % heads, at = i / chunks / heads;
-    if (first_row + at >= x.shape[0]) break;
-    T* const low = &x(first_row + at, head, piece.first + c);
-    float a[N], b[N];
-    load<kAligned>(a, low, piece.pairs - c);
-    load<kAligned>(b, low + piece.half, piece.pairs - c);
+  for (int i = int(threadIdx.x); is_there(i); i += kThreads) {
+    const int c = i % chunks * kChunk, at = i / chunks / heads * piece.pairs + c;
+    float a[kChunk], b[kChunk];
+    unpack(a, lows), unpack(b, highs);
+    fetch_pairs(i + kThreads);
 #pragma unroll
-    for (int e = 0; e < N; ++e) {
-      const float u = cosine[at * piece.pairs + c + e], v = sine[at * piece.pairs + c + e];
+    for (int e = 0; e < kChunk; ++e) {
+      const float u = cosine[at + e], v = sine[at + e];
       const float turned = a[e] * u - b[e] * v;
       b[e] = b[e] * u + a[e] * v, a[e] = turned;
     }
-    store<kAligned>(low, a, piece.pairs - c);
-    store<kAligned>(low + piece.half, b, piece.pairs - c);
+    store<kAligned>(low_of(i), a, piece.pairs - c);
+    store<kAligned>(low_of(i) + piece.half, b, piece.pairs - c);
   }
 }
 
@@ -63,7 +72,7 @@ void rotary(Stream& stream, const Rotary& op) {
     const View<T, 3> x = op.x.view<T, 3>();
     const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
     expect(x.stride[2] == 1 || x.shape[2] == 1, "the dims of a head lie end to end");
-    with_flag(aligned(op.x) && half * int64_t(sizeof(T)) % 16 == 0, [&]<bool kAligned>() {
+    with_flag(aligned(op.x) && half % kChunk == 0, [&]<bool kAligned>() {
       for (int64_t first = 0; first < half; first += kPairs) {
         const int pairs = int(std::min<int64_t>(half - first, kPairs));
         const Piece piece{.first = int(first),

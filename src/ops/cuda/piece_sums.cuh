@@ -25,31 +25,42 @@ class PieceSums {
   Scratch scratch_;
 };
 
-// Blocks of 32 columns, a lane each: all warps bring pieces into shared memory, the first adds them.
-inline constexpr int kTilePieces = 128;
-static __global__ void __launch_bounds__(1024)
+// Blocks of 32 columns, a lane each: all warps bring pieces into shared memory, those of the next round while the first
+// warp adds this round's.
+inline constexpr int kAddingWarps = 32, kBrought = 4;  // pieces of a warp and round
+static __global__ void __launch_bounds__(32 * kAddingWarps)
     add_pieces(float* sums, const float* partial, int64_t pieces, int64_t pitch, int64_t width) {
-  __shared__ float tile[kTilePieces][32];
+  constexpr int kRound = kAddingWarps * kBrought;
+  __shared__ float tile[kRound][32];
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
   const int64_t column = block_index() * 32 + lane;
-  const bool adds = warp == 0 && column < width;
-  float sum = adds ? sums[column] : 0;
-  for (int64_t first = 0; first < pieces; first += kTilePieces) {
-    const int here = int(pieces - first < kTilePieces ? pieces - first : kTilePieces);
+  const bool inside = column < width, adds = warp == 0 && inside;
+  float brought[kBrought] = {}, sum = adds ? sums[column] : 0;
+  const auto bring = [&](int64_t first) {
 #pragma unroll
-    for (int i = 0; i < kTilePieces; i += 32)
-      if (warp + i < here && column < width) tile[warp + i][lane] = partial[(first + warp + i) * pitch + column];
+    for (int b = 0; b < kBrought; ++b)
+      if (const int64_t piece = first + b * kAddingWarps + warp; piece < pieces && inside)
+        brought[b] = partial[piece * pitch + column];
+  };
+  bring(0);
+  for (int64_t first = 0; first < pieces; first += kRound) {
+    const int here = int(pieces - first < kRound ? pieces - first : kRound);
+#pragma unroll
+    for (int b = 0; b < kBrought; ++b) tile[b * kAddingWarps + warp][lane] = brought[b];
     __syncthreads();
-    if (adds)
+    bring(first + kRound);
+    if (adds) {
+#pragma unroll 16
       for (int i = 0; i < here; ++i) sum += tile[i][lane];
+    }
     __syncthreads();
   }
   if (adds) sums[column] = sum;
 }
 
 inline void PieceSums::add_to(Stream& stream, const char* name, float* sums, int64_t width) const {
-  launch_blocks(stream, name, divide_up(width, 32), dim3(1024), add_pieces, sums, static_cast<const float*>(data()),
-                pieces, pitch, width);
+  launch_blocks(stream, name, divide_up(width, 32), dim3(32 * kAddingWarps), add_pieces, sums,
+                static_cast<const float*>(data()), pieces, pitch, width);
 }
 
 }  // namespace fulgur::cuda
