@@ -22,20 +22,20 @@ __global__ void __launch_bounds__(kThreads, 4)
   int32_t(&mine)[kListed] = ordered[(threadIdx.y * blockDim.x + threadIdx.x) / 32];
   if (count <= kListed) order_takers(mine, listed, count);
   for (int64_t c = int64_t(threadIdx.x) * kChunk; c < width; c += int64_t(blockDim.x) * kChunk) {
-    float sum[kChunk];
-    load<kAligned>(sum, dtable[token] + c, width - c);
+    float sum[1][kChunk];
+    load<kAligned>(sum[0], dtable[token] + c, width - c);
     if (count <= kListed) {
-      add_listed<kAligned>(sum, dy, mine, count, c);
+      add_listed<kAligned, 4>(sum, dy, mine, count, c, 0);
     } else {
 #pragma unroll 4
       for (int32_t piece = first_piece; piece < end_piece; ++piece) {
         float part[kChunk];
         load<true>(part, pieces.sums + piece * pieces.pitch + c, kChunk);
 #pragma unroll
-        for (int i = 0; i < kChunk; ++i) sum[i] += part[i];
+        for (int i = 0; i < kChunk; ++i) sum[0][i] += part[i];
       }
     }
-    store<kAligned>(dtable[token] + c, sum, width - c);
+    store<kAligned>(dtable[token] + c, sum[0], width - c);
   }
 }
 

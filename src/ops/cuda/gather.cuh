@@ -7,7 +7,7 @@
 
 namespace fulgur::cuda {
 
-inline constexpr int kSlabLanes = 32, kGathered = 4;  // chunks of a slab; rows of a thread, fetched together
+inline constexpr int kSlabLanes = 16, kGathered = 4;  // chunks of a slab; rows of a thread, fetched together
 
 // The row of an index that says "none" (-1, where it may) is zeros; of one outside [0, rows of x): NaN.
 template <bool kAligned, class T>

@@ -60,9 +60,9 @@ __global__ void __launch_bounds__(kThreads) sum_pieces(Rows<const T> x, Pieces p
   const int64_t piece = row_of_thread();
   if (piece >= *p.pieces_used) return;
   for (int64_t c = int64_t(threadIdx.x) * kChunk; c < x.width; c += int64_t(blockDim.x) * kChunk) {
-    float sum[kChunk] = {};
-    add_listed<kAligned>(sum, x, p.takers + p.begin[piece], p.count[piece], c);
-    store<true>(p.sums + piece * p.pitch + c, sum, kChunk);
+    float sum[1][kChunk] = {};
+    add_listed<kAligned, 8>(sum, x, p.takers + p.begin[piece], p.count[piece], c, 0);
+    store<true>(p.sums + piece * p.pitch + c, sum[0], kChunk);
   }
 }
 

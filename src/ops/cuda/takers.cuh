@@ -63,30 +63,34 @@ __device__ inline void order_takers(int32_t (&ordered)[kListed], const int32_t* 
   __syncwarp();
 }
 
-// sum += the chunk at column c of the rows of x in a list, in its order. Some rows are fetched before the first is
-// added, and the places of the next ones before that.
-template <bool kAligned, class T>
-__device__ void add_listed(float (&sum)[kChunk], Rows<const T> x, const int32_t* list, int32_t count, int64_t c) {
-  constexpr int kAhead = 4;
-  const int64_t left = x.width - c;
+// sums[k] += the chunk at column c + k * step of the rows of x in a list, in its order. Some rows are fetched before
+// the first is added, and the places of the next ones before that.
+template <bool kAligned, int kAhead, class T, int kChunks>
+__device__ void add_listed(float (&sums)[kChunks][kChunk], Rows<const T> x, const int32_t* list, int32_t count,
+                           int64_t c, int64_t step) {
   int32_t row[kAhead];
 #pragma unroll
   for (int a = 0; a < kAhead; ++a) row[a] = a < count ? list[a] : 0;
   for (int32_t j = 0; j < count; j += kAhead) {
-    Chunk<T> chunk[kAhead];
+    Chunk<T> chunks[kAhead][kChunks];
 #pragma unroll
     for (int a = 0; a < kAhead; ++a)
-      if (j + a < count) chunk[a] = fetch<kAligned>(x[row[a]] + c, left);
+      if (j + a < count)
+#pragma unroll
+        for (int k = 0; k < kChunks; ++k)
+          chunks[a][k] = fetch<kAligned>(x[row[a]] + c + k * step, x.width - c - k * step);
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) row[a] = j + kAhead + a < count ? list[j + kAhead + a] : 0;
 #pragma unroll
     for (int a = 0; a < kAhead; ++a)
-      if (j + a < count) {
-        float v[kChunk];
-        unpack(v, chunk[a]);
+      if (j + a < count)
 #pragma unroll
-        for (int i = 0; i < kChunk; ++i) sum[i] += v[i];
-      }
+        for (int k = 0; k < kChunks; ++k) {
+          float v[kChunk];
+          unpack(v, chunks[a][k]);
+#pragma unroll
+          for (int i = 0; i < kChunk; ++i) sums[k][i] += v[i];
+        }
   }
 }
 
