@@ -12,13 +12,13 @@ namespace fulgur::cuda {
 namespace {
 
 constexpr int kPairs = 128;  // of a head, turned by one launch
-constexpr int kMostRows = 16;
+constexpr int kMostRows = 16, kMostThreads = 512;
 
 struct Frequencies {
   double values[kPairs];
 };
 
-// Pairs [first, first + pairs) of every head; rows * pairs <= kThreads.
+// Pairs [first, first + pairs) of every head; rows * pairs <= kThreads, the least threads of a block.
 struct Piece {
   int first, pairs, rows;
   int64_t half;
@@ -26,7 +26,7 @@ struct Piece {
 };
 
 template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kMostThreads)
     turn(View<T, 3> x, View<int64_t, 1> positions, Frequencies frequencies, Piece piece) {
   __shared__ float cosine[kThreads + kChunk], sine[kThreads + kChunk];
   const int64_t first_row = block_index() * piece.rows;
@@ -48,11 +48,11 @@ __global__ void __launch_bounds__(kThreads)
     cosine[threadIdx.x] = float(d.cosine), sine[threadIdx.x] = float(piece.sign * d.sine);
   }
   __syncthreads();
-  for (int i = int(threadIdx.x); is_there(i); i += kThreads) {
+  for (int i = int(threadIdx.x); is_there(i); i += int(blockDim.x)) {
     const int c = i % chunks * kChunk, at = i / chunks / heads * piece.pairs + c;
     float a[kChunk], b[kChunk];
     unpack(a, lows), unpack(b, highs);
-    fetch_pairs(i + kThreads);
+    fetch_pairs(i + int(blockDim.x));
 #pragma unroll
     for (int e = 0; e < kChunk; ++e) {
       const float u = cosine[at + e], v = sine[at + e];
@@ -62,6 +62,12 @@ __global__ void __launch_bounds__(kThreads)
     store<kAligned>(low_of(i), a, piece.pairs - c);
     store<kAligned>(low_of(i) + piece.half, b, piece.pairs - c);
   }
+}
+
+// As many threads as make the rounds of a block full.
+dim3 threads_for(const Piece& piece, int64_t heads) {
+  const int64_t all = piece.rows * heads * divide_up(piece.pairs, kChunk), rounds = divide_up(all, kMostThreads);
+  return dim3(unsigned(std::max<int64_t>(kThreads, divide_up(divide_up(all, rounds), 32) * 32)));
 }
 
 }  // namespace
@@ -83,8 +89,8 @@ void rotary(Stream& stream, const Rotary& op) {
         Frequencies frequencies{};
         for (int i = 0; i < pairs; ++i)
           frequencies.values[i] = std::pow(op.theta, -double(2 * (first + i)) / double(op.rotary_dim));
-        launch_blocks(stream, "rotary", divide_up(x.shape[0], piece.rows), dim3(kThreads), turn<kAligned, T>, x,
-                      positions, frequencies, piece);
+        launch_blocks(stream, "rotary", divide_up(x.shape[0], piece.rows), threads_for(piece, x.shape[1]),
+                      turn<kAligned, T>, x, positions, frequencies, piece);
       }
     });
   });

@@ -72,17 +72,16 @@ class LongLists {
   LongLists(Stream& stream, const char* name, const TakerLists& takers, int64_t width)
       : most_(takers.taken / kListed),  // a row of more than kListed takers has a piece for at least as many of them
         pitch_(divide_up(width, kChunk) * kChunk),
-        scratch_(stream, size_t(most_ * pitch_ + 2 * most_ + takers.taken + 4) * sizeof(int32_t)) {
+        scratch_(stream, size_t(most_ * pitch_ + 2 * most_ + takers.taken) * sizeof(int32_t)) {
     int32_t* const at = scratch_.as<int32_t>();  // the sums first, for they are moved 16 bytes at a time
     int32_t* const rest = at + most_ * pitch_;
-    pieces = {.takers = rest + 2 * most_ + 4,
-              .begin = rest + 4,
-              .count = rest + 4 + most_,
-              .takers_used = rest,
-              .pieces_used = rest + 1,
+    pieces = {.takers = rest + 2 * most_,
+              .begin = rest,
+              .count = rest + most_,
+              .takers_used = takers.counters,
+              .pieces_used = takers.counters + 1,
               .sums = scratch_.as<float>(),
               .pitch = pitch_};
-    check(cudaMemsetAsync(rest, 0, 2 * sizeof(int32_t), static_cast<cudaStream_t>(stream.native())), name);
     launch_blocks(stream, name, takers.taken / (kListed + 1), dim3(kThreads), cut_long_lists, takers, pieces);
   }
   template <bool kAligned, class T>

@@ -27,7 +27,7 @@ class PieceSums {
 
 // Blocks of 32 columns, a lane each: all warps bring pieces into shared memory, those of the next round while the first
 // warp adds this round's.
-inline constexpr int kAddingWarps = 32, kBrought = 4;  // pieces of a warp and round
+inline constexpr int kAddingWarps = 32, kBrought = 8;  // pieces of a warp and round
 static __global__ void __launch_bounds__(32 * kAddingWarps)
     add_pieces(float* sums, const float* partial, int64_t pieces, int64_t pitch, int64_t width) {
   constexpr int kRound = kAddingWarps * kBrought;
@@ -50,7 +50,7 @@ static __global__ void __launch_bounds__(32 * kAddingWarps)
     __syncthreads();
     bring(first + kRound);
     if (adds) {
-#pragma unroll 16
+#pragma unroll 32
       for (int i = 0; i < here; ++i) sum += tile[i][lane];
     }
     __syncthreads();

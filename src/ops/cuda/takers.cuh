@@ -14,6 +14,7 @@ struct TakerLists {
   int32_t* listed;                   // [rows, kListed]: where there are no more, these are they
   int32_t *busy, *longer;            // [taken]: rows that have takers, and rows with more than are listed; any order
   int32_t *busy_rows, *longer_rows;  // how many those are
+  int32_t* counters;                 // two more that begin at zero, for what follows (long_lists.cuh)
   int64_t taken, rows;
 };
 
@@ -32,19 +33,20 @@ static __global__ void __launch_bounds__(kThreads) list_takers(TakerLists t) {
 class Takers {
  public:
   Takers(Stream& stream, const char* name, const int32_t* indices, int64_t taken, int64_t rows, bool named)
-      : scratch_(stream, size_t(rows * (kListed + 1) + 2 * taken + 2) * sizeof(int32_t)) {
+      : scratch_(stream, size_t(rows * (kListed + 1) + 2 * taken + 4) * sizeof(int32_t)) {
     expect(taken <= INT32_MAX && rows <= INT32_MAX, "rows that are taken are counted by i32");
     int32_t* const at = scratch_.as<int32_t>();
     lists = {.indices = indices,
-             .count = at + 2,
-             .listed = at + 2 + rows,
-             .busy = named ? at + 2 + rows * (kListed + 1) : nullptr,
-             .longer = named ? at + 2 + rows * (kListed + 1) + taken : nullptr,
+             .count = at + 4,
+             .listed = at + 4 + rows,
+             .busy = named ? at + 4 + rows * (kListed + 1) : nullptr,
+             .longer = named ? at + 4 + rows * (kListed + 1) + taken : nullptr,
              .busy_rows = at,
              .longer_rows = at + 1,
+             .counters = at + 2,
              .taken = taken,
              .rows = rows};
-    check(cudaMemsetAsync(at, 0, size_t(rows + 2) * sizeof(int32_t), static_cast<cudaStream_t>(stream.native())), name);
+    check(cudaMemsetAsync(at, 0, size_t(rows + 4) * sizeof(int32_t), static_cast<cudaStream_t>(stream.native())), name);
     launch_blocks(stream, name, divide_up(taken, kThreads), dim3(kThreads), list_takers, lists);
   }
   TakerLists lists;
