@@ -1,6 +1,6 @@
 """Times other libraries on the shapes of cuda_bench, whose table then shows them beside ours.
 
-usage: python3 peers.py OUT.json [PART]     PART: a part of the names of lines to time
+usage: python3 peers.py OUT.json [PART...]     PART: a part of the names of lines to time; none: all
 
 Needs torch; flash-linear-attention where it can be imported. A peer that is missing or refuses a shape is one line of
 "refused"; OUT.json is complete after every time. Figures of libraries that were not run are marked "quoted".
@@ -53,7 +53,7 @@ def cases():
 
 
 def main():
-    path, part = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
+    path, parts = sys.argv[1], sys.argv[2:] or [""]
     document = {
         "card": torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -67,7 +67,7 @@ def main():
         "refused": [],
     }
     for name, peer, run in cases():
-        if part not in name:
+        if not any(part in name for part in parts):
             continue
         try:
             document["times"].append({"name": name, "peer": peer, "seconds": run()})
@@ -81,4 +81,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with torch.cuda.stream(torch.cuda.Stream()):  # graphs are captured on it, gradients run on their forward's stream
+        main()

@@ -6,7 +6,7 @@ import torch
 
 ROUND_SECONDS = 4e-3
 LEAST_ROUNDS = 7
-SHORT = 25e-6  # seconds of a call that is replayed in a graph
+SHORT = 400e-6  # seconds of a call that is replayed in a graph: Python's part of it would be timed
 
 
 def between(before, body):
@@ -20,7 +20,20 @@ def between(before, body):
     return start.elapsed_time(stop) * 1e-3
 
 
-def median_seconds(calls, graph=False):
+def captured(several, count):
+    """The replay of a graph of count calls; None where they cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            several(count)
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    graph.replay()
+    return graph.replay
+
+
+def median_seconds(calls):
     """calls: functions that do the same on different operands, more than the L2 cache holds together."""
 
     def several(count):
@@ -31,16 +44,13 @@ def median_seconds(calls, graph=False):
     torch.cuda.synchronize()
     first = between(calls[0], lambda: several(len(calls))) / len(calls)
     count = max(1, min(256, int(ROUND_SECONDS / first)))
-    run = lambda: several(count)
-    if graph:
-        count = -(-128 // len(calls)) * len(calls)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            several(count)
-        captured.replay()
-        run = captured.replay
-    rounds = [between(run if graph else calls[0], run) / count for _ in range(LEAST_ROUNDS)]
-    return statistics.median(rounds)
+    before, run = calls[0], lambda: several(count)
+    if first < SHORT:
+        whole = max(len(calls), count // len(calls) * len(calls))
+        replay = captured(several, whole)
+        if replay:
+            before, run, count = replay, replay, whole
+    return statistics.median(between(before, run) / count for _ in range(LEAST_ROUNDS))
 
 
 def sets_for(bytes_of_one, least=3, most=64, memory=24e9):

@@ -31,15 +31,16 @@ __global__ void __launch_bounds__(kMostThreads)
   __shared__ float cosine[kThreads + kChunk], sine[kThreads + kChunk];
   const int64_t first_row = block_index() * piece.rows;
   const int chunks = int(divide_up(piece.pairs, kChunk)), heads = int(x.shape[1]), all = piece.rows * heads * chunks;
-  const auto low_of = [&](int i) {
-    return &x(first_row + i / chunks / heads, i / chunks % heads, piece.first + i % chunks * kChunk);
-  };
-  const auto is_there = [&](int i) { return i < all && first_row + i / chunks / heads < x.shape[0]; };
+  // Some pairs of a head: where they lie, their directions, how many they are; none beyond the last row.
+  T* low = nullptr;
+  int direction = 0, left = 0;
   Chunk<T> lows{}, highs{};
   const auto fetch_pairs = [&](int i) {
-    if (!is_there(i)) return;
-    const int left = piece.pairs - i % chunks * kChunk;
-    lows = fetch<kAligned>(low_of(i), left), highs = fetch<kAligned>(low_of(i) + piece.half, left);
+    const int c = i % chunks * kChunk, at_head = i / chunks, at = at_head / heads;
+    left = i < all && first_row + at < x.shape[0] ? piece.pairs - c : 0;
+    if (left <= 0) return;
+    low = &x(first_row + at, at_head % heads, piece.first + c), direction = at * piece.pairs + c;
+    lows = fetch<kAligned>(low, left), highs = fetch<kAligned>(low + piece.half, left);
   };
   fetch_pairs(int(threadIdx.x));
   const int r = int(threadIdx.x) / piece.pairs, pair = int(threadIdx.x) % piece.pairs;
@@ -48,8 +49,9 @@ __global__ void __launch_bounds__(kMostThreads)
     cosine[threadIdx.x] = float(d.cosine), sine[threadIdx.x] = float(piece.sign * d.sine);
   }
   __syncthreads();
-  for (int i = int(threadIdx.x); is_there(i); i += int(blockDim.x)) {
-    const int c = i % chunks * kChunk, at = i / chunks / heads * piece.pairs + c;
+  for (int i = int(threadIdx.x); left > 0; i += int(blockDim.x)) {
+    T* const to = low;
+    const int at = direction, count = left;
     float a[kChunk], b[kChunk];
     unpack(a, lows), unpack(b, highs);
     fetch_pairs(i + int(blockDim.x));
@@ -59,8 +61,8 @@ __global__ void __launch_bounds__(kMostThreads)
       const float turned = a[e] * u - b[e] * v;
       b[e] = b[e] * u + a[e] * v, a[e] = turned;
     }
-    store<kAligned>(low_of(i), a, piece.pairs - c);
-    store<kAligned>(low_of(i) + piece.half, b, piece.pairs - c);
+    store<kAligned>(to, a, count);
+    store<kAligned>(to + piece.half, b, count);
   }
 }
 

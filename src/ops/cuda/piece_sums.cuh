@@ -25,37 +25,35 @@ class PieceSums {
   Scratch scratch_;
 };
 
-// Blocks of 32 columns, a lane each: all warps bring pieces into shared memory, those of the next round while the first
-// warp adds this round's.
-inline constexpr int kAddingWarps = 32, kBrought = 8;  // pieces of a warp and round
+// Blocks of 32 columns, a lane each. Every warp fetches its pieces of a round; they are added by one warp after
+// another, and who has had its turn fetches those of the next round.
+inline constexpr int kAddingWarps = 8, kFetchedPieces = 64;
 static __global__ void __launch_bounds__(32 * kAddingWarps)
     add_pieces(float* sums, const float* partial, int64_t pieces, int64_t pitch, int64_t width) {
-  constexpr int kRound = kAddingWarps * kBrought;
-  __shared__ float tile[kRound][32];
+  __shared__ float upto[32];
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
   const int64_t column = block_index() * 32 + lane;
-  const bool inside = column < width, adds = warp == 0 && inside;
-  float brought[kBrought] = {}, sum = adds ? sums[column] : 0;
-  const auto bring = [&](int64_t first) {
+  float part[kFetchedPieces];
+  const auto fetch_pieces = [&](int64_t first) {
 #pragma unroll
-    for (int b = 0; b < kBrought; ++b)
-      if (const int64_t piece = first + b * kAddingWarps + warp; piece < pieces && inside)
-        brought[b] = partial[piece * pitch + column];
+    for (int i = 0; i < kFetchedPieces; ++i)
+      if (first + i < pieces && column < width) part[i] = partial[(first + i) * pitch + column];
   };
-  bring(0);
-  for (int64_t first = 0; first < pieces; first += kRound) {
-    const int here = int(pieces - first < kRound ? pieces - first : kRound);
+  fetch_pieces(warp * kFetchedPieces);
+  if (warp == 0) upto[lane] = column < width ? sums[column] : 0;
+  __syncthreads();
+  for (int64_t first = 0; first < pieces; first += kFetchedPieces) {
+    if (first / kFetchedPieces % kAddingWarps == warp) {
+      float sum = upto[lane];
 #pragma unroll
-    for (int b = 0; b < kBrought; ++b) tile[b * kAddingWarps + warp][lane] = brought[b];
-    __syncthreads();
-    bring(first + kRound);
-    if (adds) {
-#pragma unroll 32
-      for (int i = 0; i < here; ++i) sum += tile[i][lane];
+      for (int i = 0; i < kFetchedPieces; ++i)
+        if (first + i < pieces) sum += part[i];
+      upto[lane] = sum;
+      fetch_pieces(first + kAddingWarps * kFetchedPieces);
     }
     __syncthreads();
   }
-  if (adds) sums[column] = sum;
+  if (warp == 0 && column < width) sums[column] = upto[lane];
 }
 
 inline void PieceSums::add_to(Stream& stream, const char* name, float* sums, int64_t width) const {

@@ -18,15 +18,25 @@ struct TakerLists {
   int64_t taken, rows;
 };
 
+// One addition a warp: the next place for each lane that wants one, of *total.
+__device__ inline int32_t next_place(int32_t* total, bool wanted) {
+  const int lane = int(threadIdx.x % 32);
+  const uint32_t lanes = __ballot_sync(kAllLanes, wanted);
+  int32_t first = 0;
+  if (lane == 0 && lanes != 0) first = atomicAdd(total, __popc(lanes));
+  return __shfl_sync(kAllLanes, first, 0) + __popc(lanes & ((1u << lane) - 1));
+}
+
 static __global__ void __launch_bounds__(kThreads) list_takers(TakerLists t) {
   const int64_t i = block_index() * kThreads + threadIdx.x;
-  if (i >= t.taken) return;
-  const int32_t row = t.indices[i];
-  if (row < 0 || row >= t.rows) return;
-  const int32_t arrival = atomicAdd(&t.count[row], 1);
-  if (arrival < kListed) t.listed[int64_t(row) * kListed + arrival] = int32_t(i);
-  if (arrival == 0 && t.busy) t.busy[atomicAdd(t.busy_rows, 1)] = row;
-  if (arrival == kListed && t.longer) t.longer[atomicAdd(t.longer_rows, 1)] = row;
+  const int32_t row = i < t.taken ? t.indices[i] : -1;
+  const bool inside = row >= 0 && row < t.rows;
+  const int32_t arrival = inside ? atomicAdd(&t.count[row], 1) : -1;
+  if (inside && arrival < kListed) t.listed[int64_t(row) * kListed + arrival] = int32_t(i);
+  if (!t.busy) return;
+  const int32_t busy = next_place(t.busy_rows, arrival == 0);
+  if (arrival == 0) t.busy[busy] = row;
+  if (arrival == kListed) t.longer[atomicAdd(t.longer_rows, 1)] = row;
 }
 
 // named: whether busy and longer rows are wanted too.
