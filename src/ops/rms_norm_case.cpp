@@ -82,7 +82,10 @@ TEST(RmsNorm, EqualsTheOracle) {
       p.run(1);
       EXPECT_LE(relative_gap(p.y, o.y), bound(type));
       EXPECT_LE(relative_gap(p.inverse, o.inverse), bound(wide(type)));
-      EXPECT_LE(relative_gap(p.dweight, o.dweight), (rows > 1000 ? 3 : 1) * bound(wide(type)));  // chains of rows
+      EXPECT_LE(relative_gap(p.dweight, o.dweight), (rows > 10000  ? 8
+                                                     : rows > 1000 ? 3
+                                                                   : 1) *
+                                                        bound(wide(type)));  // chains of rows
       // At width 1 the two halves of dx cancel but for eps.
       EXPECT_LE(width == 1 ? largest_gap(p.dx, o.dx) : relative_gap(p.dx, o.dx),
                 type == DType::bf16 ? bound(type) : 10 * bound(type));
