@@ -32,26 +32,34 @@ static __global__ void __launch_bounds__(32 * kAddingWarps)
     add_pieces(float* sums, const float* partial, int64_t pieces, int64_t pitch, int64_t width) {
   __shared__ float upto[32];
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
-  const int64_t column = block_index() * 32 + lane;
-  float part[kFetchedPieces];
-  const auto fetch_pieces = [&](int64_t first) {
-#pragma unroll
-    for (int i = 0; i < kFetchedPieces; ++i)
-      if (first + i < pieces && column < width) part[i] = partial[(first + i) * pitch + column];
+  const int64_t column = block_index() * 32 + lane, inside = column < width ? column : width - 1;
+  const auto count_of = [&](int64_t turn) {
+    const int64_t left = pieces - turn * kFetchedPieces;
+    return int(left < kFetchedPieces ? left : kFetchedPieces);
   };
-  fetch_pieces(warp * kFetchedPieces);
-  if (warp == 0) upto[lane] = column < width ? sums[column] : 0;
+  float part[kFetchedPieces];
+  const auto fetch_pieces = [&](int64_t turn) {
+    const float* at = partial + turn * kFetchedPieces * pitch + inside;
+    const int count = count_of(turn);
+#pragma unroll
+    for (int i = 0; i < kFetchedPieces; ++i, at += pitch)
+      if (i < count) part[i] = *at;
+  };
+  fetch_pieces(warp);
+  if (warp == 0) upto[lane] = sums[inside];
   __syncthreads();
-  for (int64_t first = 0; first < pieces; first += kFetchedPieces) {
-    if (first / kFetchedPieces % kAddingWarps == warp) {
+  for (int64_t turn = 0; count_of(turn) > 0; ++turn) {
+    const bool mine = turn % kAddingWarps == warp;
+    if (mine) {
+      const int count = count_of(turn);
       float sum = upto[lane];
 #pragma unroll
       for (int i = 0; i < kFetchedPieces; ++i)
-        if (first + i < pieces) sum += part[i];
+        if (i < count) sum += part[i];
       upto[lane] = sum;
-      fetch_pieces(first + kAddingWarps * kFetchedPieces);
     }
     __syncthreads();
+    if (mine) fetch_pieces(turn + kAddingWarps);
   }
   if (warp == 0 && column < width) sums[column] = upto[lane];
 }
