@@ -120,10 +120,15 @@ struct Gradient {
 // A block takes the rows of one piece.
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads, 4) backward(Gradient<T> g) {
-  __shared__ float sums[kPieceRows];
+  __shared__ float sums[kPieceRows], inverses[kPieceRows], pulls[kPieceRows];
   const int64_t piece = block_index() / g.across, first = piece * kPieceRows, width = g.x.width;
   if (first >= g.x.count) return;
   sum_heads(sums, g.products, first);
+  if (const int r = int(threadIdx.x); r < kPieceRows && first + r < g.x.count) {
+    const float inverse = g.inverse_rms[first + r];
+    inverses[r] = inverse, pulls[r] = sums[r] / g.whole_width * inverse * inverse * inverse;
+  }
+  __syncthreads();
   const int64_t c = (block_index() % g.across * blockDim.x + threadIdx.x) * kChunk, left = width - c;
   if (left <= 0) return;
   float weight[kChunk], total[kChunk] = {};
@@ -140,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 4) backward(Gradient<T> g) {
     float flow[kChunk], open[kChunk], in[kChunk];
     unpack(flow, flows), unpack(open, opens), unpack(in, ins);
     if (r + 1 < kPieceRows && row + 1 < g.x.count) fetch_row(row + 1);
-    const float inverse = g.inverse_rms[row], pull = sums[r] / g.whole_width * inverse * inverse * inverse;
+    const float inverse = inverses[r], pull = pulls[r];
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
       const float s = sigmoid(open[i]), passed = flow[i] * s;

@@ -56,11 +56,12 @@ struct Gradient {
 template <int kChunks, int kMost, bool kAligned, class T>
 __global__ void __launch_bounds__(kMost, 1)
     backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* weight, Gradient g) {
-  __shared__ float places[2][kMost / 32];
+  __shared__ float places[2][kMost / 32], inverses[kPieceRows];
   const int64_t first = block_index() * kPieceRows, width = g.width;
   if (first >= x.count) return;
   const int64_t last = first + kPieceRows < x.count ? first + kPieceRows : x.count;
   const int64_t step = int64_t(blockDim.x) * kChunk, begin = int64_t(threadIdx.x) * kChunk;
+  if (const int64_t row = first + threadIdx.x; row < last) inverses[threadIdx.x] = g.inverse_rms[row];
   float sums[kChunks][kChunk] = {};
   Chunk<T> flows[kChunks], ins[kChunks];  // of the next row
   const auto fetch_row = [&](int64_t row) {
@@ -78,7 +79,6 @@ __global__ void __launch_bounds__(kMost, 1)
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) unpack(flow[k], flows[k]), unpack(in[k], ins[k]);
     if (kAhead && row + 1 < last) fetch_row(row + 1);
-    const float inverse = g.inverse_rms[row];
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kMost, 1)
       for (int i = 0; i < kChunk; ++i) along += flow[k][i] * w[i] * in[k][i];
     }
     const float mean = block_sum(along, places[row % 2]) / float(width);
-    const float pull = -mean * inverse * inverse * inverse;
+    const float inverse = inverses[row - first], pull = -mean * inverse * inverse * inverse;
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;
