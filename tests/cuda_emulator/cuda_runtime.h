@@ -71,6 +71,22 @@ T __shfl_up_sync(unsigned, T value, int lanes) {
   return shuffled(value, lane_number() - lanes);
 }
 
+// A bit for each lane whose predicate holds; all lanes call it.
+inline uint32_t __ballot_sync(unsigned, bool predicate) {
+  namespace emulator = fulgur::emulator;
+  std::memcpy(emulator::warp_slot(unsigned(lane_number())), &predicate, sizeof predicate);
+  emulator::warp_barrier();
+  uint32_t lanes = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    bool holds = false;
+    std::memcpy(&holds, emulator::warp_slot(lane), sizeof holds);
+    lanes |= uint32_t(holds) << lane;
+  }
+  emulator::warp_barrier();
+  return lanes;
+}
+inline int __popc(uint32_t word) { return __builtin_popcount(word); }
+
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum { cudaStreamNonBlocking, cudaMemPoolAttrReleaseThreshold, cudaFuncAttributeMaxDynamicSharedMemorySize };
