@@ -194,6 +194,7 @@ class Served {
   static constexpr int64_t kSlots = 7;
   std::vector<Sequence> sequences;
   Tensor state, tail;
+  bool in_order = true;
 
   Tensor counting_tail(const Sequence& s) const { return tail.at(s.slot).slice(2, 0, s.done % kGrid); }
 
@@ -222,7 +223,8 @@ class Served {
                                   .slots = bench_.indices(DType::i32, slots),
                                   .state = state,
                                   .tail = tail,
-                                  .squares = squares});
+                                  .squares = squares,
+                                  .in_order = in_order});
     row = 0;
     for (size_t i = 0; i < sequences.size(); row += counts[i++]) {
       Sequence& s = sequences[i];
@@ -322,6 +324,22 @@ TEST_P(LightningAttentionChunks, EqualTrainingWhichKeepsNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionChunks, run_types(), name_of_type);
+
+// Of few heads, each call longer than what is cut: at 4,096, then at 8,192.
+TEST(LightningAttention, MatchesTheRecurrenceOutOfOrder) {
+  Bench bench(size_t(256) << 20);
+  const Tensor qkv = bench.random(DType::bf16, {8300, 1, 3, 128}, 8, 2), brief = qkv.rows(0, 70);
+  Served cut(bench, DType::bf16, 1, 128, 1), whole(bench, DType::bf16, 1, 128, 1);
+  cut.in_order = false;
+  cut.add(brief, 40), cut.add(qkv, 4200), cut.run(), whole.add(brief, 70), whole.run();
+  expect_same_sequence(cut, 0, whole, "a short one beside it");
+  const Served::Sequence& s = cut.sequences[1];
+  const Recurrence want = recurrence(bench, qkv, decays(bench, DType::bf16, 1));
+  EXPECT_LT(relative_gap(s.o, want.o), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(s.squares, squares_of(bench, want.o)), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(cut.state.at(s.slot), want.grid_state), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(cut.counting_tail(s), rows_since(bench, qkv)), bound_of(DType::bf16));
+}
 
 TEST(LightningAttention, SumsSquaresBeforeItRounds) {
   Bench bench(size_t(16) << 20);

@@ -14,4 +14,11 @@ __device__ inline void copy_async(void* to, const void* from, bool there) {
 // Waits for the calling thread's own copies; others see them after a barrier.
 __device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// Ends a group of the calling thread's copies; waits until all but its last kGroups groups have arrived.
+__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kGroups>
+__device__ inline void wait_for_groups_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
 }  // namespace fulgur::cuda

@@ -25,6 +25,15 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 __device__ inline void barriers_are_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 // Ordinary stores to shared memory become visible to the tensor cores.
 __device__ inline void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// To a shared address, a multiple of the stored bytes.
+__device__ inline void store_at(uint32_t address, uint32_t word) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
+}
+__device__ inline void store_at(uint32_t address, uint4 words) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(words.x), "r"(words.y), "r"(words.z),
+               "r"(words.w)
+               : "memory");
+}
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -34,6 +43,13 @@ __device__ inline void products_commit() { asm volatile("wgmma.commit_group.sync
 template <int kPending>
 __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+// The compiler moves no computation of these numbers past this place: between it and a product that reads or writes
+// them.
+template <int kNumbers>
+__device__ inline void settle(float (&numbers)[kNumbers]) {
+#pragma unroll
+  for (int i = 0; i < kNumbers; ++i) asm volatile("" : "+f"(numbers[i])::"memory");
 }
 template <int kRegisters>
 __device__ inline void registers_up() {
