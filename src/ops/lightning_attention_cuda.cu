@@ -20,8 +20,10 @@ void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> 
 
 void lightning_attention(Stream& stream, const LightningAttention& op) {
   const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op);
-  run(stream, op, "lightning_attention", lightning_attention_f32,
-      hopper ? lightning_attention_hopper : lightning_attention_bf16);
+  const auto bf16 = !hopper                    ? lightning_attention_bf16
+                    : is_decode_for_hopper(op) ? lightning_attention_decode
+                                               : lightning_attention_hopper;
+  run(stream, op, "lightning_attention", lightning_attention_f32, bf16);
 }
 
 void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {
