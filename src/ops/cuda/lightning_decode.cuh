@@ -52,29 +52,22 @@ class Decode {
         column_(warp_ * kWarpColumns + int(threadIdx.x) % 32 / 4 * 4),
         pair_(int(threadIdx.x) % 4 * 2) {}
 
-  __device__ void run() {
-    load_state();
+  __device__ void run() const {
     const int held = int(p_.in.positions(row_) % kGrid);
+    const uint4 piece = row_piece();
     fetch_tail(held);
+    float4 state[kSteps][4];
+    load_state(state);
     for (int n = int(threadIdx.x); n <= kGrid; n += kThreads) shared_.power[n] = expf(-(p_.in.decay(head_) * float(n)));
-    add_row(held);
+    add_row(piece, held);
     wait_for_copies();
     __syncthreads();
 
     weigh(held);
     float o[2][4] = {};
-    multiply_state(o);
-#pragma unroll
-    for (int m = 0; m < 2; ++m)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) o[m][i] *= shared_.power[held + 1];
+    multiply_state(o, state);
     __syncthreads();
-    for (int first = 0; first <= held; first += 16) {
-      uint32_t rows[2][4];
-      load_values(rows, first);
-      const uint32_t early = pair_at(shared_.weights + first), late = pair_at(shared_.weights + first + 8);
-      multiply_add_16(o[0], rows[0], early, late), multiply_add_16(o[1], rows[1], early, late);
-    }
+    add_values(o, held);
     store(o);
     if (held + 1 == kGrid) replace_state();
   }
@@ -85,11 +78,11 @@ class Decode {
     return reinterpret_cast<float4*>(
         &p_.in.state(slot_, head_, 16 * step + pair_ + i % 2 + i / 2 * 8, part_ * kColumns + column_));
   }
-  __device__ void load_state() {
+  __device__ void load_state(float4 (&state)[kSteps][4]) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) state_[step][i] = *state_at(step, i);
+      for (int i = 0; i < 4; ++i) state[step][i] = *state_at(step, i);
   }
 
   // k and v of rows [0, held), and zeros to the next multiple of 16.
@@ -107,12 +100,20 @@ class Decode {
       fetch(&shared_.v[i / kOfV][i % kOfV * 8], v + i % kOfV * 8, i / kOfV);
   }
 
-  // The sequence's row, which becomes row `held` of its block, and of the tail unless it ends the block.
-  __device__ void add_row(int held) const {
-    constexpr int kPieces = kHeadSize / 8;
-    if (threadIdx.x >= 3 * kPieces) return;
-    const int part = int(threadIdx.x) / kPieces, column = int(threadIdx.x) % kPieces * 8;
-    const uint4 piece = activated(*reinterpret_cast<const uint4*>(&p_.in.qkv(row_, head_, part, column)));
+  // Of the sequence's row: pieces of eight numbers of q, k and v, one a thread, raw.
+  static constexpr int kPieces = kHeadSize / 8;
+  __device__ bool has_piece() const { return threadIdx.x < 3 * kPieces; }
+  __device__ int piece_part() const { return int(threadIdx.x) / kPieces; }
+  __device__ int piece_column() const { return int(threadIdx.x) % kPieces * 8; }
+  __device__ uint4 row_piece() const {
+    if (!has_piece()) return {};
+    return *reinterpret_cast<const uint4*>(&p_.in.qkv(row_, head_, piece_part(), piece_column()));
+  }
+  // The row becomes row `held` of its block, and of the tail unless it ends the block.
+  __device__ void add_row(uint4 raw, int held) const {
+    if (!has_piece()) return;
+    const uint4 piece = activated(raw);
+    const int part = piece_part(), column = piece_column();
     const bool mine = column / kColumns == part_;
     if (part == 0) put(shared_.q + column, piece);
     if (part == 1) put(shared_.k[held] + column, piece);
@@ -145,16 +146,30 @@ class Decode {
   __device__ uint32_t pair_at(const bf16* row) const { return *reinterpret_cast<const uint32_t*>(row + pair_); }
 
   // o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
-  __device__ void multiply_state(float (&o)[2][4]) const {
+  __device__ void multiply_state(float (&o)[2][4], const float4 (&state)[kSteps][4]) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const float4(&s)[4] = state_[step];
+      const float4(&s)[4] = state[step];
       const uint32_t early = pair_at(shared_.q + 16 * step), late = pair_at(shared_.q + 16 * step + 8);
       const uint32_t first[] = {bf16_pair(s[0].x, s[1].x), bf16_pair(s[0].y, s[1].y), bf16_pair(s[2].x, s[3].x),
                                 bf16_pair(s[2].y, s[3].y)};
       const uint32_t second[] = {bf16_pair(s[0].z, s[1].z), bf16_pair(s[0].w, s[1].w), bf16_pair(s[2].z, s[3].z),
                                  bf16_pair(s[2].w, s[3].w)};
       multiply_add_16(o[0], first, early, late), multiply_add_16(o[1], second, early, late);
+    }
+  }
+
+  // o, of S alone before: times lambda_(held + 1), and the weighed rows of v.
+  __device__ void add_values(float (&o)[2][4], int held) const {
+#pragma unroll
+    for (int m = 0; m < 2; ++m)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[m][i] *= shared_.power[held + 1];
+    for (int first = 0; first <= held; first += 16) {
+      uint32_t rows[2][4];
+      load_values(rows, first);
+      const uint32_t early = pair_at(shared_.weights + first), late = pair_at(shared_.weights + first + 8);
+      multiply_add_16(o[0], rows[0], early, late), multiply_add_16(o[1], rows[1], early, late);
     }
   }
 
@@ -220,7 +235,7 @@ class Decode {
   }
 
   // S after the block's last row: lambda_64 S + k^T (v, aged).
-  __device__ void replace_state() {
+  __device__ void replace_state() const {
     uint32_t aged[4][2][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) load_values(aged[i], 16 * i), age(aged[i], 16 * i);
@@ -228,7 +243,7 @@ class Decode {
     const float fade = shared_.power[kGrid];
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      float4(&s)[4] = state_[step];
+      const float4 s[] = {*state_at(step, 0), *state_at(step, 1), *state_at(step, 2), *state_at(step, 3)};
       float sums[2][2][4];  // rows of S: eight, and the next eight; pairs of columns
 #pragma unroll
       for (int side = 0; side < 2; ++side) {
@@ -261,7 +276,6 @@ class Decode {
   const int part_, warp_;
   const int column_;  // of the part: the first of the thread's four
   const int pair_;
-  float4 state_[kSteps][4];
 };
 
 }  // namespace fulgur::cuda::hopper
