@@ -27,21 +27,26 @@ void launch_decode(Stream& stream, SoftmaxDecode op, int64_t pieces) {
   op.total = view_on<3>(op.maximum.data + count, {rows, heads, pieces});
   // Tables reach further than most sequences: enough blocks to fill a GPU, not one for every piece that there may be.
   constexpr int64_t kMostBlocks = 4096;
-  op.strides = int(std::min(pieces, std::max<int64_t>(1, kMostBlocks / items)));
+  const int64_t strides = std::min(pieces, std::max<int64_t>(1, kMostBlocks / items));
   const size_t bytes = sizeof(DecodeShared<kWidth>);
-  launch(stream, "softmax_attention", {dim3(unsigned(items * op.strides)), dim3(32 * kPiecePages), bytes},
-         decode_pieces<kWidth>, op);
-  launch(stream, "softmax_attention", {dim3(unsigned(sequences * heads)), dim3(32 * kAdders)}, add_pieces<kWidth>, op);
+  launch(
+      stream, "softmax_attention",
+      {dim3(unsigned(op.kv_heads * op.chunks), unsigned(sequences), unsigned(strides)), dim3(32 * kPiecePages), bytes},
+      decode_pieces<kWidth>, op);
+  launch(stream, "softmax_attention", {dim3(unsigned(heads), unsigned(sequences)), dim3(32 * kAdders)},
+         add_pieces<kWidth>, op);
 }
 
 }  // namespace
 
 bool is_decode_in_pieces(const SoftmaxAttention& op) {
-  return !op.in_order && op.kv_pages && op.longest == 1 && op.q.dtype == DType::bf16 && op.q.dim(2) % 64 == 0;
+  return !op.in_order && op.kv_pages && op.longest == 1 && op.q.dtype == DType::bf16 && op.q.dim(2) % 64 == 0 &&
+         op.row_begin.dim(0) <= 65536;  // rows of a grid
 }
 
 void softmax_attention_decode(Stream& stream, const SoftmaxAttention& op) {
   expect_vectors(op.o, op.q, op.kv_pages);
+  expect(op.kv_pages.stride[3] == op.q.dim(2), "rows of a page lie end to end");
   const int64_t kv_heads = op.kv_heads(), group = op.q.dim(1) / kv_heads;
   const int64_t pieces = (op.page_table.dim(1) + kPiecePages - 1) / kPiecePages;
   const SoftmaxDecode decode{.o = view_of<bf16, 3>(op.o),
@@ -57,7 +62,6 @@ void softmax_attention_decode(Stream& stream, const SoftmaxAttention& op) {
                              .kv_heads = int(kv_heads),
                              .group = int(group),
                              .chunks = int((group + kHeadsAtOnce - 1) / kHeadsAtOnce),
-                             .strides = 1,
                              .scale = Exponential<bf16>::kUnit / std::sqrt(float(op.q.dim(2)))};
   (op.q.dim(2) == 64 ? launch_decode<64> : launch_decode<128>)(stream, decode, pieces);
 }

@@ -1,18 +1,20 @@
-// Lightning attention on Hopper where every sequence brings one row: bf16, heads of 128. The work is to read what a
-// head remembers, 64 KB of S and up to 32 KB of k and v rows; all of it is asked for before the first product.
+// Lightning attention on Hopper where every sequence brings one row: bf16, heads of 128, a thread block each. The work
+// is to read what a head remembers, 64 KB of S and up to 32 KB of k and v rows; all of it is asked for before the first
+// product.
 //
-// Bits are those of ops/cuda/lightning_hopper.cuh: the matrix unit adds sixteen products to a sum in the same way
-// whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is what was read, turned:
-// rows of a product are value columns, or the block's rows for scores, and its eight columns are all the one row of q.
+// Bits are those of ops/cuda/lightning_hopper.cuh, which says what decides them: the matrix unit adds sixteen products
+// to a sum in the same way whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is
+// what was read, turned: rows of a product are value columns, or the block's rows for scores, and its eight columns are
+// all the one row of q.
 #pragma once
 #include "ops/cuda/async_copy.cuh"
-#include "ops/cuda/cluster.cuh"
 #include "ops/cuda/lightning_hopper.cuh"
 #include "ops/cuda/lightning_operands.cuh"
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kWarpColumns = 32;  // value columns of a warp
+inline constexpr int kDecodeWarps = 4, kDecodeThreads = 32 * kDecodeWarps;
+inline constexpr int kPadding = 8;  // so that rows in shared memory begin in different banks
 
 struct DecodeOperands {
   LightningInputs<bf16> in;
@@ -21,87 +23,75 @@ struct DecodeOperands {
   bool one_each;           // no sequence is without a row: sequence n brings row n
 };
 
-// Of a thread block with `kWarps` warps: a head, or one of its parts of kColumns value columns.
-template <int kWarps>
 struct DecodeShared {
-  static constexpr int kColumns = kWarps * kWarpColumns, kPadding = 8;  // so that rows begin in different banks
   alignas(16) bf16 k[kGrid][kHeadSize + kPadding];
-  alignas(16) bf16 v[kGrid][kColumns + kPadding];
+  alignas(16) bf16 v[kGrid][kHeadSize + kPadding];
   alignas(16) bf16 q[kHeadSize];
   alignas(16) bf16 weights[kGrid];  // of the block's rows, as they meet v
-  float power[kGrid + 1];           // lambda_n
-  float o[kColumns];
-  float other_squares;  // of the head's other part, in part 0
+  alignas(16) float o[kHeadSize];
+  float power[kGrid + 1];  // lambda_n
 };
 
-template <int kWarps>
 class Decode {
-  using Shared = DecodeShared<kWarps>;
-  static constexpr int kColumns = Shared::kColumns, kThreads = 32 * kWarps, kSteps = kHeadSize / 16;
-  static constexpr int kSides = kHeadSize / kColumns;
+  static constexpr int kSteps = kHeadSize / 16, kPieces = kHeadSize / 8;  // pieces of 16 bytes of a row
+  using StatePart = float4[kSteps][4];
 
  public:
-  __device__ Decode(const DecodeOperands& p, Shared& shared, int64_t sequence, int64_t head, int part, int64_t row)
+  __device__ Decode(const DecodeOperands& p, DecodeShared& shared, int sequence, int head, int64_t row)
       : p_(p),
         shared_(shared),
         head_(head),
         row_(row),
-        slot_(p.in.slots(sequence)),
-        part_(part),
         warp_(int(threadIdx.x) / 32),
-        column_(warp_ * kWarpColumns + int(threadIdx.x) % 32 / 4 * 4),
-        pair_(int(threadIdx.x) % 4 * 2) {}
+        pair_(int(threadIdx.x) % 4 * 2),
+        column_(warp_ * 32 + int(threadIdx.x) % 32 / 4 * 4),
+        held_(int(p.in.positions(row) % kGrid)) {
+    const int64_t slot = p.in.slots(sequence);
+    state_ = &p.in.state(slot, head, pair_, column_);
+    tail_ = &p.in.tail(slot, head, 0, 0, 0);
+  }
 
   __device__ void run() const {
-    const int held = int(p_.in.positions(row_) % kGrid);
+    const float decay = p_.in.decay(head_);
     const uint4 piece = row_piece();
-    fetch_tail(held);
-    float4 state[kSteps][4];
-    load_state(state);
-    for (int n = int(threadIdx.x); n <= kGrid; n += kThreads) shared_.power[n] = expf(-(p_.in.decay(head_) * float(n)));
-    add_row(piece, held);
-    wait_for_copies();
-    __syncthreads();
-
-    weigh(held);
-    float o[2][4] = {};
-    multiply_state(o, state);
-    __syncthreads();
-    add_values(o, held);
-    store(o);
-    if (held + 1 == kGrid) replace_state();
-  }
-
- private:
-  // Column `column_` on of row 16 step + pair_ + {0, 1, 8, 9} of S.
-  __device__ float4* state_at(int step, int i) const {
-    return reinterpret_cast<float4*>(
-        &p_.in.state(slot_, head_, 16 * step + pair_ + i % 2 + i / 2 * 8, part_ * kColumns + column_));
-  }
-  __device__ void load_state(float4 (&state)[kSteps][4]) const {
+    fetch_tail(tail_, shared_.k), fetch_tail(tail_ + kGrid * kHeadSize, shared_.v);
+    StatePart state;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)
 #pragma unroll
       for (int i = 0; i < 4; ++i) state[step][i] = *state_at(step, i);
+    if (threadIdx.x <= kGrid) shared_.power[threadIdx.x] = expf(-(decay * float(threadIdx.x)));
+    add_row(piece);
+    wait_for_copies();
+    __syncthreads();
+
+    weigh();
+    float o[2][4] = {};
+    multiply_state(o, state);
+    __syncthreads();
+    add_values(o);
+    store(o);
+    if (held_ + 1 == kGrid) replace_state();
   }
 
-  // k and v of rows [0, held), and zeros to the next multiple of 16.
-  __device__ void fetch_tail(int held) const {
-    const int rows = (held + 16) / 16 * 16;
-    const bf16* const k = &p_.in.tail(slot_, head_, 0, 0, 0);
-    const bf16* const v = &p_.in.tail(slot_, head_, 1, 0, part_ * kColumns);
-    const auto fetch = [&](bf16* to, const bf16* from, int row) {
-      if (row != held) copy_async(to, from + row * kHeadSize, row < held);
-    };
-    constexpr int kOfK = kHeadSize / 8, kOfV = kColumns / 8;  // pieces of 16 bytes
-    for (int i = int(threadIdx.x); i < rows * kOfK; i += kThreads)
-      fetch(&shared_.k[i / kOfK][i % kOfK * 8], k + i % kOfK * 8, i / kOfK);
-    for (int i = int(threadIdx.x); i < rows * kOfV; i += kThreads)
-      fetch(&shared_.v[i / kOfV][i % kOfV * 8], v + i % kOfV * 8, i / kOfV);
+ private:
+  // Row 16 step + pair_ + {0, 1, 8, 9} of S, four columns from column_ on.
+  __device__ float4* state_at(int step, int i) const {
+    return reinterpret_cast<float4*>(state_ + (16 * step + i % 2 + i / 2 * 8) * kHeadSize);
   }
 
-  // Of the sequence's row: pieces of eight numbers of q, k and v, one a thread, raw.
-  static constexpr int kPieces = kHeadSize / 8;
+  // Rows [0, held) of k or v, and zeros to the next multiple of 16.
+  __device__ void fetch_tail(const bf16* from, bf16 (*to)[kHeadSize + kPadding]) const {
+    constexpr int kRowsAtOnce = kDecodeThreads / kPieces;
+    const int rows = (held_ + 16) / 16 * 16, column = int(threadIdx.x) % kPieces * 8;
+#pragma unroll
+    for (int i = 0; i < int(kGrid) / kRowsAtOnce; ++i) {
+      const int row = int(threadIdx.x) / kPieces + i * kRowsAtOnce;
+      if (row < rows && row != held_) copy_async(&to[row][column], from + row * kHeadSize + column, row < held_);
+    }
+  }
+
+  // Of the sequence's row: pieces of eight numbers of q, k and v, one a thread, before SiLU.
   __device__ bool has_piece() const { return threadIdx.x < 3 * kPieces; }
   __device__ int piece_part() const { return int(threadIdx.x) / kPieces; }
   __device__ int piece_column() const { return int(threadIdx.x) % kPieces * 8; }
@@ -110,43 +100,42 @@ class Decode {
     return *reinterpret_cast<const uint4*>(&p_.in.qkv(row_, head_, piece_part(), piece_column()));
   }
   // The row becomes row `held` of its block, and of the tail unless it ends the block.
-  __device__ void add_row(uint4 raw, int held) const {
+  __device__ void add_row(uint4 raw) const {
     if (!has_piece()) return;
     const uint4 piece = activated(raw);
     const int part = piece_part(), column = piece_column();
-    const bool mine = column / kColumns == part_;
-    if (part == 0) put(shared_.q + column, piece);
-    if (part == 1) put(shared_.k[held] + column, piece);
-    if (part == 2 && mine) put(shared_.v[held] + column % kColumns, piece);
-    if (part > 0 && mine && held + 1 < kGrid) put(&p_.in.tail(slot_, head_, part - 1, held, column), piece);
+    bf16* const to = part == 0 ? shared_.q : part == 1 ? shared_.k[held_] : shared_.v[held_];
+    *reinterpret_cast<uint4*>(to + column) = piece;
+    if (part > 0 && held_ + 1 < kGrid)
+      *reinterpret_cast<uint4*>(tail_ + ((part - 1) * kGrid + held_) * kHeadSize + column) = piece;
   }
-  __device__ static void put(bf16* to, uint4 piece) { *reinterpret_cast<uint4*>(to) = piece; }
 
-  // lambda_(held - j) q k_j of the block's rows j <= held, as they enter the product with v; zero behind.
-  __device__ void weigh(int held) const {
-    for (int first = 16 * warp_; first <= held; first += 16 * kWarps) {
-      const Tile<bf16> keys{shared_.k[first], kHeadSize + Shared::kPadding};
-      float scores[4] = {};
+  // lambda_(held - j) q k_j of the block's rows j <= held, as they enter the product with v; zero behind. Of each warp
+  // sixteen rows.
+  __device__ void weigh() const {
+    const int first = 16 * warp_;
+    if (first > held_) return;
+    const Tile<bf16> keys{shared_.k[first], kHeadSize + kPadding};
+    float scores[4] = {};
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        uint32_t rows[4];
-        load_rows<Steps::inside>(rows, keys, 0, 16 * step);
-        multiply_add_16(scores, rows, pair_at(shared_.q + 16 * step), pair_at(shared_.q + 16 * step + 8));
-      }
-      if (pair_ != 0) continue;
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t rows[4];
+      load_rows<Steps::inside>(rows, keys, 0, 16 * step);
+      multiply_add_16(scores, rows, pair_at(shared_.q + 16 * step), pair_at(shared_.q + 16 * step + 8));
+    }
+    if (pair_ != 0) return;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int j = first + int(threadIdx.x) % 32 / 4 + 8 * half;
-        shared_.weights[j] = bf16(j <= held ? scores[2 * half] * shared_.power[held - j] : 0.0F);
-      }
+    for (int half = 0; half < 2; ++half) {
+      const int j = first + int(threadIdx.x) % 32 / 4 + 8 * half;
+      shared_.weights[j] = bf16(j <= held_ ? scores[2 * half] * shared_.power[held_ - j] : 0.0F);
     }
   }
 
   // The thread's pair of a row that is a product's every column.
   __device__ uint32_t pair_at(const bf16* row) const { return *reinterpret_cast<const uint32_t*>(row + pair_); }
 
-  // o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
-  __device__ void multiply_state(float (&o)[2][4], const float4 (&state)[kSteps][4]) const {
+  // q S. o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
+  __device__ void multiply_state(float (&o)[2][4], const StatePart& state) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       const float4(&s)[4] = state[step];
@@ -160,12 +149,12 @@ class Decode {
   }
 
   // o, of S alone before: times lambda_(held + 1), and the weighed rows of v.
-  __device__ void add_values(float (&o)[2][4], int held) const {
+  __device__ void add_values(float (&o)[2][4]) const {
 #pragma unroll
     for (int m = 0; m < 2; ++m)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) o[m][i] *= shared_.power[held + 1];
-    for (int first = 0; first <= held; first += 16) {
+      for (int i = 0; i < 4; ++i) o[m][i] *= shared_.power[held_ + 1];
+    for (int first = 0; first <= held_; first += 16) {
       uint32_t rows[2][4];
       load_values(rows, first);
       const uint32_t early = pair_at(shared_.weights + first), late = pair_at(shared_.weights + first + 8);
@@ -199,13 +188,11 @@ class Decode {
   }
 
   __device__ void store(const float (&o)[2][4]) const {
-    const float columns[] = {o[0][0], o[0][2], o[1][0], o[1][2]};
+    const float columns[] = {o[0][0] + 0.0F, o[0][2] + 0.0F, o[1][0] + 0.0F, o[1][2] + 0.0F};
     if (pair_ == 0) {
-      const uint2 pairs{bf16_pair(columns[0] + 0.0F, columns[1] + 0.0F),
-                        bf16_pair(columns[2] + 0.0F, columns[3] + 0.0F)};
-      *reinterpret_cast<uint2*>(&p_.o(row_, head_, part_ * kColumns + column_)) = pairs;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) shared_.o[column_ + i] = columns[i];
+      *reinterpret_cast<uint2*>(&p_.o(row_, head_, column_)) = {bf16_pair(columns[0], columns[1]),
+                                                                bf16_pair(columns[2], columns[3])};
+      *reinterpret_cast<float4*>(&shared_.o[column_]) = {columns[0], columns[1], columns[2], columns[3]};
     }
     if (p_.squares.data) store_squares();
   }
@@ -213,25 +200,17 @@ class Decode {
   // Four threads a half of the columns, then the halves.
   __device__ void store_squares() const {
     __syncthreads();
+    if (warp_ != 0) return;
+    const float* const quarter = shared_.o + int(threadIdx.x) / 4 % 2 * kHalf + 4 * pair_;
     float sum = 0;
-    if (warp_ == 0) {
-      const int half = int(threadIdx.x) % 32 / 4 % (kColumns / kHalf);
-      const float* const quarter = shared_.o + half * kHalf + 4 * pair_;
 #pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        const float x = quarter[i / 8 * 32 + i % 8];
-        sum = fmaf(x, x, sum);
-      }
-      sum += __shfl_xor_sync(0xffffffff, sum, 1);
-      sum += __shfl_xor_sync(0xffffffff, sum, 2);
-      if (kSides == 1) sum += __shfl_xor_sync(0xffffffff, sum, 4);
+    for (int i = 0; i < 16; ++i) {
+      const float x = quarter[i / 8 * 32 + i % 8];
+      sum = fmaf(x, x, sum);
     }
-    if (kSides == 2) {
-      if (part_ == 1 && threadIdx.x == 0) store_shared(&shared_.other_squares, 0, sum);
-      cluster_arrive(), cluster_wait();
-      sum += part_ == 0 && threadIdx.x == 0 ? shared_.other_squares : 0;
-    }
-    if (part_ == 0 && threadIdx.x == 0) p_.squares(head_, row_) = sum;
+#pragma unroll
+    for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(0xffffffff, sum, lanes);
+    if (threadIdx.x == 0) p_.squares(head_, row_) = sum;
   }
 
   // S after the block's last row: lambda_64 S + k^T (v, aged).
@@ -239,9 +218,9 @@ class Decode {
     uint32_t aged[4][2][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) load_values(aged[i], 16 * i), age(aged[i], 16 * i);
-    const Tile<bf16> keys{shared_.k[0], kHeadSize + Shared::kPadding};
+    const Tile<bf16> keys{shared_.k[0], kHeadSize + kPadding};
     const float fade = shared_.power[kGrid];
-#pragma unroll
+#pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
       const float4 s[] = {*state_at(step, 0), *state_at(step, 1), *state_at(step, 2), *state_at(step, 3)};
       float sums[2][2][4];  // rows of S: eight, and the next eight; pairs of columns
@@ -271,11 +250,13 @@ class Decode {
   }
 
   const DecodeOperands& p_;
-  Shared& shared_;
-  const int64_t head_, row_, slot_;
-  const int part_, warp_;
-  const int column_;  // of the part: the first of the thread's four
-  const int pair_;
+  DecodeShared& shared_;
+  const int head_;
+  const int64_t row_;
+  const int warp_, pair_, column_;  // the thread's first of four value columns
+  const int held_;                  // rows of the block before this one
+  float* state_;                    // row pair_, column column_
+  bf16* tail_;
 };
 
 }  // namespace fulgur::cuda::hopper

@@ -29,7 +29,6 @@ struct SoftmaxDecode {
   View<float, 3> maximum, total;
   View<float, 4> sum;
   int kv_heads, group, chunks;  // heads of a KV head, and chunks of at most eight of them
-  int strides;                  // every so many pieces are one thread block's
   float scale;                  // from a product to a power of two
 };
 
@@ -79,10 +78,17 @@ class PieceOfKeys {
     const int seen = int(min(op_.positions(row_) - page * kGrid + 1, kGrid));  // of its positions; none: not positive
     if (seen > 0) {
       const int64_t at = op_.table(sequence_, page);
+      const bf16* const values = &op_.pages(at, 1, kv_head_, 2 * fourth_, 8 * eighth_);
       uint32_t weights[kTiles];
       float sums[kWidth / 16][4] = {};
-      weigh(weights, &op_.pages(at, 0, kv_head_, 0, 0), seen);
-      add_values(sums, weights, &op_.pages(at, 1, kv_head_, 0, 0), seen);
+      Values first, second;
+      Keys keys;
+      load(keys, &op_.pages(at, 0, kv_head_, eighth_, 8 * fourth_));
+      load(first, values, seen);
+      weigh(weights, keys, seen);
+      load(second, values + kHalf * kWidth, seen - kHalf);
+      add_values(sums, weights, first);
+      add_values(sums, weights + kTiles / 2, second);
       keep(sums);
     } else if (fourth_ == 0) {
       shared_.maximum[warp_][eighth_] = -INFINITY, shared_.total[warp_][eighth_] = 0;
@@ -93,20 +99,46 @@ class PieceOfKeys {
   }
 
  private:
+  // What a thread takes of a page: of keys, row `eighth_` of every eight; of half of the values, of every sixteen rows
+  // those from 2 fourth_ on and from 8 + 2 fourth_ on.
+  static constexpr int kHalf = int(kGrid) / 2;
+  using Keys = uint4[kTiles][kParts];
+  using Values = uint4[kHalf / 16][4][kHalves];
+
+  __device__ static void load(Keys& keys, const bf16* from) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile)
+#pragma unroll
+      for (int i = 0; i < kParts; ++i)
+        keys[tile][i] = *reinterpret_cast<const uint4*>(from + 8 * tile * kWidth + 32 * i);
+  }
+  // Zeros from row `seen` on: nobody promises what lies there.
+  __device__ void load(Values& values, const bf16* from, int seen) const {
+#pragma unroll
+    for (int step = 0; step < kHalf / 16; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = 16 * step + i % 2 + i / 2 * 8;
+#pragma unroll
+        for (int h = 0; h < kHalves; ++h) {
+          values[step][i][h] = *reinterpret_cast<const uint4*>(from + row * kWidth + 64 * h);
+          if (row + 2 * fourth_ >= seen) values[step][i][h] = {};
+        }
+      }
+  }
+
   // Scores of all heads against the page's keys, and from them the weights as they meet the values: of a tile of eight
   // keys, head `eighth_` and the two keys from 2 fourth_ on.
-  __device__ void weigh(uint32_t (&weights)[kTiles], const bf16* keys, int seen) const {
+  __device__ void weigh(uint32_t (&weights)[kTiles], const Keys& keys, int seen) const {
     float scores[kTiles][4] = {};
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const bf16* const key = keys + (8 * tile + eighth_) * op_.pages.stride[3] + 8 * fourth_;
+    for (int tile = 0; tile < kTiles; ++tile)
 #pragma unroll
       for (int i = 0; i < kParts; ++i) {
-        const uint4 k = *reinterpret_cast<const uint4*>(key + 32 * i);
+        const uint4& k = keys[tile][i];
         const uint32_t early[] = {q_[i].x, 0, q_[i].y, 0}, late[] = {q_[i].z, 0, q_[i].w, 0};
         multiply_add_16(scores[tile], early, k.x, k.y), multiply_add_16(scores[tile], late, k.z, k.w);
       }
-    }
     const auto sees = [&](int tile, int i) { return 8 * tile + 2 * fourth_ + i < seen; };
     float highest = -INFINITY;
 #pragma unroll
@@ -133,18 +165,15 @@ class PieceOfKeys {
   }
 
   // sums[4 h + p]: columns 64 h + 8 eighth_ + 2 p (+ 1 in the upper two) of heads 2 fourth_ and the next.
-  __device__ void add_values(float (&sums)[kWidth / 16][4], const uint32_t (&weights)[kTiles], const bf16* values,
-                             int seen) const {
+  __device__ static void add_values(float (&sums)[kWidth / 16][4], const uint32_t* weights, const Values& values) {
 #pragma unroll
-    for (int step = 0; step < kTiles / 2; ++step) {
+    for (int step = 0; step < kHalf / 16; ++step)
 #pragma unroll
       for (int h = 0; h < kHalves; ++h) {
-        uint32_t rows[4][4];  // of 16 positions, those from 2 fourth_ on and from 8 + 2 fourth_ on
+        uint32_t rows[4][4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int position = 16 * step + 2 * fourth_ + i % 2 + i / 2 * 8;
-          const bf16* const from = values + position * op_.pages.stride[3] + 64 * h + 8 * eighth_;
-          const uint4 v = position < seen ? *reinterpret_cast<const uint4*>(from) : uint4{};
+          const uint4& v = values[step][i][h];
           rows[i][0] = v.x, rows[i][1] = v.y, rows[i][2] = v.z, rows[i][3] = v.w;
         }
 #pragma unroll
@@ -155,7 +184,6 @@ class PieceOfKeys {
           multiply_add_16(sums[4 * h + p], turned, weights[2 * step], weights[2 * step + 1]);
         }
       }
-    }
   }
 
   __device__ void keep(const float (&sums)[kWidth / 16][4]) const {
@@ -202,21 +230,20 @@ class PieceOfKeys {
 };
 
 template <int kWidth>
-__global__ void __launch_bounds__(32 * kPiecePages, 3) decode_pieces(const __grid_constant__ SoftmaxDecode op) {
-  int64_t item = blockIdx.x;
-  const int kv_head = int(item % op.kv_heads);
-  item /= op.kv_heads;
-  const int chunk = int(item % op.chunks);
-  item /= op.chunks;
-  const int64_t sequence = item / op.strides, row = row_of(op, sequence);
-  int64_t piece = item % op.strides;
-  if (row < 0 || piece >= pieces_of(op, row)) return;
+__global__ void __launch_bounds__(32 * kPiecePages, 2) decode_pieces(const __grid_constant__ SoftmaxDecode op) {
+  const int kv_head = int(blockIdx.x) / op.chunks, chunk = int(blockIdx.x) % op.chunks;
+  const int64_t sequence = blockIdx.y, row = row_of(op, sequence);
+  if (row < 0) return;
+  const int64_t pieces = pieces_of(op, row);
+  int64_t piece = blockIdx.z;
+  if (piece >= pieces) return;
   auto& shared = *reinterpret_cast<DecodeShared<kWidth>*>(dynamic_shared());
   const PieceOfKeys<kWidth> keys(op, shared, sequence, row, kv_head, chunk);
-  for (; piece < pieces_of(op, row); piece += op.strides) keys.run(piece);
+  for (; piece < pieces; piece += gridDim.z) keys.run(piece);
 }
 
-inline constexpr int kAdders = 8;  // warps of a row and head; each adds every eighth piece, then their sums are added
+// Warps of a row and head; each adds every sixteenth piece, then their sums are added.
+inline constexpr int kAdders = 16;
 
 // A thread's columns of a sum over pieces, relative to the largest score so far.
 template <int kColumns>
@@ -234,10 +261,9 @@ struct PieceSum {
 
 template <int kWidth>
 __global__ void __launch_bounds__(32 * kAdders) add_pieces(const __grid_constant__ SoftmaxDecode op) {
-  constexpr int kColumns = kWidth / 32, kAhead = 4;
+  constexpr int kColumns = kWidth / 32, kAhead = 8;
   __shared__ float maximum[kAdders], total[kAdders], sums[kAdders][kWidth];
-  const int64_t heads = op.o.shape[1], sequence = blockIdx.x / heads, head = blockIdx.x % heads;
-  const int64_t row = row_of(op, sequence);
+  const int64_t head = blockIdx.x, row = row_of(op, blockIdx.y);
   if (row < 0) return;
   const int64_t pieces = pieces_of(op, row);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
