@@ -1,6 +1,8 @@
 // Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernel and its launch.
-#include "ops/cuda/cluster.cuh"
-#include "ops/cuda/lightning_hopper.cuh"
+#include <algorithm>
+
+#include "ops/cuda/lightning_hopper_load.cuh"
+#include "ops/cuda/lightning_hopper_products.cuh"
 #include "ops/cuda/lightning_kernels.h"
 #include "ops/cuda/lightning_operands.cuh"
 
@@ -8,51 +10,39 @@ namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __launch_bounds__(kMultipliers + kLoaders, 1) walk_blocks(const __grid_constant__ Operands p) {
+__global__ void __launch_bounds__(kThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 * 1024);
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
-  const int64_t head = blockIdx.x / 2 % p.heads;
-  const Sequence s(p, blockIdx.x / 2 / p.heads);
-  const auto full = [&](int64_t block) { return shared_address(&shared.full[block % 2]); };
-  const auto empty = [&](int64_t block) { return shared_address(&shared.empty[block % 2]); };
-  if (thread <= kGrid) shared.power[thread] = expf(-(p.decay[head] * float(thread)));
-  if (thread == 0)
-    for (int i = 0; i < 2; ++i) barrier_init(full(i), kLoaders), barrier_init(empty(i), kMultipliers);
+  const Barriers barriers(shared, half);
+  if (thread < kStages * kGrid) shared.squares_at[thread / kGrid][thread % kGrid] = nullptr;
+  if (thread == 0) barriers.begin();
   barriers_are_ready();
-  __syncthreads();
-
-  if (thread < kMultipliers) {
-    registers_up<232>();
-    Multiplier multiplier(p, s, shared, head, half, thread);
-    for (int64_t block = 0; block < s.blocks; ++block) {
-      barrier_wait(full(block), uint32_t(block / 2 % 2));
-      multiplier.block(block, empty(block));
-    }
-    if (s.blocks > 0) multiplier.leave();
-    cluster_arrive(), cluster_wait();
+  cluster_arrive(), cluster_wait();
+  if (thread < kWarpgroup) {
+    registers_up<160>();
+    RowsMaker(p, shared, barriers, half, thread).run();
+  } else if (thread < 2 * kWarpgroup) {
+    registers_down<128>();
+    StateKeeper(p, shared, barriers, half, thread - kWarpgroup).run();
   } else {
-    registers_down<104>();
-    const Loader loader(p, s, head, half, thread - kMultipliers);
-    Carried now, next;
-    if (s.blocks > 0) loader.load(now, 0);
-    for (int64_t block = 0; block < s.blocks; ++block) {
-      if (block + 1 < s.blocks) loader.load(next, block + 1);
-      if (block >= 2) barrier_wait(empty(block), uint32_t((block / 2 - 1) % 2));
-      loader.lay_out(now, shared.stage[block % 2], shared.power, block);
-      fence_for_products();
-      barrier_arrive(full(block));
-      if (block + 1 < s.blocks) now = next;
-    }
-    cluster_arrive(), cluster_wait();  // both halves have read the tail before either writes it
-    if (p.slots && s.blocks > 0 && s.present(s.blocks - 1) < kGrid) loader.remember(now, s.blocks - 1);
+    registers_down<112>();
+    Loader(p, shared, barriers, half, thread - 2 * kWarpgroup).run();
   }
+  cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif
 }
 
 template <class T>
 T* data_of(const Tensor& t) {
   return t ? reinterpret_cast<T*>(t.data) : nullptr;
+}
+
+int64_t processors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  return count;
 }
 
 }  // namespace
@@ -80,7 +70,8 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
                                   .state = hopper::data_of<float>(state),
                                   .tail = hopper::data_of<bf16>(tail),
                                   .squares = hopper::data_of<float>(op.squares),
-                                  .heads = o.dim(1),
+                                  .heads = int(o.dim(1)),
+                                  .items = int((op.row_begin.dim(0) - 1) * o.dim(1)),
                                   .o_row = o.stride[0],
                                   .o_head = o.stride[1],
                                   .qkv_row = qkv.stride[0],
@@ -91,18 +82,12 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
                                   .tail_slot = tail.stride[0],
                                   .tail_head = tail.stride[1],
                                   .squares_head = op.squares.stride[0]};
-  if (op.squares)
-    check(cudaMemset2DAsync(op.squares.data, size_t(op.squares.stride[0]) * sizeof(float), 0,
-                            size_t(op.squares.dim(1)) * sizeof(float), size_t(op.squares.dim(0)),
-                            static_cast<cudaStream_t>(stream.native())),
-          "cudaMemset2DAsync");
   const size_t bytes = sizeof(hopper::Shared) + 1024;
   check(cudaFuncSetAttribute(hopper::walk_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
         "cudaFuncSetAttribute");
-  const int64_t walks = (op.row_begin.dim(0) - 1) * o.dim(1);
-  launch(stream, "lightning_attention",
-         {dim3(unsigned(2 * walks)), dim3(hopper::kMultipliers + hopper::kLoaders), bytes, 2}, hopper::walk_blocks,
-         operands);
+  const int64_t clusters = std::min<int64_t>(operands.items, hopper::processors() / 2);
+  launch(stream, "lightning_attention", {dim3(unsigned(2 * clusters)), dim3(hopper::kThreads), bytes, 2},
+         hopper::walk_blocks, operands);
 }
 
 }  // namespace fulgur::cuda

@@ -42,6 +42,10 @@ inline float __expf(float x) { return std::exp(x); }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
+template <class T>
+T __ldcs(const T* from) {
+  return *from;
+}
 inline void __syncthreads() { fulgur::emulator::block_barrier(); }
 inline void __syncwarp() { fulgur::emulator::warp_barrier(); }
 template <class T>

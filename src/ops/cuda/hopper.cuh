@@ -35,6 +35,13 @@ template <int kPending>
 __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+// The compiler moves no computation of these numbers past this place: between it and a product that reads or writes
+// them.
+template <int kNumbers>
+__device__ inline void settle(float (&numbers)[kNumbers]) {
+#pragma unroll
+  for (int i = 0; i < kNumbers; ++i) asm volatile("" : "+f"(numbers[i])::"memory");
+}
 template <int kRegisters>
 __device__ inline void registers_up() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -6,22 +6,27 @@
 
 namespace fulgur::cuda {
 
-// How many arrivals a phase takes, how many are missing, and the phase.
+// How many arrivals a phase takes, how many are missing, how many bytes are announced and not copied, and the phase.
 struct SharedBarrier {
-  uint16_t expected, missing;
-  uint32_t phase;
+  uint64_t expected : 12, missing : 12;
+  int64_t bytes : 24;
+  uint64_t phase : 16;
 };
 inline SharedBarrier& barrier_at(uint32_t address) {
   return *reinterpret_cast<SharedBarrier*>(emulator::shared_memory() + address);
 }
 inline void barrier_init(uint32_t barrier, int arrivals) {
-  barrier_at(barrier) = {uint16_t(arrivals), uint16_t(arrivals), 0};
+  barrier_at(barrier) = {uint64_t(arrivals), uint64_t(arrivals), 0, 0};
 }
 inline void barriers_are_ready() {}
-inline void barrier_arrive(uint32_t barrier) {
-  SharedBarrier& b = barrier_at(barrier);
-  if (--b.missing == 0) b.missing = b.expected, ++b.phase;
+inline void end_phase(SharedBarrier& b) {
+  if (b.missing == 0 && b.bytes == 0) b.missing = b.expected, ++b.phase;
 }
+inline void arrive(SharedBarrier& b) {
+  if (b.missing == 0) emulator::complain("more arrivals at a barrier than it takes");
+  --b.missing, end_phase(b);
+}
+inline void barrier_arrive(uint32_t barrier) { arrive(barrier_at(barrier)); }
 inline void barrier_wait(uint32_t barrier, uint32_t parity) {
   while (barrier_at(barrier).phase % 2 == parity) emulator::yield();
 }
@@ -31,6 +36,8 @@ inline void products_begin() {}
 inline void products_commit() {}
 template <int>
 void products_wait() {}
+template <int kNumbers>
+void settle(float (&)[kNumbers]) {}
 template <int>
 void registers_up() {}
 template <int>
