@@ -1,16 +1,38 @@
 // Lightning attention of one row a sequence on Hopper (ops/cuda/lightning_decode.cuh): its kernel and its launch.
-#include "ops/cuda/lightning_decode.cuh"
+#include "ops/cuda/lightning_decode_rows.cuh"
 #include "ops/cuda/lightning_kernels.h"
 
 namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __launch_bounds__(kDecodeThreads, 3) decode(const __grid_constant__ DecodeOperands p) {
+template <int kAhead, int kPerProcessor>
+__global__ void __launch_bounds__(kDecodeThreads, kPerProcessor) decode(const __grid_constant__ DecodeOperands p) {
   const int sequence = int(blockIdx.y), head = int(blockIdx.x);
   const int64_t row = p.one_each ? sequence : p.in.row_begin(sequence);
   if (!p.one_each && p.in.row_begin(sequence + 1) == row) return;
-  Decode(p, *reinterpret_cast<DecodeShared*>(dynamic_shared()), sequence, head, row).run();
+  DecodeShared& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared());
+  const auto meet = [] { __syncthreads(); };
+  if (threadIdx.x < 32 * kStateWarps) {
+    StateReader<kAhead>(p, shared, sequence, head, row).run(meet);
+    if (p.squares.data) meet();
+  } else {
+    const RowReader rows(p, shared, sequence, head, row);
+    rows.run(meet);
+    if (!p.squares.data) return;
+    meet();
+    rows.store_squares();
+  }
+}
+
+template <int kAhead, int kPerProcessor>
+void launch_decode(Stream& stream, const DecodeOperands& operands) {
+  constexpr size_t kBytes = sizeof(DecodeShared);
+  check(cudaFuncSetAttribute(decode<kAhead, kPerProcessor>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes)),
+        "cudaFuncSetAttribute");
+  const unsigned heads = unsigned(operands.o.shape[1]), sequences = unsigned(operands.in.row_begin.shape[0] - 1);
+  launch(stream, "lightning_attention", {dim3(heads, sequences), dim3(kDecodeThreads), kBytes},
+         decode<kAhead, kPerProcessor>, operands);
 }
 
 }  // namespace
@@ -26,15 +48,9 @@ void lightning_attention_decode(Stream& stream, const LightningAttention& op) {
   expect(state.stride[2] == hopper::kHeadSize && tail.stride[3] == hopper::kHeadSize &&
              tail.stride[2] == kGrid * hopper::kHeadSize,
          "a head's state and tail lie end to end");
-  const int64_t sequences = op.row_begin.dim(0) - 1;
   const hopper::DecodeOperands operands{lightning_inputs<bf16>(op), view_of<bf16, 3>(op.o),
-                                        view_of<float, 2>(op.squares), op.o.dim(0) == sequences};
-  const size_t bytes = sizeof(hopper::DecodeShared);
-  check(cudaFuncSetAttribute(hopper::decode, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-        "cudaFuncSetAttribute");
-  launch(stream, "lightning_attention",
-         {dim3(unsigned(op.o.dim(1)), unsigned(sequences)), dim3(hopper::kDecodeThreads), bytes}, hopper::decode,
-         operands);
+                                        view_of<float, 2>(op.squares), op.o.dim(0) == op.row_begin.dim(0) - 1};
+  hopper::launch_decode<8, 2>(stream, operands);
 }
 
 }  // namespace fulgur::cuda
