@@ -1,7 +1,8 @@
 // Lightning attention on Hopper where every sequence brings one row: bf16, heads of 128, a thread block each. The work
 // is to read what a head remembers, 64 KB of S and up to 32 KB of k and v rows. Four warps read S, 32 value columns
 // each, straight to the registers from which the matrix unit takes it; a fifth reads the rows, adds the new one and
-// makes the block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh).
+// makes the block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh). The rows are asked for first:
+// memory answers in the order of the questions.
 //
 // Bits are those of ops/cuda/lightning_hopper.cuh, which says what decides them: the matrix unit adds sixteen products
 // to a sum in the same way whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is
@@ -9,7 +10,7 @@
 // all the one row of q.
 #pragma once
 #include "ops/cuda/lightning_hopper.cuh"
-#include "ops/cuda/lightning_operands.cuh"
+#include "ops/cuda/tiles.cuh"
 
 namespace fulgur::cuda::hopper {
 
@@ -18,10 +19,19 @@ inline constexpr int kRowStride = kHeadSize + 8;  // in shared memory: rows begi
 inline constexpr int kSteps = kHeadSize / 16;     // of a product over a head's columns
 
 struct DecodeOperands {
-  LightningInputs<bf16> in;
-  View<bf16, 3> o;
-  View<float, 2> squares;  // data null: not wanted
-  bool one_each;           // no sequence is without a row: sequence n brings row n
+  // What leads to a head's memory, in one line of 64 bytes.
+  const int32_t* slots;
+  const int64_t* positions;
+  float* state;
+  bf16* tail;
+  int64_t state_slot, state_head, tail_slot, tail_head;  // elements between slots, heads
+
+  const int32_t* row_begin;  // null: no sequence is without a row, sequence n brings row n
+  const bf16* qkv;
+  const float* decay;
+  bf16* o;
+  float* squares;  // null: not wanted
+  int64_t qkv_row, qkv_head, qkv_part, o_row, o_head, squares_head;
 };
 
 struct DecodeShared {
@@ -38,34 +48,50 @@ __device__ inline uint32_t pair_of(const bf16* row) {
   return *reinterpret_cast<const uint32_t*>(row + threadIdx.x % 4 * 2);
 }
 
-// A warp of those that read S. kAhead: so many of eight steps are asked for before the first is there.
-template <int kAhead>
+// A sequence's row and head.
+struct DecodeRow {
+  int64_t row;
+  int head;
+  int held;  // rows of the block before the new one
+  float* state;
+  bf16* tail;
+  __device__ DecodeRow(const DecodeOperands& p, int sequence, int head, int64_t row)
+      : row(row), head(head), held(int(p.positions[row] % kGrid)) {
+    const int64_t slot = p.slots[sequence];
+    state = p.state + slot * p.state_slot + head * p.state_head;
+    tail = p.tail + slot * p.tail_slot + head * p.tail_head;
+  }
+};
+
+// The warps that read S.
 class StateReader {
-  using Part = float4[kAhead][4];
+  using State = float4[kSteps][4];
   using Values = uint32_t[int(kGrid) / 16][2][4];  // rows of v, turned: see load_values
 
  public:
-  __device__ StateReader(const DecodeOperands& p, DecodeShared& shared, int sequence, int head, int64_t row)
+  __device__ StateReader(const DecodeOperands& p, DecodeShared& shared, const DecodeRow& at)
       : shared_(shared),
         pair_(int(threadIdx.x) % 4 * 2),
         column_(int(threadIdx.x) / 32 * 32 + int(threadIdx.x) % 32 / 4 * 4),
-        state_(&p.in.state(p.in.slots(sequence), head, pair_, column_)),
-        held_(int(p.in.positions(row) % kGrid)),
-        o_(&p.o(row, head, column_)) {}
+        state_(at.state + pair_ * kHeadSize + column_),
+        held_(at.held),
+        o_(p.o + at.row * p.o_row + at.head * p.o_head + column_) {}
 
-  // meet: waits for the other warps; first for the new row, then for the weights and the rows before it.
+  // meet: waits until the fifth warp has asked for the rows; then, until all of theirs is in shared memory.
   template <class Meet>
   __device__ void run(const Meet& meet) const {
-    Part state;
-#pragma unroll
-    for (int step = 0; step < kAhead; ++step) load(state[step], step);
     meet();
-    float o[2][4] = {};
-    multiply_state(o, state);
+    State state;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state[step][i] = *at(step, i);
     meet();
     Values values;
 #pragma unroll
     for (int i = 0; i < 4; ++i) load_values(values[i], 16 * i);
+    float o[2][4] = {};
+    multiply_state(o, state);
     add_values(o, values);
     store(o);
     if (held_ + 1 == kGrid) replace_state(values);
@@ -76,23 +102,18 @@ class StateReader {
   __device__ float4* at(int step, int i) const {
     return reinterpret_cast<float4*>(state_ + (16 * step + i % 2 + i / 2 * 8) * kHeadSize);
   }
-  __device__ void load(float4 (&state)[4], int step) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) state[i] = *at(step, i);
-  }
 
   // q S. o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
-  __device__ void multiply_state(float (&o)[2][4], Part& state) const {
+  __device__ void multiply_state(float (&o)[2][4], const State& state) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const float4(&s)[4] = state[step % kAhead];
+      const float4(&s)[4] = state[step];
       const uint32_t early = pair_of(shared_.q + 16 * step), late = pair_of(shared_.q + 16 * step + 8);
       const uint32_t first[] = {bf16_pair(s[0].x, s[1].x), bf16_pair(s[0].y, s[1].y), bf16_pair(s[2].x, s[3].x),
                                 bf16_pair(s[2].y, s[3].y)};
       const uint32_t second[] = {bf16_pair(s[0].z, s[1].z), bf16_pair(s[0].w, s[1].w), bf16_pair(s[2].z, s[3].z),
                                  bf16_pair(s[2].w, s[3].w)};
       multiply_add_16(o[0], first, early, late), multiply_add_16(o[1], second, early, late);
-      if (step + kAhead < kSteps) load(state[step % kAhead], step + kAhead);
     }
   }
 

@@ -9,30 +9,30 @@ class RowReader {
   static constexpr int kPieces = kHeadSize / 8;  // of 16 bytes of a row
 
  public:
-  __device__ RowReader(const DecodeOperands& p, DecodeShared& shared, int sequence, int head, int64_t row)
-      : p_(p),
-        shared_(shared),
-        head_(head),
-        row_(row),
+  __device__ RowReader(const DecodeOperands& p, DecodeShared& shared, const DecodeRow& at)
+      : shared_(shared),
         lane_(int(threadIdx.x) % 32),
         above_(lane_ / kPieces),
         column_(lane_ % kPieces * 8),
-        held_(int(p.in.positions(row) % kGrid)),
-        tail_(&p.in.tail(p.in.slots(sequence), head, 0, 0, column_)) {}
+        held_(at.held),
+        from_(p.qkv + at.row * p.qkv_row + at.head * p.qkv_head + column_),
+        part_(p.qkv_part),
+        decay_(p.decay[at.head]),
+        tail_(at.tail + column_),
+        squares_(p.squares ? p.squares + at.head * p.squares_head + at.row : nullptr) {}
 
   // k, v, q, powers and weights in shared memory; meets the other warps as StateReader does.
   template <class Meet>
   __device__ void run(const Meet& meet) const {
     const uint4 q_or_k = piece(above_), v = piece(2);
-    const float decay = p_.in.decay(head_);
     for (int row = above_; row < held_; row += 2) {
       copy_async(&shared_.k[row][column_], tail_ + row * kHeadSize, true);
       copy_async(&shared_.v[row][column_], tail_ + (kGrid + row) * kHeadSize, true);
     }
-    for (int row = held_ + 1 + above_; row <= (held_ | 15); row += 2) put(&shared_.v[row][column_], {});
-    for (int n = lane_; n <= kGrid; n += 32) shared_.power[n] = expf(-(decay * float(n)));
-    add(activated(q_or_k), activated(v));
     meet();
+    for (int row = held_ + 1 + above_; row <= (held_ | 15); row += 2) put(&shared_.v[row][column_], {});
+    for (int n = lane_; n <= kGrid; n += 32) shared_.power[n] = lambda(decay_, n);
+    add(activated(q_or_k), activated(v));
     wait_for_copies();
     __syncwarp();
     weigh();
@@ -50,15 +50,12 @@ class RowReader {
     }
 #pragma unroll
     for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(0xffffffff, sum, lanes);
-    if (lane_ == 0) p_.squares(head_, row_) = sum;
+    if (lane_ == 0) *squares_ = sum;
   }
 
  private:
   // Eight numbers of the sequence's row, before SiLU.
-  __device__ uint4 piece(int part) const {
-    return *reinterpret_cast<const uint4*>(&p_.in.qkv(row_, head_, part, column_));
-  }
-  static __device__ void put(bf16* to, uint4 piece) { *reinterpret_cast<uint4*>(to) = piece; }
+  __device__ uint4 piece(int part) const { return *reinterpret_cast<const uint4*>(from_ + part * part_); }
 
   // The row becomes row `held` of its block, and of the tail unless it ends the block. Half of the lanes have q, the
   // others k, all have v.
@@ -82,24 +79,26 @@ class RowReader {
         multiply_add_16(scores[i], rows, early, late);
       }
     }
+    const int first = lane_ / 4;
+    float powers[8];  // of rows first, first + 8, ...
+#pragma unroll
+    for (int i = 0; i < 8; ++i) powers[i] = first + 8 * i <= held_ ? shared_.power[held_ - first - 8 * i] : 0;
     if (lane_ % 4 != 0) return;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int j = 16 * i + lane_ / 4 + 8 * half;
-        const float weight = j <= held_ ? scores[i][2 * half] * shared_.power[held_ - j] : 0;
-        shared_.weights[j].bits = uint16_t(bf16_pair(weight, 0));
-      }
+    for (int i = 0; i < 8; ++i) {
+      const float weight = first + 8 * i <= held_ ? scores[i / 2][i % 2 * 2] * powers[i] : 0;
+      shared_.weights[first + 8 * i].bits = uint16_t(bf16_pair(weight, 0));
+    }
   }
 
-  const DecodeOperands& p_;
   DecodeShared& shared_;
-  const int head_;
-  const int64_t row_;
   const int lane_, above_, column_;  // which of two rows, and the first of eight columns, the lane copies at a time
   const int held_;                   // rows of the block before the new one
-  bf16* const tail_;                 // of k, at column_
+  const bf16* const from_;           // the new row of q, at column_, and what is between q, k and v
+  const int64_t part_;
+  const float decay_;
+  bf16* const tail_;  // of k, at column_
+  float* const squares_;
 };
 
 }  // namespace fulgur::cuda::hopper
