@@ -25,7 +25,7 @@ void launch_decode(Stream& stream, SoftmaxDecode op, int64_t pieces) {
   op.sum = view_on<float, 4>(scratch.as<float>(), {rows, heads, pieces, kWidth});
   op.statistics = view_on<float2, 3>(reinterpret_cast<float2*>(op.sum.data + count * kWidth), {rows, heads, pieces});
   // Tables reach further than most sequences: enough blocks to fill a GPU, not one for every piece that there may be.
-  constexpr int64_t kMostBlocks = 1024;
+  constexpr int64_t kMostBlocks = 2048;
   const int64_t strides = std::min(pieces, std::max<int64_t>(1, kMostBlocks / items));
   const size_t bytes = sizeof(DecodeShared<kWidth>);
   check(cudaFuncSetAttribute(decode_pieces<kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),

@@ -1,8 +1,8 @@
 // Lightning attention on Hopper where every sequence brings one row: bf16, heads of 128, a thread block each. The work
 // is to read what a head remembers, 64 KB of S and up to 32 KB of k and v rows. Four warps read S, 32 value columns
 // each, straight to the registers from which the matrix unit takes it; a fifth reads the rows, adds the new one and
-// makes the block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh). The rows are asked for first:
-// memory answers in the order of the questions.
+// makes the block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh). They are asked for
+// between the halves of S: memory answers in the order of the questions.
 //
 // Bits are those of ops/cuda/lightning_hopper.cuh, which says what decides them: the matrix unit adds sixteen products
 // to a sum in the same way whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is
@@ -80,12 +80,10 @@ class StateReader {
   // meet: waits until the fifth warp has asked for the rows; then, until all of theirs is in shared memory.
   template <class Meet>
   __device__ void run(const Meet& meet) const {
-    meet();
     State state;
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) state[step][i] = *at(step, i);
+    load<0, kSteps / 2>(state);
+    meet();
+    load<kSteps / 2, kSteps>(state);
     meet();
     Values values;
 #pragma unroll
@@ -101,6 +99,14 @@ class StateReader {
   // Row 16 step + pair_ + {0, 1, 8, 9} of S, four columns from column_ on.
   __device__ float4* at(int step, int i) const {
     return reinterpret_cast<float4*>(state_ + (16 * step + i % 2 + i / 2 * 8) * kHeadSize);
+  }
+
+  template <int kBegin, int kEnd>
+  __device__ void load(State& state) const {
+#pragma unroll
+    for (int step = kBegin; step < kEnd; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state[step][i] = *at(step, i);
   }
 
   // q S. o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
