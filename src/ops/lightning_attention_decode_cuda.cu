@@ -14,6 +14,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
   DecodeShared& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared());
   const DecodeRow at(p, sequence, head, row);
   const auto meet = [] { __syncthreads(); };
+  if (threadIdx.x == 0) {
+    for (uint64_t& there : shared.there) barrier_init(shared_address(&there), 1);
+    barriers_are_ready();
+  }
+  meet();
   if (threadIdx.x < 32 * kStateWarps) {
     StateReader(p, shared, at).run(meet);
     if (p.squares) meet();

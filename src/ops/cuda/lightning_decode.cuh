@@ -1,14 +1,14 @@
 // Lightning attention on Hopper where every sequence brings one row: bf16, heads of 128, a thread block each. The work
-// is to read what a head remembers, 64 KB of S and up to 32 KB of k and v rows. Four warps read S, 32 value columns
-// each, straight to the registers from which the matrix unit takes it; a fifth reads the rows, adds the new one and
-// makes the block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh). They are asked for
-// between the halves of S: memory answers in the order of the questions.
+// is to read what a head remembers, 64 KB of S and up to 32 KB of k and v rows. Four warps have S copied to shared
+// memory and multiply what has arrived, 32 value columns each; a fifth reads the rows, adds the new one and makes the
+// block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh).
 //
 // Bits are those of ops/cuda/lightning_hopper.cuh, which says what decides them: the matrix unit adds sixteen products
 // to a sum in the same way whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is
 // what was read, turned: rows of a product are value columns, or the block's rows for scores, and its eight columns are
 // all the one row of q.
 #pragma once
+#include "ops/cuda/cluster_copy.cuh"
 #include "ops/cuda/lightning_hopper.cuh"
 #include "ops/cuda/tiles.cuh"
 
@@ -16,6 +16,7 @@ namespace fulgur::cuda::hopper {
 
 inline constexpr int kStateWarps = 4, kDecodeThreads = 32 * (kStateWarps + 1);
 inline constexpr int kRowStride = kHeadSize + 8;  // in shared memory: rows begin in different banks
+inline constexpr int kRowsOfS = 4;                // that are copied at once; in shared memory a gap follows
 inline constexpr int kSteps = kHeadSize / 16;     // of a product over a head's columns
 
 struct DecodeOperands {
@@ -35,12 +36,14 @@ struct DecodeOperands {
 };
 
 struct DecodeShared {
+  alignas(16) float state[kHeadSize / kRowsOfS][kRowsOfS * kHeadSize + 8];
   alignas(16) bf16 k[kGrid][kRowStride];
   alignas(16) bf16 v[kGrid][kRowStride];  // rows behind the new one are zeros to a multiple of 16, then nothing
   alignas(16) bf16 q[kHeadSize];
   alignas(16) bf16 weights[kGrid];  // of the block's rows, as they meet v
   alignas(16) float o[kHeadSize];
   float power[kGrid + 1];  // lambda_n
+  uint64_t there[kSteps];  // sixteen rows of S
 };
 
 // The thread's pair of a row that is a product's every column.
@@ -50,22 +53,18 @@ __device__ inline uint32_t pair_of(const bf16* row) {
 
 // A sequence's row and head.
 struct DecodeRow {
-  int64_t row;
-  int head;
-  int held;  // rows of the block before the new one
-  float* state;
-  bf16* tail;
+  int64_t row, position;
+  int head, slot;
   __device__ DecodeRow(const DecodeOperands& p, int sequence, int head, int64_t row)
-      : row(row), head(head), held(int(p.positions[row] % kGrid)) {
-    const int64_t slot = p.slots[sequence];
-    state = p.state + slot * p.state_slot + head * p.state_head;
-    tail = p.tail + slot * p.tail_slot + head * p.tail_head;
-  }
+      : row(row), position(p.positions[row]), head(head), slot(p.slots[sequence]) {}
+
+  __device__ int held() const { return int(position % kGrid); }  // rows of the block before the new one
+  __device__ float* state(const DecodeOperands& p) const { return p.state + slot * p.state_slot + head * p.state_head; }
+  __device__ bf16* tail(const DecodeOperands& p) const { return p.tail + slot * p.tail_slot + head * p.tail_head; }
 };
 
 // The warps that read S.
 class StateReader {
-  using State = float4[kSteps][4];
   using Values = uint32_t[int(kGrid) / 16][2][4];  // rows of v, turned: see load_values
 
  public:
@@ -73,53 +72,55 @@ class StateReader {
       : shared_(shared),
         pair_(int(threadIdx.x) % 4 * 2),
         column_(int(threadIdx.x) / 32 * 32 + int(threadIdx.x) % 32 / 4 * 4),
-        state_(at.state + pair_ * kHeadSize + column_),
-        held_(at.held),
+        held_(at.held()),
+        state_(at.state(p)),
         o_(p.o + at.row * p.o_row + at.head * p.o_head + column_) {}
 
-  // meet: waits until the fifth warp has asked for the rows; then, until all of theirs is in shared memory.
+  // meet: waits for the fifth warp; first for q, then for all that it makes.
   template <class Meet>
   __device__ void run(const Meet& meet) const {
-    State state;
-    load<0, kSteps / 2>(state);
+    fetch_state();
     meet();
-    load<kSteps / 2, kSteps>(state);
+    float o[2][4] = {};
+    multiply_state(o);
     meet();
     Values values;
 #pragma unroll
     for (int i = 0; i < 4; ++i) load_values(values[i], 16 * i);
-    float o[2][4] = {};
-    multiply_state(o, state);
     add_values(o, values);
     store(o);
     if (held_ + 1 == kGrid) replace_state(values);
   }
 
  private:
-  // Row 16 step + pair_ + {0, 1, 8, 9} of S, four columns from column_ on.
-  __device__ float4* at(int step, int i) const {
-    return reinterpret_cast<float4*>(state_ + (16 * step + i % 2 + i / 2 * 8) * kHeadSize);
+  // Four rows a thread, by a quarter of the threads.
+  __device__ void fetch_state() const {
+    constexpr int kCopies = kHeadSize / kRowsOfS / kStateWarps, kBytes = kRowsOfS * kHeadSize * int(sizeof(float));
+    const int lane = int(threadIdx.x) % 32, i = int(threadIdx.x) / 32 * kCopies + lane, per_step = 16 / kRowsOfS;
+    if (lane >= kCopies) return;
+    const uint32_t there = shared_address(&shared_.there[i / per_step]);
+    if (i % per_step == 0) barrier_arrive_expecting(there, per_step * kBytes);
+    copy_here(shared_address(shared_.state[i]), state_ + i * kRowsOfS * kHeadSize, kBytes, there);
   }
-
-  template <int kBegin, int kEnd>
-  __device__ void load(State& state) const {
-#pragma unroll
-    for (int step = kBegin; step < kEnd; ++step)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) state[step][i] = *at(step, i);
+  // Of row `row` of S, four columns from column_ on.
+  __device__ float4 state_at(int row) const {
+    return *reinterpret_cast<const float4*>(&shared_.state[row / kRowsOfS][row % kRowsOfS * kHeadSize + column_]);
   }
 
   // q S. o[m][0] and o[m][2]: of columns 2 m and 2 m + 1 of the thread's four; the others say the same.
-  __device__ void multiply_state(float (&o)[2][4], const State& state) const {
+  __device__ void multiply_state(float (&o)[2][4]) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const float4(&s)[4] = state[step];
-      const uint32_t early = pair_of(shared_.q + 16 * step), late = pair_of(shared_.q + 16 * step + 8);
+      const int row =
+          16 * step + 2 * pair_;  // the thread's first of four; sixteen rows of a product may be in any order
+      const uint2 q = *reinterpret_cast<const uint2*>(shared_.q + row);
+      barrier_wait_for_copies(shared_address(&shared_.there[step]), 0);
+      const float4 s[] = {state_at(row), state_at(row + 1), state_at(row + 2), state_at(row + 3)};
       const uint32_t first[] = {bf16_pair(s[0].x, s[1].x), bf16_pair(s[0].y, s[1].y), bf16_pair(s[2].x, s[3].x),
                                 bf16_pair(s[2].y, s[3].y)};
       const uint32_t second[] = {bf16_pair(s[0].z, s[1].z), bf16_pair(s[0].w, s[1].w), bf16_pair(s[2].z, s[3].z),
                                  bf16_pair(s[2].w, s[3].w)};
-      multiply_add_16(o[0], first, early, late), multiply_add_16(o[1], second, early, late);
+      multiply_add_16(o[0], first, q.x, q.y), multiply_add_16(o[1], second, q.x, q.y);
     }
   }
 
@@ -179,7 +180,8 @@ class StateReader {
     const float fade = shared_.power[kGrid];
 #pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
-      const float4 s[] = {*at(step, 0), *at(step, 1), *at(step, 2), *at(step, 3)};
+      const int row = 16 * step + pair_;  // and the next, and those eight behind
+      const float4 s[] = {state_at(row), state_at(row + 1), state_at(row + 8), state_at(row + 9)};
       float sums[2][2][4];  // rows of S: eight, and the next eight; pairs of columns
 #pragma unroll
       for (int side = 0; side < 2; ++side) {
@@ -201,15 +203,16 @@ class StateReader {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float(&of)[2][4] = sums[i / 2];
-        *at(step, i) = {of[0][i % 2], of[0][2 + i % 2], of[1][i % 2], of[1][2 + i % 2]};
+        float* const to = state_ + (row + i % 2 + i / 2 * 8) * kHeadSize + column_;
+        *reinterpret_cast<float4*>(to) = {of[0][i % 2], of[0][2 + i % 2], of[1][i % 2], of[1][2 + i % 2]};
       }
     }
   }
 
   DecodeShared& shared_;
   const int pair_, column_;  // the thread's first of four value columns
-  float* const state_;       // row pair_, column column_
   const int held_;           // rows of the block before the new one
+  float* const state_;
   bf16* const o_;
 };
 

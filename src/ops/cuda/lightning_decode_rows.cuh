@@ -14,11 +14,11 @@ class RowReader {
         lane_(int(threadIdx.x) % 32),
         above_(lane_ / kPieces),
         column_(lane_ % kPieces * 8),
-        held_(at.held),
+        held_(at.held()),
         from_(p.qkv + at.row * p.qkv_row + at.head * p.qkv_head + column_),
         part_(p.qkv_part),
         decay_(p.decay[at.head]),
-        tail_(at.tail + column_),
+        tail_(at.tail(p) + column_),
         squares_(p.squares ? p.squares + at.head * p.squares_head + at.row : nullptr) {}
 
   // k, v, q, powers and weights in shared memory; meets the other warps as StateReader does.
@@ -29,10 +29,10 @@ class RowReader {
       copy_async(&shared_.k[row][column_], tail_ + row * kHeadSize, true);
       copy_async(&shared_.v[row][column_], tail_ + (kGrid + row) * kHeadSize, true);
     }
-    meet();
     for (int row = held_ + 1 + above_; row <= (held_ | 15); row += 2) put(&shared_.v[row][column_], {});
     for (int n = lane_; n <= kGrid; n += 32) shared_.power[n] = lambda(decay_, n);
     add(activated(q_or_k), activated(v));
+    meet();
     wait_for_copies();
     __syncwarp();
     weigh();
