@@ -24,6 +24,10 @@ struct SoftmaxAttention {
   Tensor page_table = {};   // i32 [sequences, pages], into kv_pages, which already hold these rows (store_kv)
   Tensor kv_pages = {};     // [pages, 2, kv_heads, 64, head_dim]
   Tensor log_sum_exp = {};  // wide [heads, rows], given when training: log of the sum of exp of the scaled scores
+  // false: the keys of a sequence's only row may be summed in pieces, counted from its first token, and the pieces then
+  // added: faster on a GPU where sequences are few and long, the same in any company, other bits than a chunk's. The
+  // CPU twin always goes in order.
+  bool in_order = true;
 
   int64_t kv_heads() const { return kv_pages ? kv_pages.dim(2) : k.dim(1); }
   auto operands() const {

@@ -32,6 +32,12 @@ __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, u
       "r"(from), "r"(bytes), "r"(barrier_there)
       : "memory");
 }
+// The same from memory to a shared address of this block.
+__device__ inline void copy_here(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
 // One number, which counts as four bytes copied.
 __device__ inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to_there),

@@ -30,6 +30,11 @@ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t bar
   copies_on_their_way().push_back({place_of(to_there), emulator::shared_memory() + from, bytes, 0,
                                    reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
 }
+inline void copy_here(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  if (to % 16 != 0 || uintptr_t(from) % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
+  copies_on_their_way().push_back(
+      {emulator::shared_memory() + to, static_cast<const std::byte*>(from), bytes, 0, &barrier_at(barrier)});
+}
 inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
   copies_on_their_way().push_back(
       {place_of(to_there), nullptr, sizeof number, number, reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
