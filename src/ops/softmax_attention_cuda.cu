@@ -1,5 +1,5 @@
-// Which kernel computes softmax attention: decided by element type and head size, never by the batch, so that a row has
-// the same bits in any company.
+// Which kernel computes softmax attention: decided by element type, head size and GPU, never by the batch, so that a
+// row has the same bits in any company.
 #include "ops/cuda/softmax_kernels.h"
 
 namespace fulgur::cuda {
@@ -7,6 +7,7 @@ namespace fulgur::cuda {
 void softmax_attention(Stream& stream, const SoftmaxAttention& op) {
   expect_kernel("softmax_attention", op.q.dtype, op.q.dim(2));
   if (op.q.count() == 0) return;
+  if (has_softmax_hopper(op.q)) return softmax_attention_hopper(stream, op);
   (op.q.dtype == DType::f32 ? softmax_attention_f32 : softmax_attention_bf16)(stream, op);
 }
 

@@ -70,6 +70,10 @@ template <class T>
 T __shfl_up_sync(unsigned, T value, int lanes) {
   return shuffled(value, lane_number() - lanes);
 }
+inline bool __any_sync(unsigned, bool value) {
+  for (int mask = 1; mask < 32; mask *= 2) value |= shuffled(value, lane_number() ^ mask);
+  return value;
+}
 
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
 enum cudaMemcpyKind { cudaMemcpyDefault };
