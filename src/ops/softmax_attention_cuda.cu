@@ -14,6 +14,7 @@ void softmax_attention(Stream& stream, const SoftmaxAttention& op) {
 void softmax_attention_backward(Stream& stream, const SoftmaxAttentionBackward& op) {
   expect_kernel("softmax_attention_backward", op.q.dtype, op.q.dim(2));
   if (op.q.count() == 0) return;
+  if (has_softmax_hopper(op.q)) return softmax_attention_backward_hopper(stream, op);
   (op.q.dtype == DType::f32 ? softmax_attention_backward_f32 : softmax_attention_backward_bf16)(stream, op);
 }
 

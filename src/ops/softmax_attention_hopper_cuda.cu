@@ -8,24 +8,18 @@ namespace fulgur::cuda {
 namespace softmax_hopper {
 namespace {
 
-// Late chunks see the most keys, and come first.
 __global__ void __launch_bounds__(kThreads, 1) attend(const __grid_constant__ Forward op) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   ForwardShared& shared = shared_layout<ForwardShared>();
   const Chunk chunk(op, blockIdx.x);
   if (chunk.empty()) return;
-  if (threadIdx.x == 0)
-    for (int part = 0; part < 2; ++part)
-      for (int stage = 0; stage < kStages; ++stage) {
-        barrier_init(shared_address(&shared.full[part][stage]), 32);
-        barrier_init(shared_address(&shared.empty[part][stage]), kMultipliers * kWarpgroup / 32);
-      }
+  if (threadIdx.x == 0) shared.ring.init();
   barriers_are_ready();
   __syncthreads();
   const int warpgroup = warpgroup_number();
   if (warpgroup == kMultipliers) {
     registers_down<40>();
-    fetch_keys(op, chunk, shared, int(threadIdx.x) % kWarpgroup / 32);
+    stream_keys(op, chunk, shared);
   } else {
     registers_up<232>();
     ForwardRows(op, chunk, shared, warpgroup).run();
@@ -47,7 +41,7 @@ void softmax_attention_hopper(Stream& stream, const SoftmaxAttention& op) {
   using namespace softmax_hopper;
   expect_vectors(op.o, op.q, op.k, op.v, op.kv_pages);
   const int64_t kv_heads = op.kv_heads(), group = op.q.dim(1) / kv_heads, sequences = op.row_begin.dim(0) - 1;
-  const int64_t chunks = (op.longest * group + kQueries - 1) / kQueries;
+  const int64_t chunks = (op.longest * group + kChunk - 1) / kChunk;
   const Forward argument{.o = view_of<bf16, 3>(op.o),
                          .q = view_of<const bf16, 3>(op.q),
                          .k = view_of<const bf16, 3>(op.k),

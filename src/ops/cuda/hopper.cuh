@@ -39,6 +39,13 @@ template <int kPending>
 __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+// The same, and the compiler reads none of these sums before it.
+template <int kPending, int kSums>
+__device__ __forceinline__ void products_wait(float (&sums)[kSums]) {
+  products_wait<kPending>();
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(sums[i])::"memory");
+}
 template <int kRegisters>
 __device__ inline void registers_up() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -12,6 +12,8 @@ inline constexpr int kRows = 64;            // of a tile, and of a warpgroup's p
 inline constexpr int kPieces = kWidth / 8;  // of a row, 16 bytes each
 inline constexpr int kWarpgroup = 128;      // threads
 inline constexpr int kMultipliers = 2;      // warpgroups
+inline constexpr int kChunk = kMultipliers * kRows;
+inline constexpr int kKeys = 128;  // of a tile that a chunk streams by
 inline constexpr int kThreads = (kMultipliers + 1) * kWarpgroup;
 inline constexpr float kLog2E = 1.44269504F, kLn2 = 0.693147181F;
 
@@ -56,6 +58,97 @@ __device__ inline void hand_over(uint32_t full) {
 __device__ inline void give_back(uint32_t empty) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) barrier_arrive(empty);
+}
+
+// Two kinds of tiles that stream through kStages places each: `full` and `empty` again, by kind and place.
+template <int kStagesOf>
+struct Ring {
+  static constexpr int kStages = kStagesOf;
+  uint64_t full[2][kStages], empty[2][kStages];
+
+  __device__ void init() {
+    for (int kind = 0; kind < 2; ++kind)
+      for (int stage = 0; stage < kStages; ++stage) {
+        barrier_init(shared_address(&full[kind][stage]), 32);  // a warp copies
+        barrier_init(shared_address(&empty[kind][stage]), kMultipliers * kWarpgroup / 32);
+      }
+  }
+  __device__ void wait_full(int kind, int tile) {
+    barrier_wait(shared_address(&full[kind][tile % kStages]), uint32_t(tile / kStages % 2));
+  }
+  __device__ void wait_empty(int kind, int tile) {
+    if (tile >= kStages) barrier_wait(shared_address(&empty[kind][tile % kStages]), uint32_t((tile / kStages - 1) % 2));
+  }
+  __device__ void fill(int kind, int tile) { hand_over(shared_address(&full[kind][tile % kStages])); }
+  __device__ void release(int kind, int tile) { give_back(shared_address(&empty[kind][tile % kStages])); }
+};
+
+// 128 rows of a sequence: its rows under all heads of a KV head stand on each other, row by row, and are cut into
+// chunks of 128. Late chunks see the most keys, and come first.
+struct Chunk {
+  int64_t sequence, kv_head, begin;  // the sequence's first row in the batch
+  int position;                      // of that row
+  int first, stacked;                // of the stacked rows: the chunk's first; how many a sequence has
+  int group;                         // heads of a KV head
+
+  // op: of row_begin, positions, sequences, kv_heads, group, and how many chunks the longest sequence has.
+  template <class Operands>
+  __device__ Chunk(const Operands& op, int64_t item)
+      : sequence(item / op.kv_heads % op.sequences),
+        kv_head(item % op.kv_heads),
+        begin(op.row_begin(sequence)),
+        position(0),
+        first(int(op.chunks - 1 - item / op.kv_heads / op.sequences) * kChunk),
+        stacked(int(op.row_begin(sequence + 1) - begin) * op.group),
+        group(op.group) {
+    if (!empty()) position = int(op.positions(begin));
+  }
+  __device__ bool empty() const { return first >= stacked; }
+  // Of the chunk's row: whether it exists, its row in the batch, its head. An absent row is like the last.
+  __device__ bool has(int row) const { return first + row < stacked; }
+  __device__ int clamped(int row) const { return min(first + row, stacked - 1); }
+  __device__ int64_t batch_row(int row) const { return begin + clamped(row) / group; }
+  __device__ int64_t head(int row) const { return kv_head * group + clamped(row) % group; }
+  __device__ int seen(int row) const { return position + clamped(row) / group + 1; }  // keys
+  __device__ int tiles() const { return (seen(kChunk - 1) + kKeys - 1) / kKeys; }
+};
+
+// Begins to copy a warpgroup's 64 rows of a chunk.
+__device__ __forceinline__ void copy_chunk(uint8_t* to, const View<const bf16, 3>& from, const Chunk& chunk,
+                                           int warpgroup) {
+  const int thread = int(threadIdx.x) % kWarpgroup, piece = thread % kPieces;
+#pragma unroll 2
+  for (int row = thread / kPieces; row < kRows; row += kWarpgroup / kPieces) {
+    const int in_chunk = warpgroup * kRows + row;
+    copy_async(to + piece / 8 * kTileBytes + tile_offset(row, piece % 8 * 8),
+               &from(chunk.batch_row(in_chunk), chunk.head(in_chunk), piece * 8), true);
+  }
+}
+
+// By a warp: its share of the tiles of 128 keys and of values that a chunk sees, in the order k 0, v 0, k 1, v 1, ...
+// block(kind, index): 64 rows from their first one on; `to`: places of 128 rows, columns 0 on and columns 64 on.
+template <int kStages, class Block>
+__device__ __forceinline__ void stream_keys(Ring<kStages>& ring, uint8_t (&to)[2][kStages][2 * kRowsBytes],
+                                            const Chunk& chunk, const Block& block) {
+  const int warp = int(threadIdx.x) % kWarpgroup / 32, kind = warp % 2, known = chunk.seen(kChunk - 1);
+  for (int tile = warp / 2, tiles = chunk.tiles(); tile < tiles; tile += 2) {
+    ring.wait_empty(kind, tile);
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      const int index = 2 * tile + half, left = known - index * kRows;
+      const HeadRows<const bf16> rows = left > 0 ? block(kind, index) : HeadRows<const bf16>{};
+      copy_rows<32>(to[kind][tile % kStages] + half * kTileBytes, kRowsBytes, int(threadIdx.x) % 32, left, rows.data,
+                    rows.stride);
+    }
+    ring.fill(kind, tile);
+  }
+}
+
+// As the sums of a product lie in a warpgroup, so do the rows of the next.
+template <int kSums>
+__device__ __forceinline__ void pack(const float (&sums)[kSums], uint32_t (&weights)[kSums / 8][4]) {
+#pragma unroll
+  for (int i = 0; i < kSums / 2; ++i) weights[i / 4][i % 4] = bf16_pair(sums[2 * i], sums[2 * i + 1]);
 }
 
 // Sums of 64 rows by 128 columns to global memory in pieces of 16 bytes, through 64 rows of the warpgroup's own in

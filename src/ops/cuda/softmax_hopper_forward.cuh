@@ -1,16 +1,12 @@
-// Softmax attention forward on Hopper. A thread block has 128 rows of q: the rows of a sequence under all heads of a KV
-// head stand on each other, row by row, and are cut into chunks of 128. Two warpgroups multiply, 64 rows each, and take
-// turns: one's products run beside the other's exponentials. Keys come in tiles of 128 positions from the sequence's
-// first token on, whatever the chunk, and what a row does not see adds exact zeros: its bits depend on nothing else.
+// Softmax attention forward on Hopper: a chunk of 128 rows a thread block. Two warpgroups multiply, 64 rows each, and
+// take turns: one's products run beside the other's exponentials. Keys come in tiles of 128 positions from the
+// sequence's first token on, whatever the chunk, and what a row does not see adds exact zeros: its bits depend on
+// nothing else.
 #pragma once
 #include "base/grid.h"
 #include "ops/cuda/softmax_hopper.cuh"
 
 namespace fulgur::cuda::softmax_hopper {
-
-inline constexpr int kKeys = 128;  // positions of a tile of keys
-inline constexpr int kStages = 2;  // tiles of keys, and as many of values
-inline constexpr int kQueries = kMultipliers * kRows;
 
 struct Forward {
   View<bf16, 3> o;
@@ -26,63 +22,19 @@ struct Forward {
 };
 
 struct alignas(1024) ForwardShared {
+  static constexpr int kStages = 2;
   uint8_t q[kMultipliers][kRowsBytes];
-  uint8_t k[kStages][2 * kRowsBytes];            // 128 rows, twice: columns 0 on, columns 64 on
-  uint8_t v[kStages][2 * kRowsBytes];            // 64 rows, twice, each as two tiles of 64 columns
-  uint64_t full[2][kStages], empty[2][kStages];  // of keys, of values
+  uint8_t keys[2][kStages][2 * kRowsBytes];  // k, v
+  Ring<kStages> ring;
 };
 
-// The rows of a thread block.
-struct Chunk {
-  int64_t sequence, kv_head, begin;  // the sequence's first row in the batch
-  int position;                      // of that row
-  int first, stacked;                // of the stacked rows: the chunk's first; how many a sequence has
-  int group;
-
-  __device__ Chunk(const Forward& op, int64_t item)
-      : sequence(item / op.kv_heads % op.sequences),
-        kv_head(item % op.kv_heads),
-        begin(op.row_begin(sequence)),
-        position(0),
-        first(int(op.chunks - 1 - item / op.kv_heads / op.sequences) * kQueries),
-        stacked(int(op.row_begin(sequence + 1) - begin) * op.group),
-        group(op.group) {
-    if (!empty()) position = int(op.positions(begin));
-  }
-  __device__ bool empty() const { return first >= stacked; }
-  // Of the chunk's row: whether it exists, its row in the sequence's part of the batch, its head.
-  __device__ bool has(int row) const { return first + row < stacked; }
-  __device__ int sequence_row(int row) const { return (first + row) / group; }
-  __device__ int64_t head(int row) const { return kv_head * group + (first + row) % group; }
-  // Keys that a row sees; an absent one sees as many as the last.
-  __device__ int seen(int row) const { return position + sequence_row(min(row, stacked - 1 - first)) + 1; }
-  __device__ int tiles() const { return (seen(kQueries - 1) + kKeys - 1) / kKeys; }
-};
-
-// By a warp: every fourth of the tiles k 0, v 0, k 1, v 1, ...
-__device__ inline void fetch_keys(const Forward& op, const Chunk& chunk, ForwardShared& shared, int warp) {
-  const int lane = int(threadIdx.x) % 32, part = warp % 2;
-  const int known = chunk.seen(kQueries - 1);
-  for (int tile = warp / 2, tiles = chunk.tiles(); tile < tiles; tile += 2) {
-    const int stage = tile % kStages;
-    if (tile >= kStages) barrier_wait(shared_address(&shared.empty[part][stage]), uint32_t((tile / kStages - 1) % 2));
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t block = 2 * int64_t(tile) + half, left = known - block * kGrid;
-      const int present = int(left < 0 ? 0 : left < kRows ? left : kRows);
-      const bf16* from = nullptr;
-      int64_t stride = 0;
-      if (!op.pages.data) {
-        const View<const bf16, 3>& rows = part == 0 ? op.k : op.v;
-        from = &rows(chunk.begin + block * kGrid, chunk.kv_head, 0), stride = rows.stride[0];
-      } else if (present > 0) {
-        from = &op.pages(op.table(chunk.sequence, block), part, chunk.kv_head, 0, 0), stride = op.pages.stride[3];
-      }
-      uint8_t* const to = part == 0 ? shared.k[stage] + half * kTileBytes : shared.v[stage] + half * kRowsBytes;
-      copy_rows<32>(to, part == 0 ? kRowsBytes : kTileBytes, lane, present, from, stride);
-    }
-    hand_over(shared_address(&shared.full[part][stage]));
-  }
+__device__ inline void stream_keys(const Forward& op, const Chunk& chunk, ForwardShared& shared) {
+  stream_keys(shared.ring, shared.keys, chunk, [&](int kind, int index) -> HeadRows<const bf16> {
+    if (op.pages.data)
+      return {&op.pages(op.table(chunk.sequence, index), kind, chunk.kv_head, 0, 0), op.pages.stride[3]};
+    const View<const bf16, 3>& rows = kind == 0 ? op.k : op.v;
+    return {&rows(chunk.begin + int64_t(index) * kRows, chunk.kv_head, 0), rows.stride[0]};
+  });
 }
 
 // 64 rows by a warpgroup.
@@ -104,28 +56,28 @@ class ForwardRows {
 #pragma unroll
     for (float& sum : sums) sum = 0;
     const int tiles = chunk_.tiles();
-    wait_for_keys(0);
+    shared_.ring.wait_full(0, 0);
     my_turn();
     score(scores, 0);
     your_turn(tiles == 1);
-    products_wait<0>();
-    give_back(empty(0, 0));
+    products_wait<0>(scores);
+    shared_.ring.release(0, 0);
     float shrink[2];
     weigh(scores, shrink, 0);
     pack(scores, weights);
-    if (tiles > 1) wait_for_keys(1);
+    if (tiles > 1) shared_.ring.wait_full(0, 1);
     for (int tile = 1; tile < tiles; ++tile) {
       my_turn();
       score(scores, tile);
       add_values(sums, weights, tile - 1);
       your_turn(tile + 1 == tiles);
-      products_wait<1>();
-      give_back(empty(0, tile));
+      products_wait<1>(scores);
+      shared_.ring.release(0, tile);
       weigh(scores, shrink, tile);
       // What waits for a barrier is not moved up by the compiler: the weights are made while the products run.
-      if (tile + 1 < tiles) wait_for_keys(tile + 1);
-      products_wait<0>();
-      give_back(empty(1, tile - 1));
+      if (tile + 1 < tiles) shared_.ring.wait_full(0, tile + 1);
+      products_wait<0>(sums);
+      shared_.ring.release(1, tile - 1);
       pack(scores, weights);
       if (__any_sync(0xffffffff, shrink[0] != 1 || shrink[1] != 1)) {
 #pragma unroll
@@ -133,13 +85,11 @@ class ForwardRows {
       }
     }
     add_values(sums, weights, tiles - 1);
-    products_wait<0>();
+    products_wait<0>(sums);
     store(sums);
   }
 
  private:
-  __device__ uint32_t full(int part, int tile) const { return shared_address(&shared_.full[part][tile % kStages]); }
-  __device__ uint32_t empty(int part, int tile) const { return shared_address(&shared_.empty[part][tile % kStages]); }
   // The warpgroups' products in turn, the first one's first.
   __device__ void my_turn() const { named_barrier(1 + warpgroup_, kMultipliers * kWarpgroup); }
   __device__ void your_turn(bool last) const {
@@ -148,24 +98,16 @@ class ForwardRows {
 
   __device__ void fetch_queries() const {
     if (warpgroup_ == 1) named_barrier_arrive(1, kMultipliers * kWarpgroup);
-    const int piece = thread_ % kPieces;
-#pragma unroll 2
-    for (int row = thread_ / kPieces; row < kRows; row += kWarpgroup / kPieces) {
-      const int from = min(warpgroup_ * kRows + row, chunk_.stacked - 1 - chunk_.first);
-      copy_async(shared_.q[warpgroup_] + piece / 8 * kTileBytes + tile_offset(row, piece % 8 * 8),
-                 &op_.q(chunk_.begin + chunk_.sequence_row(from), chunk_.head(from), piece * 8), true);
-    }
+    copy_chunk(shared_.q[warpgroup_], op_.q, chunk_, warpgroup_);
     wait_for_copies();
     fence_for_products();
     named_barrier(3 + warpgroup_, kWarpgroup);
   }
 
-  __device__ void wait_for_keys(int tile) const { barrier_wait(full(0, tile), uint32_t(tile / kStages % 2)); }
-
   // scores = q k^T of a tile of keys, begun.
   __device__ __forceinline__ void score(float (&scores)[64], int tile) const {
     const uint64_t q = tile_descriptor(shared_address(shared_.q[warpgroup_]));
-    const uint64_t k = tile_descriptor(shared_address(shared_.k[tile % kStages]));
+    const uint64_t k = tile_descriptor(shared_address(shared_.keys[0][tile % ForwardShared::kStages]));
     products_begin();
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -174,12 +116,11 @@ class ForwardRows {
   }
   // sums += weights v, begun.
   __device__ __forceinline__ void add_values(float (&sums)[64], const uint32_t (&weights)[8][4], int tile) const {
-    barrier_wait(full(1, tile), uint32_t(tile / kStages % 2));
-    const uint64_t v = tile_descriptor(shared_address(shared_.v[tile % kStages]));
+    shared_.ring.wait_full(1, tile);
+    const uint64_t v = tile_descriptor(shared_address(shared_.keys[1][tile % ForwardShared::kStages]), kRowsBytes);
     products_begin();
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
-      multiply_64x128x16<1>(sums, weights[i], further(v, i / 4 * kRowsBytes + down(i % 4)), 1);
+    for (int i = 0; i < 8; ++i) multiply_64x128x16<1>(sums, weights[i], further(v, down(i)), 1);
     products_commit();
   }
 
@@ -224,10 +165,6 @@ class ForwardRows {
       total_[half] = __fmaf_rn(total_[half], shrink[half], added);
     }
   }
-  __device__ __forceinline__ static void pack(const float (&scores)[64], uint32_t (&weights)[8][4]) {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = bf16_pair(scores[2 * i], scores[2 * i + 1]);
-  }
 
   __device__ __forceinline__ void store(const float (&sums)[64]) {
     float factor[2];
@@ -239,12 +176,12 @@ class ForwardRows {
       factor[half] = __fdiv_rn(1, total);
       const int row = row_ + 8 * half;
       if (op_.log_sum_exp.data && thread_ % 4 == 0 && chunk_.has(row))
-        op_.log_sum_exp(chunk_.head(row), chunk_.begin + chunk_.sequence_row(row)) =
+        op_.log_sum_exp(chunk_.head(row), chunk_.batch_row(row)) =
             __fmul_rn(__fadd_rn(maximum_[half], log2f(total)), kLn2);
     }
     store_rows(shared_.q[warpgroup_], sums, factor, [&](int in_tile) -> bf16* {
       const int row = warpgroup_ * kRows + in_tile;
-      return chunk_.has(row) ? &op_.o(chunk_.begin + chunk_.sequence_row(row), chunk_.head(row), 0) : nullptr;
+      return chunk_.has(row) ? &op_.o(chunk_.batch_row(row), chunk_.head(row), 0) : nullptr;
     });
   }
 

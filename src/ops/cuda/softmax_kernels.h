@@ -11,6 +11,7 @@ void softmax_attention_bf16(Stream& stream, const SoftmaxAttention& op);
 // Of heads for which Hopper has kernels of its own, on such a GPU.
 bool has_softmax_hopper(const Tensor& q);
 void softmax_attention_hopper(Stream& stream, const SoftmaxAttention& op);
+void softmax_attention_backward_hopper(Stream& stream, const SoftmaxAttentionBackward& op);
 void softmax_attention_backward_f32(Stream& stream, const SoftmaxAttentionBackward& op);
 void softmax_attention_backward_bf16(Stream& stream, const SoftmaxAttentionBackward& op);
 

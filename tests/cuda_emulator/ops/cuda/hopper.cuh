@@ -32,6 +32,8 @@ inline void products_begin() {}
 inline void products_commit() {}
 template <int>
 void products_wait() {}
+template <int, int kSums>
+void products_wait(float (&)[kSums]) {}
 template <int>
 void registers_up() {}
 template <int>
