@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads, 1) row_gradient(const __grid_constan
   RowsShared& shared = shared_layout<RowsShared>();
   const Chunk chunk(op, blockIdx.x);
   if (chunk.empty()) return;
-  if (threadIdx.x == 0) shared.ring.init();
+  if (threadIdx.x == 0) shared.keys.init(), shared.values.init();
   barriers_are_ready();
   __syncthreads();
   const int warpgroup = warpgroup_number();
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient(const __grid_constan
   KeysShared& shared = shared_layout<KeysShared>();
   const KeyTile keys(op, blockIdx.x);
   if (keys.empty()) return;
-  if (threadIdx.x == 0) shared.ring.init();
+  if (threadIdx.x == 0) shared.rings[0].init(), shared.rings[1].init();
   barriers_are_ready();
   __syncthreads();
   const int warpgroup = warpgroup_number();

@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend(const __grid_constant__ Fo
   ForwardShared& shared = shared_layout<ForwardShared>();
   const Chunk chunk(op, blockIdx.x);
   if (chunk.empty()) return;
-  if (threadIdx.x == 0) shared.ring.init();
+  if (threadIdx.x == 0) shared.keys.init(), shared.values.init();
   barriers_are_ready();
   __syncthreads();
   const int warpgroup = warpgroup_number();

@@ -35,17 +35,20 @@ __device__ inline Layout& shared_layout() {
 __device__ inline int along(int i, int apart) { return i / 4 * apart + i % 4 * 32; }
 __device__ inline int down(int i) { return i * 16 * kTileRowBytes; }
 
-// Begins to copy 64 rows of 128 columns, of which the first `present` are there, by `kLanes` threads; the stride counts
-// elements. The second 64 columns go to `apart` bytes behind the first.
-template <int kLanes>
+// Begins to copy kCount rows of 128 columns, of which the first `present` are there, by kLanes threads; the stride
+// counts elements. The second 64 columns go to `apart` bytes behind the first.
+template <int kCount, int kLanes>
 __device__ __forceinline__ void copy_rows(uint8_t* to, int apart, int lane, int present, const bf16* from,
                                           int64_t stride) {
-  const int piece = lane % kPieces;
-  uint8_t* const tile = to + piece / 8 * apart;
-  const bf16* source = from + lane / kPieces * stride + piece * 8;
+  constexpr int kAtOnce = kLanes / kPieces, kSwizzles = 8 / kAtOnce;
+  const int piece = lane % kPieces, row = lane / kPieces;
+  const bf16* source = from + row * stride + piece * 8;
+  int offsets[kSwizzles];  // of the first eight rows
+#pragma unroll
+  for (int i = 0; i < kSwizzles; ++i) offsets[i] = piece / 8 * apart + tile_offset(row + i * kAtOnce, piece % 8 * 8);
 #pragma unroll 4
-  for (int row = lane / kPieces; row < kRows; row += kLanes / kPieces, source += kLanes / kPieces * stride)
-    copy_async(tile + tile_offset(row, piece % 8 * 8), source, row < present);
+  for (int i = 0; i < kCount / kAtOnce; ++i, source += kAtOnce * stride)
+    copy_async(to + offsets[i % kSwizzles] + i / kSwizzles * 8 * kTileRowBytes, source, row + i * kAtOnce < present);
 }
 
 // Copies of the calling thread become visible to the tensor cores of whoever waits at the barrier.
@@ -60,27 +63,26 @@ __device__ inline void give_back(uint32_t empty) {
   if (threadIdx.x % 32 == 0) barrier_arrive(empty);
 }
 
-// Two kinds of tiles that stream through kStages places each: `full` and `empty` again, by kind and place.
+// The places of tiles that stream through shared memory: two warps copy a tile, the multipliers read it.
 template <int kStagesOf>
 struct Ring {
   static constexpr int kStages = kStagesOf;
-  uint64_t full[2][kStages], empty[2][kStages];
+  uint64_t full[kStages], empty[kStages];
 
   __device__ void init() {
-    for (int kind = 0; kind < 2; ++kind)
-      for (int stage = 0; stage < kStages; ++stage) {
-        barrier_init(shared_address(&full[kind][stage]), 32);  // a warp copies
-        barrier_init(shared_address(&empty[kind][stage]), kMultipliers * kWarpgroup / 32);
-      }
+    for (int stage = 0; stage < kStages; ++stage) {
+      barrier_init(shared_address(&full[stage]), 2 * 32);
+      barrier_init(shared_address(&empty[stage]), kMultipliers * kWarpgroup / 32);
+    }
   }
-  __device__ void wait_full(int kind, int tile) {
-    barrier_wait(shared_address(&full[kind][tile % kStages]), uint32_t(tile / kStages % 2));
+  __device__ void wait_full(int tile) {
+    barrier_wait(shared_address(&full[tile % kStages]), uint32_t(tile / kStages % 2));
   }
-  __device__ void wait_empty(int kind, int tile) {
-    if (tile >= kStages) barrier_wait(shared_address(&empty[kind][tile % kStages]), uint32_t((tile / kStages - 1) % 2));
+  __device__ void wait_empty(int tile) {
+    if (tile >= kStages) barrier_wait(shared_address(&empty[tile % kStages]), uint32_t((tile / kStages - 1) % 2));
   }
-  __device__ void fill(int kind, int tile) { hand_over(shared_address(&full[kind][tile % kStages])); }
-  __device__ void release(int kind, int tile) { give_back(shared_address(&empty[kind][tile % kStages])); }
+  __device__ void fill(int tile) { hand_over(shared_address(&full[tile % kStages])); }
+  __device__ void release(int tile) { give_back(shared_address(&empty[tile % kStages])); }
 };
 
 // 128 rows of a sequence: its rows under all heads of a KV head stand on each other, row by row, and are cut into
@@ -125,22 +127,18 @@ __device__ __forceinline__ void copy_chunk(uint8_t* to, const View<const bf16, 3
   }
 }
 
-// By a warp: its share of the tiles of 128 keys and of values that a chunk sees, in the order k 0, v 0, k 1, v 1, ...
-// block(kind, index): 64 rows from their first one on; `to`: places of 128 rows, columns 0 on and columns 64 on.
+// By a warp: half of each tile of 128 keys, or of values, that a chunk sees. block(index): 64 of these rows; `to`:
+// places of 128 rows, columns 0 on, then columns 64 on.
 template <int kStages, class Block>
-__device__ __forceinline__ void stream_keys(Ring<kStages>& ring, uint8_t (&to)[2][kStages][2 * kRowsBytes],
+__device__ __forceinline__ void stream_keys(Ring<kStages>& ring, uint8_t (&to)[kStages][2 * kRowsBytes],
                                             const Chunk& chunk, const Block& block) {
-  const int warp = int(threadIdx.x) % kWarpgroup / 32, kind = warp % 2, known = chunk.seen(kChunk - 1);
-  for (int tile = warp / 2, tiles = chunk.tiles(); tile < tiles; tile += 2) {
-    ring.wait_empty(kind, tile);
-#pragma unroll 1
-    for (int half = 0; half < 2; ++half) {
-      const int index = 2 * tile + half, left = known - index * kRows;
-      const HeadRows<const bf16> rows = left > 0 ? block(kind, index) : HeadRows<const bf16>{};
-      copy_rows<32>(to[kind][tile % kStages] + half * kTileBytes, kRowsBytes, int(threadIdx.x) % 32, left, rows.data,
-                    rows.stride);
-    }
-    ring.fill(kind, tile);
+  const int half = int(threadIdx.x) / 64 % 2, lane = int(threadIdx.x) % 32, known = chunk.seen(kChunk - 1);
+  for (int tile = 0, tiles = chunk.tiles(); tile < tiles; ++tile) {
+    const int index = 2 * tile + half, left = known - index * kRows;
+    const HeadRows<const bf16> rows = left > 0 ? block(index) : HeadRows<const bf16>{};
+    ring.wait_empty(tile);
+    copy_rows<kRows, 32>(to[tile % kStages] + half * kTileBytes, kRowsBytes, lane, left, rows.data, rows.stride);
+    ring.fill(tile);
   }
 }
 

@@ -22,19 +22,23 @@ struct Forward {
 };
 
 struct alignas(1024) ForwardShared {
-  static constexpr int kStages = 2;
-  uint8_t q[kMultipliers][kRowsBytes];
-  uint8_t keys[2][kStages][2 * kRowsBytes];  // k, v
-  Ring<kStages> ring;
+  static constexpr int kStages = 3;
+  uint8_t q[kMultipliers][kRowsBytes], k[kStages][2 * kRowsBytes], v[kStages][2 * kRowsBytes];
+  Ring<kStages> keys, values;
 };
 
+// Of the batch, or where pages are given of these.
+__device__ inline HeadRows<const bf16> block_of(const Forward& op, const Chunk& chunk, int part, int index) {
+  if (op.pages.data) return {&op.pages(op.table(chunk.sequence, index), part, chunk.kv_head, 0, 0), op.pages.stride[3]};
+  const View<const bf16, 3>& rows = part == 0 ? op.k : op.v;
+  return {&rows(chunk.begin + int64_t(index) * kRows, chunk.kv_head, 0), rows.stride[0]};
+}
 __device__ inline void stream_keys(const Forward& op, const Chunk& chunk, ForwardShared& shared) {
-  stream_keys(shared.ring, shared.keys, chunk, [&](int kind, int index) -> HeadRows<const bf16> {
-    if (op.pages.data)
-      return {&op.pages(op.table(chunk.sequence, index), kind, chunk.kv_head, 0, 0), op.pages.stride[3]};
-    const View<const bf16, 3>& rows = kind == 0 ? op.k : op.v;
-    return {&rows(chunk.begin + int64_t(index) * kRows, chunk.kv_head, 0), rows.stride[0]};
-  });
+  if (threadIdx.x / 32 % 2 == 0) {
+    stream_keys(shared.keys, shared.k, chunk, [&](int index) { return block_of(op, chunk, 0, index); });
+  } else {
+    stream_keys(shared.values, shared.v, chunk, [&](int index) { return block_of(op, chunk, 1, index); });
+  }
 }
 
 // 64 rows by a warpgroup.
@@ -56,28 +60,28 @@ class ForwardRows {
 #pragma unroll
     for (float& sum : sums) sum = 0;
     const int tiles = chunk_.tiles();
-    shared_.ring.wait_full(0, 0);
+    shared_.keys.wait_full(0);
     my_turn();
     score(scores, 0);
     your_turn(tiles == 1);
     products_wait<0>(scores);
-    shared_.ring.release(0, 0);
+    shared_.keys.release(0);
     float shrink[2];
     weigh(scores, shrink, 0);
     pack(scores, weights);
-    if (tiles > 1) shared_.ring.wait_full(0, 1);
+    if (tiles > 1) shared_.keys.wait_full(1);
     for (int tile = 1; tile < tiles; ++tile) {
       my_turn();
       score(scores, tile);
       add_values(sums, weights, tile - 1);
       your_turn(tile + 1 == tiles);
       products_wait<1>(scores);
-      shared_.ring.release(0, tile);
+      shared_.keys.release(tile);
       weigh(scores, shrink, tile);
       // What waits for a barrier is not moved up by the compiler: the weights are made while the products run.
-      if (tile + 1 < tiles) shared_.ring.wait_full(0, tile + 1);
+      if (tile + 1 < tiles) shared_.keys.wait_full(tile + 1);
       products_wait<0>(sums);
-      shared_.ring.release(1, tile - 1);
+      shared_.values.release(tile - 1);
       pack(scores, weights);
       if (__any_sync(0xffffffff, shrink[0] != 1 || shrink[1] != 1)) {
 #pragma unroll
@@ -107,7 +111,7 @@ class ForwardRows {
   // scores = q k^T of a tile of keys, begun.
   __device__ __forceinline__ void score(float (&scores)[64], int tile) const {
     const uint64_t q = tile_descriptor(shared_address(shared_.q[warpgroup_]));
-    const uint64_t k = tile_descriptor(shared_address(shared_.keys[0][tile % ForwardShared::kStages]));
+    const uint64_t k = tile_descriptor(shared_address(shared_.k[tile % ForwardShared::kStages]));
     products_begin();
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -116,8 +120,8 @@ class ForwardRows {
   }
   // sums += weights v, begun.
   __device__ __forceinline__ void add_values(float (&sums)[64], const uint32_t (&weights)[8][4], int tile) const {
-    shared_.ring.wait_full(1, tile);
-    const uint64_t v = tile_descriptor(shared_address(shared_.keys[1][tile % ForwardShared::kStages]), kRowsBytes);
+    shared_.values.wait_full(tile);
+    const uint64_t v = tile_descriptor(shared_address(shared_.v[tile % ForwardShared::kStages]), kRowsBytes);
     products_begin();
 #pragma unroll
     for (int i = 0; i < 8; ++i) multiply_64x128x16<1>(sums, weights[i], further(v, down(i)), 1);

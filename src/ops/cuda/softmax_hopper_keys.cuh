@@ -18,7 +18,7 @@ struct alignas(1024) KeysShared {
     float sums[2][kKeys][kStride];  // dk, dv of one thread block at the end
   };
   float statistics[2][kStages][kRows];  // of rows: what exp2 takes from the scaled scores, do . o
-  Ring<kStages> ring;
+  Ring<kStages> rings[2];
 };
 
 // The keys of a thread block, and the rows that see them.
@@ -40,25 +40,23 @@ struct KeyTile {
   __device__ int present(int row) const { return length - row; }
 };
 
-// By a warp: its share of the tiles q 0, do 0, q 1, do 1, ... with what is known of their rows.
+// By a warp: half of each tile of q, or of do, with what is known of its rows.
 __device__ inline void stream_rows(const Backward& op, const KeyTile& keys, KeysShared& shared) {
-  constexpr int kStages = KeysShared::kStages;
-  const int warp = int(threadIdx.x) % kWarpgroup / 32, lane = int(threadIdx.x) % 32, kind = warp % 2;
+  const int kind = int(threadIdx.x) / 32 % 2, first = int(threadIdx.x) / 64 % 2 * 32, lane = int(threadIdx.x) % 32;
   const View<const bf16, 3>& from = kind == 0 ? op.q : op.d_o;
-  int head = int(keys.kv_head) * op.group + keys.rank * keys.heads, tile = warp / 2;
-  for (int n = warp / 2; n < keys.heads * keys.rows; n += 2, tile += 2) {
-    for (; tile >= keys.rows; tile -= keys.rows) ++head;
-    const int row0 = keys.first + tile * kRows, present = keys.present(row0);
-    const int64_t at = keys.begin + row0;
-    shared.ring.wait_empty(kind, n);
-    copy_rows<32>(shared.rows[kind][n % kStages], kTileBytes, lane, present, &from(at, head, 0), from.stride[0]);
-    for (int row = lane; row < kRows; row += 32) {
-      float& known = shared.statistics[kind][n % kStages][row];
-      if (kind == 0) known = row < present ? __fmul_rn(op.log_sum_exp(head, at + row), kLog2E) : INFINITY;
-      else known = row < present ? op.along(head, at + row) : 0;
+  const int heads_begin = int(keys.kv_head) * op.group + keys.rank * keys.heads;
+  for (int n = 0, head = heads_begin; head < heads_begin + keys.heads; ++head)
+    for (int tile = 0; tile < keys.rows; ++tile, ++n) {
+      const int row = keys.first + tile * kRows + first, present = keys.present(row), stage = n % KeysShared::kStages;
+      const int64_t at = keys.begin + row;
+      float known = kind == 0 ? INFINITY : 0;
+      if (lane < present) known = kind == 0 ? op.log_sum_exp(head, at + lane) * kLog2E : op.along(head, at + lane);
+      shared.rings[kind].wait_empty(n);
+      copy_rows<32, 32>(shared.rows[kind][stage] + first * kTileRowBytes, kTileBytes, lane, present, &from(at, head, 0),
+                        from.stride[0]);
+      shared.statistics[kind][stage][first + lane] = known;
+      shared.rings[kind].fill(n);
     }
-    shared.ring.fill(kind, n);
-  }
 }
 
 class KeyGradient {
@@ -79,11 +77,11 @@ class KeyGradient {
     int ahead = 0;  // rows of the sequence from the tile of keys to that of rows
     int n = 0;
     do {
-      shared_.ring.wait_full(0, n);
+      shared_.rings[0].wait_full(n);
       multiply_heads(scores, shared_.k[warpgroup_], rows(0, n));
       products_wait<1>();
-      if (n > 0) shared_.ring.release(0, n - 1), shared_.ring.release(1, n - 1);
-      shared_.ring.wait_full(1, n);
+      if (n > 0) shared_.rings[0].release(n - 1), shared_.rings[1].release(n - 1);
+      shared_.rings[1].wait_full(n);
       multiply_heads(flow, shared_.v[warpgroup_], rows(1, n));
       products_wait<1>(scores);
       weigh(scores, n, ahead);
@@ -106,10 +104,10 @@ class KeyGradient {
   __device__ void fetch_keys() const {
     const int row0 = keys_.first + warpgroup_ * kRows, present = keys_.present(row0);
     const int64_t row = keys_.begin + row0;
-    copy_rows<kWarpgroup>(shared_.k[warpgroup_], kTileBytes, thread_, present, &op_.k(row, keys_.kv_head, 0),
-                          op_.k.stride[0]);
-    copy_rows<kWarpgroup>(shared_.v[warpgroup_], kTileBytes, thread_, present, &op_.v(row, keys_.kv_head, 0),
-                          op_.v.stride[0]);
+    copy_rows<kRows, kWarpgroup>(shared_.k[warpgroup_], kTileBytes, thread_, present, &op_.k(row, keys_.kv_head, 0),
+                                 op_.k.stride[0]);
+    copy_rows<kRows, kWarpgroup>(shared_.v[warpgroup_], kTileBytes, thread_, present, &op_.v(row, keys_.kv_head, 0),
+                                 op_.v.stride[0]);
     wait_for_copies();
     fence_for_products();
     named_barrier(1 + warpgroup_, kWarpgroup);

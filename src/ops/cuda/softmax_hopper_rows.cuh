@@ -5,17 +5,22 @@
 namespace fulgur::cuda::softmax_hopper {
 
 struct alignas(1024) RowsShared {
-  static constexpr int kStages = 2;
+  static constexpr int kKeyStages = 3, kValueStages = 2;  // a tile of keys stays longer
   uint8_t q[kMultipliers][kRowsBytes], d_o[kMultipliers][kRowsBytes];
-  uint8_t keys[2][kStages][2 * kRowsBytes];  // k, v
-  Ring<kStages> ring;
+  uint8_t k[kKeyStages][2 * kRowsBytes], v[kValueStages][2 * kRowsBytes];
+  Ring<kKeyStages> keys;
+  Ring<kValueStages> values;
 };
 
 __device__ inline void stream_keys(const Backward& op, const Chunk& chunk, RowsShared& shared) {
-  stream_keys(shared.ring, shared.keys, chunk, [&](int kind, int index) -> HeadRows<const bf16> {
-    const View<const bf16, 3>& rows = kind == 0 ? op.k : op.v;
+  const auto block_of = [&](const View<const bf16, 3>& rows, int index) -> HeadRows<const bf16> {
     return {&rows(chunk.begin + int64_t(index) * kRows, chunk.kv_head, 0), rows.stride[0]};
-  });
+  };
+  if (threadIdx.x / 32 % 2 == 0) {
+    stream_keys(shared.keys, shared.k, chunk, [&](int index) { return block_of(op.k, index); });
+  } else {
+    stream_keys(shared.values, shared.v, chunk, [&](int index) { return block_of(op.v, index); });
+  }
 }
 
 class RowGradient {
@@ -34,23 +39,23 @@ class RowGradient {
     float scores[64], flow[64], dq[64];
     uint32_t weights[8][4];
     const int tiles = chunk_.tiles();
-    shared_.ring.wait_full(0, 0);
+    shared_.keys.wait_full(0);
     for (int tile = 0; tile < tiles; ++tile) {
-      multiply_heads(scores, shared_.q[warpgroup_], keys(0, tile));
+      multiply_heads(scores, shared_.q[warpgroup_], keys(tile));
       products_wait<1>();
-      if (tile > 0) shared_.ring.release(0, tile - 1);
-      shared_.ring.wait_full(1, tile);
-      multiply_heads(flow, shared_.d_o[warpgroup_], keys(1, tile));
+      if (tile > 0) shared_.keys.release(tile - 1);
+      shared_.values.wait_full(tile);
+      multiply_heads(flow, shared_.d_o[warpgroup_], values(tile));
       products_wait<1>(scores);
       weigh(scores, tile);
       // What waits for a barrier is not moved up by the compiler: the weights are made while the products run.
-      if (tile + 1 < tiles) shared_.ring.wait_full(0, tile + 1);
+      if (tile + 1 < tiles) shared_.keys.wait_full(tile + 1);
       products_wait<0>(flow);
-      shared_.ring.release(1, tile);
+      shared_.values.release(tile);
 #pragma unroll
       for (int i = 0; i < 64; ++i) flow[i] = __fmul_rn(scores[i], __fadd_rn(flow[i], -along_[i / 2 % 2]));
       pack(flow, weights);
-      add_rows(dq, weights, keys(0, tile), kRowsBytes, tile > 0);
+      add_rows(dq, weights, keys(tile), kRowsBytes, tile > 0);
     }
     products_wait<0>(dq);
     const float factor[] = {op_.scale, op_.scale};
@@ -61,7 +66,8 @@ class RowGradient {
   }
 
  private:
-  __device__ const uint8_t* keys(int kind, int tile) const { return shared_.keys[kind][tile % RowsShared::kStages]; }
+  __device__ const uint8_t* keys(int tile) const { return shared_.k[tile % RowsShared::kKeyStages]; }
+  __device__ const uint8_t* values(int tile) const { return shared_.v[tile % RowsShared::kValueStages]; }
 
   __device__ void fetch_rows() {
     copy_chunk(shared_.q[warpgroup_], op_.q, chunk_, warpgroup_);
