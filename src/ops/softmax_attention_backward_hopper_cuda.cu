@@ -42,11 +42,11 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient(const __grid_constan
   __syncthreads();
   const int warpgroup = warpgroup_number();
   if (warpgroup == kMultipliers) {
-    registers_down<24>();
+    registers_down<40>();
     stream_rows(op, keys, shared);
     cluster_arrive(), cluster_wait(), cluster_arrive(), cluster_wait();
   } else {
-    registers_up<240>();
+    registers_up<232>();
     KeyGradient(op, keys, shared, warpgroup).run();
     cluster_arrive(), cluster_wait();
     add_up(op, KeyTile(op, blockIdx.x), shared);

@@ -89,14 +89,16 @@ __device__ inline uint64_t further(uint64_t descriptor, int bytes) {
 #define FULGUR_NAMES_32                                                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
   "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define FULGUR_NAMES_48 \
+  FULGUR_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define FULGUR_NAMES_64                                                                                              \
   FULGUR_NAMES_32                                                                                                    \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
   "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
-// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 64 or 128. Thread t of the warpgroup holds,
+// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 64, 96 or 128. Thread t of the warpgroup holds,
 // with g = t % 32 / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}]
-// eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N = 128, columns 64 on are the tile's
+// eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N > 64, columns 64 on are the tile's
 // rows 64 on; where it is turned over, they are in the tile that begins `apart` bytes later.
 template <int kTurnedA, int kTurnedB>
 __device__ inline void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
@@ -112,6 +114,14 @@ __device__ inline void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FULGUR_NAMES_64 "}, %64, %65, p, 1, 1, %67, %68;\n}"
       : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_32(d, 32)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" FULGUR_NAMES_48 "}, %48, %49, p, 1, 1, %51, %52;\n}"
+      : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_8(d, 32), FULGUR_SUMS_8(d, 40)
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
 // The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both.

@@ -45,19 +45,17 @@ __device__ inline void sum_along(const Backward& op) {
   if (there && column == 0) op.along(head, row) = sum;
 }
 
-// scores = a b^T over 128 columns, begun: a 64 rows, b 64 or 128.
+// scores = a b^T over 128 columns, begun: a 64 rows, b 96 or 128.
 template <int kSums>
 __device__ __forceinline__ void multiply_heads(float (&scores)[kSums], const uint8_t* a, const uint8_t* b) {
+  constexpr int kApart = 2 * kSums * kTileRowBytes;  // a column of b gives two sums to a row's four threads
   const uint64_t rows = tile_descriptor(shared_address(a)), columns = tile_descriptor(shared_address(b));
   products_begin();
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const uint64_t at = further(rows, along(i, kTileBytes));
-    if constexpr (kSums == 64) {
-      multiply_64x128x16<0, 0>(scores, at, further(columns, along(i, kRowsBytes)), i > 0);
-    } else {
-      multiply_64x64x16<0, 0>(scores, at, further(columns, along(i, kTileBytes)), i > 0);
-    }
+    const uint64_t row = further(rows, along(i, kTileBytes)), column = further(columns, along(i, kApart));
+    if constexpr (kSums == 64) multiply_64x128x16<0, 0>(scores, row, column, i > 0);
+    else multiply_64x96x16<0, 0>(scores, row, column, i > 0);
   }
   products_commit();
 }

@@ -1,4 +1,4 @@
-// dk and dv of a tile of 128 keys: two warpgroups of 64 keys each; the rows that see them stream by in tiles of 64,
+// dk and dv of a tile of 128 keys: two warpgroups of 64 keys each; the rows that see them stream by in tiles of 96,
 // ascending, for one head after another. The heads of a KV head are shared out evenly over a few thread blocks of one
 // cluster, whose sums are added up in their order: a sum's order is the model's, never the batch's.
 #pragma once
@@ -7,17 +7,20 @@
 
 namespace fulgur::cuda::softmax_hopper {
 
+inline constexpr int kStreamed = 96;  // rows of a tile: what registers hold of scores beside dk and dv
+inline constexpr int kStreamedBytes = kStreamed * kTileRowBytes;  // of 64 of their columns
+
 struct alignas(1024) KeysShared {
-  static constexpr int kStages = 4;
+  static constexpr int kStages = 3;
   static constexpr int kStride = kWidth + 8;  // of sums, so that eight rows reach all banks
   union {
     struct {
       uint8_t k[kMultipliers][kRowsBytes], v[kMultipliers][kRowsBytes];
-      uint8_t rows[2][kStages][kRowsBytes];  // q, do
+      uint8_t rows[2][kStages][2 * kStreamedBytes];  // q, do
     };
     float sums[2][kKeys][kStride];  // dk, dv of one thread block at the end
   };
-  float statistics[2][kStages][kRows];  // of rows: what exp2 takes from the scaled scores, do . o
+  float statistics[2][kStages][kStreamed];  // of rows: what exp2 takes from the scaled scores, do . o
   Ring<kStages> rings[2];
 };
 
@@ -35,26 +38,30 @@ struct KeyTile {
         first(int(item / op.sharing / op.kv_heads / op.sequences) * kKeys),
         length(int(op.row_begin(sequence + 1) - begin)),
         heads(op.group / op.sharing),
-        rows((length - first + kRows - 1) / kRows) {}
+        rows((length - first + kStreamed - 1) / kStreamed) {}
   __device__ bool empty() const { return first >= length; }
   __device__ int present(int row) const { return length - row; }
 };
 
 // By a warp: half of each tile of q, or of do, with what is known of its rows.
 __device__ inline void stream_rows(const Backward& op, const KeyTile& keys, KeysShared& shared) {
-  const int kind = int(threadIdx.x) / 32 % 2, first = int(threadIdx.x) / 64 % 2 * 32, lane = int(threadIdx.x) % 32;
+  constexpr int kHalf = kStreamed / 2;
+  const int kind = int(threadIdx.x) / 32 % 2, first = int(threadIdx.x) / 64 % 2 * kHalf, lane = int(threadIdx.x) % 32;
   const View<const bf16, 3>& from = kind == 0 ? op.q : op.d_o;
   const int heads_begin = int(keys.kv_head) * op.group + keys.rank * keys.heads;
   for (int n = 0, head = heads_begin; head < heads_begin + keys.heads; ++head)
     for (int tile = 0; tile < keys.rows; ++tile, ++n) {
-      const int row = keys.first + tile * kRows + first, present = keys.present(row), stage = n % KeysShared::kStages;
-      const int64_t at = keys.begin + row;
-      float known = kind == 0 ? INFINITY : 0;
-      if (lane < present) known = kind == 0 ? op.log_sum_exp(head, at + lane) * kLog2E : op.along(head, at + lane);
+      const int row0 = keys.first + tile * kStreamed + first, present = keys.present(row0);
+      const int stage = n % KeysShared::kStages;
+      const int64_t at = keys.begin + row0;
       shared.rings[kind].wait_empty(n);
-      copy_rows<32, 32>(shared.rows[kind][stage] + first * kTileRowBytes, kTileBytes, lane, present, &from(at, head, 0),
-                        from.stride[0]);
-      shared.statistics[kind][stage][first + lane] = known;
+      copy_rows<kHalf, 32>(shared.rows[kind][stage] + first * kTileRowBytes, kStreamedBytes, lane, present,
+                           &from(at, head, 0), from.stride[0]);
+      for (int row = lane; row < kHalf; row += 32) {
+        float& known = shared.statistics[kind][stage][first + row];
+        if (kind == 0) known = row < present ? op.log_sum_exp(head, at + row) * kLog2E : INFINITY;
+        else known = row < present ? op.along(head, at + row) : 0;
+      }
       shared.rings[kind].fill(n);
     }
 }
@@ -72,26 +79,25 @@ class KeyGradient {
   // Leaves the thread block's sums in shared memory.
   __device__ __forceinline__ void run() {
     fetch_keys();
-    float dk[64], dv[64], scores[32], flow[32];
-    uint32_t weights[4][4], gradients[4][4];
-    int ahead = 0;  // rows of the sequence from the tile of keys to that of rows
+    float dk[64], dv[64], scores[kStreamed / 2];  // the scores' registers are the flow's too
+    uint32_t weights[kStreamed / 16][4];          // then gradients
+    int ahead = 0;                                // rows of the sequence from the tile of keys to that of rows
     int n = 0;
     do {
       shared_.rings[0].wait_full(n);
       multiply_heads(scores, shared_.k[warpgroup_], rows(0, n));
-      products_wait<1>();
-      if (n > 0) shared_.rings[0].release(n - 1), shared_.rings[1].release(n - 1);
-      shared_.rings[1].wait_full(n);
-      multiply_heads(flow, shared_.v[warpgroup_], rows(1, n));
-      products_wait<1>(scores);
+      products_wait<0>(scores);
+      if (n > 0) shared_.rings[0].release(n - 1);
       weigh(scores, n, ahead);
-      ahead = ahead + kRows < keys_.rows * kRows ? ahead + kRows : 0;
+      ahead = ahead + kStreamed < keys_.rows * kStreamed ? ahead + kStreamed : 0;
       pack(scores, weights);
-      add_rows(dv, weights, rows(1, n), kTileBytes, n > 0);
-      products_wait<1>(flow);
-      flow_to_gradients(scores, flow, n);
-      pack(flow, gradients);
-      add_rows(dk, gradients, rows(0, n), kTileBytes, n > 0);
+      shared_.rings[1].wait_full(n);
+      multiply_heads(scores, shared_.v[warpgroup_], rows(1, n));
+      add_rows(dv, weights, rows(1, n), kStreamedBytes, n > 0);
+      products_wait<0>(scores);
+      weights_to_gradients(weights, scores, n);
+      shared_.rings[1].release(n);
+      add_rows(dk, weights, rows(0, n), kStreamedBytes, n > 0);
     } while (++n < keys_.heads * keys_.rows);
     products_wait<0>(dk), products_wait<0>(dv);
     named_barrier(3, kMultipliers * kWarpgroup);  // nobody reads tiles any more
@@ -113,29 +119,37 @@ class KeyGradient {
     named_barrier(1 + warpgroup_, kWarpgroup);
   }
 
-  // body(i, known): known of the row of sums i and i + 1, and of the next one.
+  // body(i, known): what is known of the row of sums i and i + 1, and of the next one.
   template <class Body>
   __device__ __forceinline__ void for_rows(int kind, int n, const Body& body) const {
     const float* const known = shared_.statistics[kind][n % KeysShared::kStages] + thread_ % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < kStreamed / 8; ++j) {
       const float2 two = *reinterpret_cast<const float2*>(known + 8 * j);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) body(4 * j + 2 * half, two.x), body(4 * j + 2 * half + 1, two.y);
+      body(4 * j, two), body(4 * j + 2, two);
     }
   }
 
   // Scores to weights, zero where a row does not see a key.
-  __device__ __forceinline__ void weigh(float (&scores)[32], int n, int ahead) const {
+  __device__ __forceinline__ void weigh(float (&scores)[kStreamed / 2], int n, int ahead) const {
     const float scale = __fmul_rn(op_.scale, kLog2E);
-    for_rows(0, n, [&](int i, float shift) { scores[i] = exp2_approximate(__fmaf_rn(scale, scores[i], -shift)); });
+    for_rows(0, n, [&](int i, float2 shift) {
+      scores[i] = exp2_approximate(__fmaf_rn(scale, scores[i], -shift.x));
+      scores[i + 1] = exp2_approximate(__fmaf_rn(scale, scores[i + 1], -shift.y));
+    });
     if (ahead >= (warpgroup_ + 1) * kRows) return;
 #pragma unroll
-    for (int i = 0; i < 32; ++i)
+    for (int i = 0; i < kStreamed / 2; ++i)
       if (key_ + i / 2 % 2 * 8 > ahead + i / 4 * 8 + thread_ % 4 * 2 + i % 2) scores[i] = 0;
   }
-  __device__ __forceinline__ void flow_to_gradients(const float (&weights)[32], float (&flow)[32], int n) const {
-    for_rows(1, n, [&](int i, float along) { flow[i] = __fmul_rn(weights[i], __fadd_rn(flow[i], -along)); });
+  // Weights, as they met do, to gradients of scores.
+  __device__ __forceinline__ void weights_to_gradients(uint32_t (&weights)[kStreamed / 16][4],
+                                                       const float (&flow)[kStreamed / 2], int n) const {
+    for_rows(1, n, [&](int i, float2 along) {
+      uint32_t& pair = weights[i / 8][i / 2 % 4];
+      pair = bf16_pair(__fmul_rn(__uint_as_float(pair << 16), __fadd_rn(flow[i], -along.x)),
+                       __fmul_rn(__uint_as_float(pair & 0xffff0000), __fadd_rn(flow[i + 1], -along.y)));
+    });
   }
 
   __device__ __forceinline__ void leave(int which, const float (&sums)[64]) const {

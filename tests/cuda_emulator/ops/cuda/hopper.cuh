@@ -86,6 +86,10 @@ void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedA, int kTurnedB>
+void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
 void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
