@@ -263,28 +263,27 @@ class Served {
   Tensor pages_;
 };
 
-class SoftmaxAttentionChunks : public testing::TestWithParam<DType> {};
-
-TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
-  constexpr Heads kHeads{6, 2, 24};
-  Bench bench(size_t(32) << 20);
+// The first of three sequences in chunks, alone and between the other two, against each of them at once.
+void expect_same_bytes_from_pages(DType type, const Heads& heads, const std::vector<int64_t>& lengths,
+                                  const std::vector<int64_t>& chunks) {
+  Bench bench(size_t(48) << 20);
   std::vector<Tensor> data;
   std::vector<Attended> whole;
-  for (const int64_t length : {257, 70, 129}) {
-    data.push_back(bench.random(GetParam(), {length, kHeads.all(), kHeads.width}, uint64_t(length), 3));
-    whole.push_back(attend(bench, data.back(), kHeads, lay_out(bench, {length}), 1));
+  for (const int64_t length : lengths) {
+    data.push_back(bench.random(type, {length, heads.all(), heads.width}, uint64_t(length), 3));
+    whole.push_back(attend(bench, data.back(), heads, lay_out(bench, {length}), 1));
   }
   const auto expect_same = [&](const Served::Sequence& have, const Attended& want, const std::string& what) {
     EXPECT_TRUE(same_bits(have.result.o, want.o)) << what << ": o";
     EXPECT_TRUE(same_bits(have.result.log_sum_exp, want.log_sum_exp)) << what << ": log-sum-exp";
   };
-  for (const int64_t chunk : {1, 17, 63, 64, 65, 255, 257}) {
-    const std::string name = "chunk " + std::to_string(chunk);
+  for (const int64_t chunk : chunks) {
+    const std::string name = "width " + std::to_string(heads.width) + ", chunk " + std::to_string(chunk);
     const Arena::Scope scope(bench.arena());
-    Served alone(bench, GetParam(), kHeads, 2);
+    Served alone(bench, type, heads, 2);
     alone.add(data[0], chunk), alone.run();
     expect_same(alone.sequences[0], whole[0], name + " alone");
-    Served company(bench, GetParam(), kHeads, chunk % 2 ? 2 : 1);
+    Served company(bench, type, heads, chunk % 2 ? 2 : 1);
     company.add(data[1], 3), company.add(data[0], chunk), company.add(data[2], 40), company.run();
     expect_same(company.sequences[0], whole[1], name + ": neighbour before");
     expect_same(company.sequences[1], whole[0], name + " in company");
@@ -292,7 +291,19 @@ TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
   }
 }
 
+class SoftmaxAttentionChunks : public testing::TestWithParam<DType> {};
+
+TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
+  expect_same_bytes_from_pages(GetParam(), {6, 2, 24}, {257, 70, 129}, {1, 17, 63, 64, 65, 255, 257});
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, SoftmaxAttentionChunks, run_types(), name_of_type);
+
+// Heads of 128, whose keys a kernel may walk in larger tiles.
+TEST(SoftmaxAttention, GivesTheSameBytesFromPagesForWideHeads) {
+  expect_same_bytes_from_pages(DType::bf16, {3, 1, 128}, {257, 10, 80}, {50, 64, 129});
+  expect_same_bytes_from_pages(DType::bf16, {2, 2, 128}, {131, 3, 40}, {1});
+}
 
 TEST(SoftmaxAttentionDeathTest, RefusesWrongOperands) {
   Bench bench(size_t(1) << 20);

@@ -77,6 +77,10 @@ template <class T>
 T __shfl_up_sync(unsigned, T value, int lanes) {
   return shuffled(value, lane_number() - lanes);
 }
+inline bool __any_sync(unsigned, bool value) {
+  for (int mask = 1; mask < 32; mask *= 2) value |= shuffled(value, lane_number() ^ mask);
+  return value;
+}
 
 // A bit for each lane whose predicate holds; all lanes call it.
 inline uint32_t __ballot_sync(unsigned, bool predicate) {

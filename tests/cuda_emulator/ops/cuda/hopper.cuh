@@ -37,19 +37,26 @@ void store_at(uint32_t address, const Words& words) {
   std::memcpy(emulator::shared_memory() + address, &words, sizeof words);
 }
 inline void named_barrier(int id, int threads) { emulator::named_barrier(id, unsigned(threads)); }
+inline void named_barrier_arrive(int id, int threads) { emulator::named_barrier_arrive(id, unsigned(threads)); }
 inline void products_begin() {}
 inline void products_commit() {}
 template <int>
 void products_wait() {}
 template <int kNumbers>
 void settle(float (&)[kNumbers]) {}
+template <int, int kSums>
+void products_wait(float (&)[kSums]) {}
 template <int>
 void registers_up() {}
 template <int>
 void registers_down() {}
 inline float tanh_approximate(float x) { return std::tanh(x); }
+inline float exp2_approximate(float x) { return std::exp2(x); }
 
-inline uint64_t tile_descriptor(uint32_t address) { return (address & 0x3ffff) >> 4; }
+inline uint64_t tile_descriptor(uint32_t address, int apart = kTileBytes) {
+  return uint64_t(apart >> 4) << 32 | (address & 0x3ffff) >> 4;
+}
+inline uint64_t further(uint64_t descriptor, int bytes) { return descriptor + uint64_t(bytes >> 4); }
 
 // Element (row, column) of tiles from a descriptor on: the swizzle works on addresses.
 inline float element_at(uint64_t descriptor, int row, int column) {
@@ -65,7 +72,7 @@ void multiply_of(float (&d)[kSums], const Rows& a, uint64_t b, int adds) {
   const int thread = int(emulator::thread_number() % 128), row = thread / 32 * 16 + thread % 32 / 4;
   for (int i = 0; i < kSums; ++i) {
     const int r = row + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-    const uint64_t tile = b + uint64_t(kTurnedB ? column / 64 * (kTileBytes >> 4) : 0);
+    const uint64_t tile = b + (kTurnedB ? uint64_t(column / 64) * (b >> 32) : 0);
     double sum = adds ? double(d[i]) : 0;
     for (int step = 0; step < 16; ++step)
       sum += double(a(r, step)) * double(kTurnedB ? element_at(tile, step, column % 64) : element_at(b, column, step));
@@ -88,6 +95,10 @@ void multiply(float (&d)[kSums], const uint32_t (&a)[4], uint64_t b, int adds) {
 
 template <int kTurnedA, int kTurnedB>
 void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
+void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedA, int kTurnedB>
