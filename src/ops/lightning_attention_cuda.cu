@@ -19,13 +19,15 @@ void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> 
 }  // namespace
 
 void lightning_attention(Stream& stream, const LightningAttention& op) {
-  const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op);
+  const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op.o.dim(2));
   run(stream, op, "lightning_attention", lightning_attention_f32,
       hopper ? lightning_attention_hopper : lightning_attention_bf16);
 }
 
 void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {
-  run(stream, op, "lightning_attention_backward", lightning_attention_backward_f32, lightning_attention_backward_bf16);
+  const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op.d_o.dim(2));
+  run(stream, op, "lightning_attention_backward", lightning_attention_backward_f32,
+      hopper ? lightning_attention_backward_hopper : lightning_attention_backward_bf16);
 }
 
 }  // namespace fulgur::cuda

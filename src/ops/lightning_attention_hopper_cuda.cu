@@ -58,11 +58,11 @@ T* data_of(const Tensor& t) {
 }  // namespace
 }  // namespace hopper
 
-bool is_for_hopper(const LightningAttention& op) {
+bool is_for_hopper(int64_t head_dim) {
   int device = 0, major = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  return major == 9 && op.o.dim(2) == hopper::kHeadSize;
+  return major == 9 && head_dim == hopper::kHeadSize;
 }
 
 void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {

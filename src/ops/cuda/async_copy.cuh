@@ -11,7 +11,15 @@ __device__ inline void copy_async(void* to, const void* from, bool there) {
                : "memory");
 }
 
-// Waits for the calling thread's own copies; others see them after a barrier.
+// The calling thread's copies since the last group become one.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for the calling thread's own copies, or for its groups of copies but the last kPending; others see them after a
+// barrier.
+template <int kPending>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 __device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace fulgur::cuda

@@ -56,9 +56,9 @@ __device__ inline uint64_t tile_descriptor(uint32_t address) {
   return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
 }
 
-// Of a turned tile of more than 64 columns: 64 columns further are a tile further.
-__device__ inline uint64_t wide_descriptor(uint64_t tile) {
-  return (tile & ~(uint64_t(0x3fff) << 16)) | uint64_t(kTileBytes >> 4) << 16;
+// Of a turned tile of more than 64 columns: 64 columns further are `bytes` further.
+__device__ inline uint64_t wide_descriptor(uint64_t tile, int bytes) {
+  return (tile & ~(uint64_t(0x3fff) << 16)) | uint64_t(bytes >> 4) << 16;
 }
 
 // The registers of 32 sums, d[at] on, and their names in PTX.
@@ -78,7 +78,7 @@ __device__ inline uint64_t wide_descriptor(uint64_t tile) {
 // d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 64 or 128. Thread t of the warpgroup holds,
 // with g = t % 32 / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}]
 // eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N = 128, columns 64 on are the tile's
-// rows 64 on; where it is turned over, they are in the tile that begins kTileBytes later.
+// rows 64 on; where it is turned over, they are in the tile that begins kApart bytes later.
 template <int kTurnedA, int kTurnedB>
 __device__ inline void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
   asm volatile(
@@ -87,9 +87,9 @@ __device__ inline void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b,
       : FULGUR_SUMS_32(d, 0)
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
-template <int kTurnedA, int kTurnedB>
+template <int kTurnedA, int kTurnedB, int kApart = kTileBytes>
 __device__ inline void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b, int adds) {
-  if (kTurnedB) b = wide_descriptor(b);
+  if (kTurnedB) b = wide_descriptor(b, kApart);
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FULGUR_NAMES_64 "}, %64, %65, p, 1, 1, %67, %68;\n}"
@@ -108,7 +108,7 @@ __device__ inline void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4],
 }
 template <int kTurnedB>
 __device__ inline void multiply_64x128x16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int adds) {
-  if (kTurnedB) b = wide_descriptor(b);
+  if (kTurnedB) b = wide_descriptor(b, kTileBytes);
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FULGUR_NAMES_64

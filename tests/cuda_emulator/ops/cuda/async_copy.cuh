@@ -1,5 +1,6 @@
 // Stands in for src/ops/cuda/async_copy.cuh (emulator.h): copies arrive as late as they may, when they are waited for.
 #pragma once
+#include <deque>
 #include <map>
 #include <vector>
 
@@ -11,23 +12,33 @@ struct PendingCopy {
   void* to;
   const void* from;  // null: zeros
 };
+struct PendingCopies {
+  std::vector<PendingCopy> open;                 // in no group yet
+  std::deque<std::vector<PendingCopy>> groups;  // the oldest first
+};
 // Of each thread of the blocks that run.
-inline std::map<std::pair<unsigned, unsigned>, std::vector<PendingCopy>>& pending_copies() {
-  static std::map<std::pair<unsigned, unsigned>, std::vector<PendingCopy>> all;
-  return all;
+inline PendingCopies& pending_copies() {
+  static std::map<std::pair<unsigned, unsigned>, PendingCopies> all;
+  return all[{blockIdx.x, emulator::thread_number()}];
 }
 
 inline void copy_async(void* to, const void* from, bool there) {
   if (uintptr_t(to) % 16 != 0 || (there && uintptr_t(from) % 16 != 0)) emulator::complain("an unaligned copy");
-  pending_copies()[{blockIdx.x, emulator::thread_number()}].push_back({to, there ? from : nullptr});
+  pending_copies().open.push_back({to, there ? from : nullptr});
 }
-inline void wait_for_copies() {
-  std::vector<PendingCopy>& copies = pending_copies()[{blockIdx.x, emulator::thread_number()}];
-  for (const PendingCopy& copy : copies) {
-    if (copy.from) std::memcpy(copy.to, copy.from, 16);
-    else std::memset(copy.to, 0, 16);
-  }
-  copies.clear();
+inline void commit_copies() {
+  PendingCopies& copies = pending_copies();
+  copies.groups.push_back(std::move(copies.open));
+  copies.open.clear();
 }
+template <int kPending>
+void wait_for_copies() {
+  for (PendingCopies& copies = pending_copies(); copies.groups.size() > kPending; copies.groups.pop_front())
+    for (const PendingCopy& copy : copies.groups.front()) {
+      if (copy.from) std::memcpy(copy.to, copy.from, 16);
+      else std::memset(copy.to, 0, 16);
+    }
+}
+inline void wait_for_copies() { commit_copies(), wait_for_copies<0>(); }
 
 }  // namespace fulgur::cuda

@@ -48,21 +48,21 @@ inline float element_at(uint64_t descriptor, int row, int column) {
 }
 
 // d = (adds ? d : 0) + a b, where a(row, step) is given.
-template <int kTurnedB, int kSums, class Rows>
+template <int kTurnedB, int kApart = kTileBytes, int kSums, class Rows>
 void multiply_of(float (&d)[kSums], const Rows& a, uint64_t b, int adds) {
   const int thread = int(emulator::thread_number() % 128), row = thread / 32 * 16 + thread % 32 / 4;
   for (int i = 0; i < kSums; ++i) {
     const int r = row + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-    const uint64_t tile = b + uint64_t(kTurnedB ? column / 64 * (kTileBytes >> 4) : 0);
+    const uint64_t tile = b + uint64_t(kTurnedB ? column / 64 * (kApart >> 4) : 0);
     double sum = adds ? double(d[i]) : 0;
     for (int step = 0; step < 16; ++step)
       sum += double(a(r, step)) * double(kTurnedB ? element_at(tile, step, column % 64) : element_at(b, column, step));
     d[i] = float(sum);
   }
 }
-template <int kTurnedA, int kTurnedB, int kSums>
+template <int kTurnedA, int kTurnedB, int kApart = kTileBytes, int kSums>
 void multiply(float (&d)[kSums], uint64_t a, uint64_t b, int adds) {
-  multiply_of<kTurnedB>(
+  multiply_of<kTurnedB, kApart>(
       d, [=](int row, int step) { return kTurnedA ? element_at(a, step, row) : element_at(a, row, step); }, b, adds);
 }
 template <int kTurnedB, int kSums>
@@ -78,9 +78,9 @@ template <int kTurnedA, int kTurnedB>
 void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
-template <int kTurnedA, int kTurnedB>
+template <int kTurnedA, int kTurnedB, int kApart = kTileBytes>
 void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b, int adds) {
-  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+  multiply<kTurnedA, kTurnedB, kApart>(d, a, b, adds);
 }
 template <int kTurnedB>
 void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {

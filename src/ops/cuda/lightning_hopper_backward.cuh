@@ -1,0 +1,192 @@
+// Lightning attention's gradients on Hopper: bf16, heads of 128. What its two sweeps share.
+//
+// A thread block walks one head of one sequence in blocks of 64 rows: forward in time for dq, with the state S
+// (lightning_hopper_query_sweep.cuh), or backward in time for dk and dv, with the state's gradient dS
+// (lightning_hopper_key_value_sweep.cuh). Two warpgroups load the blocks to come and apply SiLU
+// (lightning_hopper_backward_load.cuh); two multiply, each with 64 rows of S or dS in its registers in f32.
+#pragma once
+#include "base/grid.h"
+#include "ops/cuda/hopper.cuh"
+
+namespace fulgur::cuda::hopper_backward {
+
+inline constexpr int kHeadSize = 128, kBlock = int(kGrid);
+inline constexpr int kWarpgroup = 128, kMultipliers = 2 * kWarpgroup, kLoaders = 2 * kWarpgroup;  // threads
+inline constexpr int kMultiplierRegisters = 208, kLoaderRegisters = 48;
+
+struct Operands {
+  bf16* dqkv;
+  const bf16 *d_o, *qkv;
+  const float* decay;
+  const int32_t* row_begin;
+  const int64_t* positions;
+  const int32_t* slots;  // null: every sequence starts from nothing and leaves nothing behind
+  const float* state;
+  const bf16* tail;
+  float *d_state, *d_tail;
+  int64_t heads;
+  // Elements between rows, heads, parts and slots.
+  int64_t dqkv_row, dqkv_head, dqkv_part, d_o_row, d_o_head, qkv_row, qkv_head, qkv_part;
+  int64_t state_slot, state_head, tail_slot, tail_head, d_state_slot, d_state_head, d_tail_slot, d_tail_head;
+};
+
+// One head of one sequence: batch rows, how many rows of its first block the tail holds, and its blocks.
+struct Walk {
+  int64_t begin, end, blocks, head;
+  int held, slot;
+  __device__ Walk(const Operands& p, int64_t number)
+      : begin(p.row_begin[number / p.heads]),
+        end(p.row_begin[number / p.heads + 1]),
+        head(number % p.heads),
+        held(p.slots && end > begin ? int(p.positions[begin] % kBlock) : 0),
+        slot(p.slots ? p.slots[number / p.heads] : 0) {
+    blocks = end > begin ? (held + end - begin + kBlock - 1) / kBlock : 0;
+  }
+  // Rows of a block that are there, those of the tail among them.
+  __device__ int present(int64_t block) const { return int(min(held + end - begin - block * kBlock, int64_t(kBlock))); }
+  __device__ int held_in(int64_t block) const { return block == 0 ? held : 0; }
+  __device__ int64_t first_row(int64_t block) const { return begin - held + block * kBlock; }
+};
+
+// 64 rows of 128 columns: columns 0 to 63 in the first tile.
+inline constexpr int kRowsBytes = 2 * kTileBytes;
+using RowTiles = uint8_t[kRowsBytes];
+__device__ inline int rows_offset(int row, int column) {
+  return column / 64 * kTileBytes + tile_offset(row, column % 64);
+}
+// Sixteen steps of k further: along rows and on to the next tile, `apart` bytes on, or down a tile's rows.
+__device__ inline uint64_t along(int i, int apart = kTileBytes) { return uint64_t((i / 4 * apart + i % 4 * 32) >> 4); }
+__device__ inline uint64_t down(int i) { return uint64_t(i * 16 * kTileRowBytes >> 4); }
+
+// Powers of a head's lambda.
+struct Powers {
+  float of[kBlock + 2];      // lambda_n
+  float aging[kBlock];       // what row i of a block is multiplied by on its way into S or dS
+  float2 decay[2 * kBlock];  // [n + 63]: lambda_n and lambda_(n + 1), 0 where that is a power below 0
+};
+template <bool kBackward>
+__device__ inline void fill(Powers& powers, float decay, unsigned thread) {
+  const auto power = [=](int n) { return n < 0 ? 0 : expf(-(decay * float(n))); };
+  if (thread <= kBlock) powers.of[thread] = power(int(thread));
+  if (thread < kBlock) powers.aging[thread] = power(kBackward ? int(thread) + 1 : kBlock - 1 - int(thread));
+  if (thread < 2 * kBlock) powers.decay[thread] = {power(int(thread) - 63), power(int(thread) - 62)};
+}
+
+// The barriers of a ring of stages: filled by the loaders, emptied by the multipliers.
+struct Ring {
+  uint64_t full[3], empty[3];
+};
+// Where a walk through the ring is.
+template <int kStages>
+struct Turn {
+  int stage = 0;
+  uint32_t round = 0;  // parity of the stage's uses
+  __device__ void next() {
+    if (++stage == kStages) stage = 0, round ^= 1;
+  }
+};
+
+__device__ inline float first_of(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float second_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000); }
+
+// x / (1 + exp(-x)) as half x (1 + tanh(half x)): one instruction of the special function unit. Its slope is
+// s + x s (1 - s) with s = half (1 + tanh(half x)).
+__device__ inline float silu(float x) {
+  const float half = 0.5F * x;
+  return fmaf(half, tanh_approximate(half), half);
+}
+__device__ inline float silu_slope(float x) {
+  const float half = 0.5F * x, t = tanh_approximate(half);
+  return fmaf(0.5F, fmaf(half, fmaf(-t, t, 1.0F), t), 0.5F);
+}
+
+// What both sweeps' multipliers do alike. A thread of a warpgroup holds of 64 rows of sums: rows row() and row() + 8,
+// and of each eight columns two from pair() on (ops/cuda/hopper.cuh).
+class Multiplier {
+ public:
+  __device__ Multiplier(const Operands& p, const Walk& walk, const Powers& powers)
+      : p_(p),
+        walk_(walk),
+        powers_(powers),
+        half_(int(threadIdx.x) / kWarpgroup),
+        warp_(int(threadIdx.x) % kWarpgroup / 32),
+        lane_(int(threadIdx.x) % 32),
+        row_(warp_ * 16 + lane_ / 4),
+        pair_(lane_ % 4 * 2) {}
+
+ protected:
+  // Rows of scores times lambda_n, n = sign (column - row), as they enter a product from registers.
+  template <bool kBackward>
+  __device__ void weigh(const float (&scores)[32], uint32_t (&weights)[4][4]) const {
+    const float2* const decay = powers_.decay + 63 + (kBackward ? pair_ - row_ : row_ - pair_ - 1);
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float2 power = decay[kBackward ? 8 * (j - r) : 8 * (r - j)];
+        weights[j / 2][j % 2 * 2 + r] = bf16_pair(scores[4 * j + 2 * r] * (kBackward ? power.x : power.y),
+                                                  scores[4 * j + 2 * r + 1] * (kBackward ? power.y : power.x));
+      }
+  }
+
+  // 64 columns of a block's rows, aged and turned over, as they enter a product from registers.
+  __device__ void age(uint32_t (&aged)[4][4], const uint8_t* tile) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      load_matrices_transposed(
+          aged[i], reinterpret_cast<const bf16*>(tile + tile_offset(16 * i + lane_ / 16 * 8 + lane_ % 8,
+                                                                    warp_ * 16 + lane_ / 8 % 2 * 8)));
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const float2 power = *reinterpret_cast<const float2*>(powers_.aging + 16 * i + 8 * k + pair_);
+#pragma unroll
+        for (uint32_t* pair : {&aged[i][2 * k], &aged[i][2 * k + 1]})
+          *pair = bf16_pair(first_of(*pair) * power.x, second_of(*pair) * power.y);
+      }
+    }
+  }
+
+  // body(sums[i], sums[i + 1], row, column) for the pairs of sums.
+  template <int kSums, class Body>
+  __device__ void for_pairs(float (&sums)[kSums], const Body& body) const {
+#pragma unroll
+    for (int i = 0; i < kSums; i += 2) body(sums[i], sums[i + 1], row_ + i / 2 % 2 * 8, i / 4 * 8 + pair_);
+  }
+  template <int kSums>
+  __device__ static void scale(float (&sums)[kSums], float upper, float lower) {
+#pragma unroll
+    for (int i = 0; i < kSums; i += 4) sums[i] *= upper, sums[i + 1] *= upper, sums[i + 2] *= lower, sums[i + 3] *= lower;
+  }
+
+  // Gradients of what SiLU gave, in place of what it took, as gradients of that. The warp's 16 rows only.
+  template <int kSums>
+  __device__ void pass_silu(float (&sums)[kSums], uint8_t* tiles) const {
+    for_pairs(sums, [&](float x, float y, int row, int column) {
+      uint32_t& pair = *reinterpret_cast<uint32_t*>(tiles + rows_offset(row, column));
+      pair = bf16_pair(x * silu_slope(first_of(pair)), y * silu_slope(second_of(pair)));
+    });
+    __syncwarp();
+  }
+  // The warp's 16 rows of tiles to the batch, from a column of part 0, 1, 2 (q, k, v) on: 16 bytes at a time.
+  template <int kColumns>
+  __device__ void store(const uint8_t* tiles, int64_t block, int part, int column0) const {
+    constexpr int kPieces = kColumns / 8, kRowsAtOnce = 32 / kPieces;
+    const int held = walk_.held_in(block), present = walk_.present(block);
+    bf16* const to = p_.dqkv + walk_.first_row(block) * p_.dqkv_row + walk_.head * p_.dqkv_head + part * p_.dqkv_part;
+    const int column = lane_ % kPieces * 8;
+#pragma unroll
+    for (int i = 0; i < 16 / kRowsAtOnce; ++i) {
+      const int row = warp_ * 16 + i * kRowsAtOnce + lane_ / kPieces;
+      if (row < held || row >= present) continue;
+      *reinterpret_cast<uint4*>(to + row * p_.dqkv_row + column0 + column) =
+          *reinterpret_cast<const uint4*>(tiles + rows_offset(row, column));
+    }
+  }
+
+  const Operands& p_;
+  const Walk& walk_;
+  const Powers& powers_;
+  const int half_, warp_, lane_, row_, pair_;
+};
+
+}  // namespace fulgur::cuda::hopper_backward

@@ -1,0 +1,132 @@
+// dk and dv of lightning attention on Hopper, backward in time: with rows i and j of a block and dS, the gradient of
+// the state after it,
+//   dv_j = lambda_(63-j) k_j dS + sum over i >= j of lambda_(i-j) (q_i . k_j) do_i,
+//   dk_j = lambda_(63-j) dS v_j + sum over i >= j of lambda_(i-j) (do_i . v_j) q_i, then SiLU's gradients, and
+//   dS = lambda_64 dS + sum over i of (lambda_(i+1) q_i)^T do_i.
+// A block that is still open is in no state: its dk and dv begin with the tail's gradient, and dS passes by it. One
+// warpgroup has dk, one dv, and each 64 rows of dS.
+#pragma once
+#include "ops/cuda/lightning_hopper_backward.cuh"
+
+namespace fulgur::cuda::hopper_backward {
+
+struct KeyValueSweep {
+  static constexpr bool kBackward = true;
+  static constexpr int kStages = 2;
+
+  struct alignas(1024) Stage {
+    static constexpr bool kActivatesQ = true;
+    RowTiles q, d_o, raw_k, raw_v, active_k, active_v;
+    __device__ uint8_t* k() { return active_k; }
+    __device__ uint8_t* v() { return active_v; }
+  };
+  struct Shared {
+    Stage stage[kStages];
+    RowTiles d_state[2];  // columns 64 half on: rows 0 to 127
+    Powers powers;
+    Ring ring;
+  };
+
+  // kPart 1: of dk, 2: of dv.
+  template <int kPart>
+  class Multiplier : public hopper_backward::Multiplier {
+   public:
+    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
+        : hopper_backward::Multiplier(p, walk, shared.powers), shared_(shared) {
+      for_pairs(sum_, [&](float& x, float& y, int row, int column) {
+        x = p.slots ? *d_state(row, column) : 0, y = p.slots ? *d_state(row, column + 1) : 0;
+      });
+      copy_state();
+    }
+
+    __device__ void multiply(Stage& stage, int64_t block, uint32_t empty) {
+      const uint64_t q = tile_descriptor(shared_address(stage.q)), d_o = tile_descriptor(shared_address(stage.d_o));
+      const uint64_t own = tile_descriptor(shared_address(kPart == 1 ? stage.v() : stage.k()));
+      const uint64_t d_state = tile_descriptor(shared_address(shared_.d_state));
+      float scores[32], gradient[64];
+      uint32_t weights[4][4], aged[4][4];
+      products_begin();
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        multiply_64x64x16<0, 0>(scores, own + along(i), (kPart == 1 ? d_o : q) + along(i), i > 0);
+      products_commit();
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (kPart == 1) multiply_64x128x16<0, 0>(gradient, own + along(i), d_state + along(i, kRowsBytes), i > 0);
+        else multiply_64x128x16<0, 1, kRowsBytes>(gradient, own + along(i), d_state + down(i), i > 0);
+      }
+      products_commit();
+      age(aged, stage.q + half_ * kTileBytes);
+      products_wait<1>();
+      weigh<kBackward>(scores, weights);
+      products_wait<0>();
+      const bool closes = walk_.present(block) == kBlock;
+      scale(gradient, powers_.of[kBlock - 1 - row_], powers_.of[kBlock - 9 - row_]);
+      if (!closes) begin_open(gradient, block);
+      const float fade = closes ? powers_.of[kBlock] : 1;
+      scale(sum_, fade, fade);
+      products_begin();
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        multiply_64x128x16<1>(gradient, weights[i], (kPart == 1 ? q : d_o) + down(i), 1);
+      products_commit();
+#pragma unroll
+      for (int i = 0; i < 4; ++i) multiply_64x128x16<1>(sum_, aged[i], d_o + down(i), 1);
+      products_commit();
+      products_wait<1>();
+      if (block == 0) store_held(gradient);
+      uint8_t* const raw = kPart == 1 ? stage.raw_k : stage.raw_v;
+      pass_silu(gradient, raw);
+      store<kHeadSize>(raw, block, kPart, 0);
+      products_wait<0>();
+      barrier_arrive(empty);
+      named_barrier(1, kMultipliers);  // the products that read the copy of dS are done
+      copy_state();
+    }
+
+    __device__ void leave() {
+      if (p_.slots)
+        for_pairs(sum_, [&](float x, float y, int row, int column) {
+          *d_state(row, column) = x, *d_state(row, column + 1) = y;
+        });
+    }
+
+   private:
+    __device__ float* d_state(int row, int column) const {
+      return p_.d_state + walk_.slot * p_.d_state_slot + walk_.head * p_.d_state_head +
+             (half_ * 64 + row) * kHeadSize + column;
+    }
+    __device__ float* d_tail(int row, int column) const {
+      return p_.d_tail + walk_.slot * p_.d_tail_slot + walk_.head * p_.d_tail_head +
+             ((kPart - 1) * kBlock + row) * kHeadSize + column;
+    }
+
+    __device__ void begin_open(float (&gradient)[64], int64_t block) const {
+      const int present = p_.slots ? walk_.present(block) : 0;
+      for_pairs(gradient, [&](float& x, float& y, int row, int column) {
+        x = row < present ? *d_tail(row, column) : 0, y = row < present ? *d_tail(row, column + 1) : 0;
+      });
+    }
+    // Rows that the tail holds have passed SiLU, and their gradients go back to the tail's.
+    __device__ void store_held(float (&gradient)[64]) const {
+      for_pairs(gradient, [&](float x, float y, int row, int column) {
+        if (row < walk_.held) *d_tail(row, column) = x, *d_tail(row, column + 1) = y;
+      });
+    }
+
+    // dS as it enters the next block's products.
+    __device__ void copy_state() {
+      for_pairs(sum_, [&](float x, float y, int row, int column) {
+        uint8_t* const tile = shared_.d_state[column / 64] + half_ * kTileBytes;
+        *reinterpret_cast<uint32_t*>(tile + tile_offset(row, column % 64)) = bf16_pair(x, y);
+      });
+      fence_for_products();
+      named_barrier(1, kMultipliers);
+    }
+
+    Shared& shared_;
+    float sum_[64];  // dS: rows 64 half_ on
+  };
+};
+
+}  // namespace fulgur::cuda::hopper_backward
