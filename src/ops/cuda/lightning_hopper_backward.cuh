@@ -112,7 +112,8 @@ class Multiplier {
         warp_(int(threadIdx.x) % kWarpgroup / 32),
         lane_(int(threadIdx.x) % 32),
         row_(warp_ * 16 + lane_ / 4),
-        pair_(lane_ % 4 * 2) {}
+        pair_(lane_ % 4 * 2),
+        offset_(tile_offset(row_, pair_)) {}
 
  protected:
   // Rows of scores times lambda_n, n = sign (column - row), as they enter a product from registers.
@@ -146,11 +147,16 @@ class Multiplier {
     }
   }
 
-  // body(sums[i], sums[i + 1], row, column) for the pairs of sums.
+  // body(i, sums[i], sums[i + 1]) for the pairs of sums, and where pair i is: in its matrix, and in tiles.
   template <int kSums, class Body>
-  __device__ void for_pairs(float (&sums)[kSums], const Body& body) const {
+  __device__ static void for_pairs(float (&sums)[kSums], const Body& body) {
 #pragma unroll
-    for (int i = 0; i < kSums; i += 2) body(sums[i], sums[i + 1], row_ + i / 2 % 2 * 8, i / 4 * 8 + pair_);
+    for (int i = 0; i < kSums; i += 2) body(i, sums[i], sums[i + 1]);
+  }
+  __device__ int row_of(int i) const { return row_ + i / 2 % 2 * 8; }
+  __device__ int column_of(int i) const { return i / 4 * 8 + pair_; }
+  __device__ int offset_of(int i, int apart = kTileBytes) const {  // columns 64 on lie `apart` bytes on
+    return (offset_ ^ i / 4 % 8 * 16) + i / 2 % 2 * 8 * kTileRowBytes + i / 32 * apart;
   }
   template <int kSums>
   __device__ static void scale(float (&sums)[kSums], float upper, float lower) {
@@ -161,8 +167,8 @@ class Multiplier {
   // Gradients of what SiLU gave, in place of what it took, as gradients of that. The warp's 16 rows only.
   template <int kSums>
   __device__ void pass_silu(float (&sums)[kSums], uint8_t* tiles) const {
-    for_pairs(sums, [&](float x, float y, int row, int column) {
-      uint32_t& pair = *reinterpret_cast<uint32_t*>(tiles + rows_offset(row, column));
+    for_pairs(sums, [&](int i, float x, float y) {
+      uint32_t& pair = *reinterpret_cast<uint32_t*>(tiles + offset_of(i));
       pair = bf16_pair(x * silu_slope(first_of(pair)), y * silu_slope(second_of(pair)));
     });
     __syncwarp();
@@ -186,7 +192,7 @@ class Multiplier {
   const Operands& p_;
   const Walk& walk_;
   const Powers& powers_;
-  const int half_, warp_, lane_, row_, pair_;
+  const int half_, warp_, lane_, row_, pair_, offset_;
 };
 
 }  // namespace fulgur::cuda::hopper_backward

@@ -33,8 +33,9 @@ struct KeyValueSweep {
    public:
     __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
         : hopper_backward::Multiplier(p, walk, shared.powers), shared_(shared) {
-      for_pairs(sum_, [&](float& x, float& y, int row, int column) {
-        x = p.slots ? *d_state(row, column) : 0, y = p.slots ? *d_state(row, column + 1) : 0;
+      for_pairs(sum_, [&](int i, float& x, float& y) {
+        const float* const from = d_state(i);
+        x = p.slots ? from[0] : 0, y = p.slots ? from[1] : 0;
       });
       copy_state();
     }
@@ -56,9 +57,9 @@ struct KeyValueSweep {
         else multiply_64x128x16<0, 1, kRowsBytes>(gradient, own + along(i), d_state + down(i), i > 0);
       }
       products_commit();
-      age(aged, stage.q + half_ * kTileBytes);
       products_wait<1>();
       weigh<kBackward>(scores, weights);
+      age(aged, stage.q + half_ * kTileBytes);
       products_wait<0>();
       const bool closes = walk_.present(block) == kBlock;
       scale(gradient, powers_.of[kBlock - 1 - row_], powers_.of[kBlock - 9 - row_]);
@@ -86,39 +87,44 @@ struct KeyValueSweep {
 
     __device__ void leave() {
       if (p_.slots)
-        for_pairs(sum_, [&](float x, float y, int row, int column) {
-          *d_state(row, column) = x, *d_state(row, column + 1) = y;
+        for_pairs(sum_, [&](int i, float x, float y) {
+          float* const to = d_state(i);
+          to[0] = x, to[1] = y;
         });
     }
 
    private:
-    __device__ float* d_state(int row, int column) const {
+    // Where pair i of dS, and of the gradient of the tail, lies in memory.
+    __device__ float* d_state(int i) const {
       return p_.d_state + walk_.slot * p_.d_state_slot + walk_.head * p_.d_state_head +
-             (half_ * 64 + row) * kHeadSize + column;
+             (half_ * 64 + row_of(i)) * kHeadSize + column_of(i);
     }
-    __device__ float* d_tail(int row, int column) const {
+    __device__ float* d_tail(int i) const {
       return p_.d_tail + walk_.slot * p_.d_tail_slot + walk_.head * p_.d_tail_head +
-             ((kPart - 1) * kBlock + row) * kHeadSize + column;
+             ((kPart - 1) * kBlock + row_of(i)) * kHeadSize + column_of(i);
     }
 
     __device__ void begin_open(float (&gradient)[64], int64_t block) const {
       const int present = p_.slots ? walk_.present(block) : 0;
-      for_pairs(gradient, [&](float& x, float& y, int row, int column) {
-        x = row < present ? *d_tail(row, column) : 0, y = row < present ? *d_tail(row, column + 1) : 0;
+      for_pairs(gradient, [&](int i, float& x, float& y) {
+        const float* const from = d_tail(i);
+        const bool there = row_of(i) < present;
+        x = there ? from[0] : 0, y = there ? from[1] : 0;
       });
     }
     // Rows that the tail holds have passed SiLU, and their gradients go back to the tail's.
     __device__ void store_held(float (&gradient)[64]) const {
-      for_pairs(gradient, [&](float x, float y, int row, int column) {
-        if (row < walk_.held) *d_tail(row, column) = x, *d_tail(row, column + 1) = y;
+      for_pairs(gradient, [&](int i, float x, float y) {
+        float* const to = d_tail(i);
+        if (row_of(i) < walk_.held) to[0] = x, to[1] = y;
       });
     }
 
     // dS as it enters the next block's products.
     __device__ void copy_state() {
-      for_pairs(sum_, [&](float x, float y, int row, int column) {
-        uint8_t* const tile = shared_.d_state[column / 64] + half_ * kTileBytes;
-        *reinterpret_cast<uint32_t*>(tile + tile_offset(row, column % 64)) = bf16_pair(x, y);
+      uint8_t* const tiles = shared_.d_state[0] + half_ * kTileBytes;
+      for_pairs(sum_, [&](int i, float x, float y) {
+        *reinterpret_cast<uint32_t*>(tiles + offset_of(i, kRowsBytes)) = bf16_pair(x, y);
       });
       fence_for_products();
       named_barrier(1, kMultipliers);

@@ -29,8 +29,9 @@ struct QuerySweep {
     __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
         : hopper_backward::Multiplier(p, walk, shared.powers), state_(shared.state[half_]) {
       const float* const from = p.state + walk.slot * p.state_slot + walk.head * p.state_head + half_ * 64 * kHeadSize;
-      for_pairs(sum_, [&](float& x, float& y, int row, int column) {
-        x = p.slots ? from[row * kHeadSize + column] : 0, y = p.slots ? from[row * kHeadSize + column + 1] : 0;
+      for_pairs(sum_, [&](int i, float& x, float& y) {
+        const int at = row_of(i) * kHeadSize + column_of(i);
+        x = p.slots ? from[at] : 0, y = p.slots ? from[at + 1] : 0;
       });
       copy_state();
     }
@@ -48,9 +49,9 @@ struct QuerySweep {
 #pragma unroll
       for (int i = 0; i < 8; ++i) multiply_64x64x16<0, 0>(dq, d_o + along(i), state + along(i), i > 0);
       products_commit();
-      age(aged, stage.k() + half_ * kTileBytes);
       products_wait<1>();
       weigh<kBackward>(scores, weights);
+      age(aged, stage.k() + half_ * kTileBytes);
       products_wait<0>();
       scale(dq, powers_.of[row_ + 1], powers_.of[row_ + 9]);
       scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
@@ -76,8 +77,8 @@ struct QuerySweep {
    private:
     // S as it enters the next block's product.
     __device__ void copy_state() {
-      for_pairs(sum_, [&](float x, float y, int row, int column) {
-        *reinterpret_cast<uint32_t*>(state_ + rows_offset(row, column)) = bf16_pair(x, y);
+      for_pairs(sum_, [&](int i, float x, float y) {
+        *reinterpret_cast<uint32_t*>(state_ + offset_of(i)) = bf16_pair(x, y);
       });
       fence_for_products();
       named_barrier(1 + half_, kWarpgroup);
