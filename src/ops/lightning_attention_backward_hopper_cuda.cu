@@ -10,10 +10,11 @@ namespace fulgur::cuda {
 namespace hopper_backward {
 namespace {
 
+// At a multiple of 1,024 bytes, and known to be shared memory.
 template <class Sweep>
 __device__ typename Sweep::Shared& shared_of() {
-  return *reinterpret_cast<typename Sweep::Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 *
-                                                    1024);
+  unsigned char* const memory = dynamic_shared();
+  return *reinterpret_cast<typename Sweep::Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
 }
 
 template <class Sweep>

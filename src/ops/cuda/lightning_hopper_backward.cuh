@@ -167,10 +167,18 @@ class Multiplier {
   // Gradients of what SiLU gave, in place of what it took, as gradients of that. The warp's 16 rows only.
   template <int kSums>
   __device__ void pass_silu(float (&sums)[kSums], uint8_t* tiles) const {
-    for_pairs(sums, [&](int i, float x, float y) {
-      uint32_t& pair = *reinterpret_cast<uint32_t*>(tiles + offset_of(i));
-      pair = bf16_pair(x * silu_slope(first_of(pair)), y * silu_slope(second_of(pair)));
-    });
+    constexpr int kAtOnce = 32;  // sums whose inputs are loaded before the first result is stored
+    uint32_t pairs[kAtOnce / 2];
+    const auto at = [&](int i) -> uint32_t& { return *reinterpret_cast<uint32_t*>(tiles + offset_of(i)); };
+#pragma unroll
+    for (int first = 0; first < kSums; first += kAtOnce) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; i += 2) pairs[i / 2] = at(first + i);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; i += 2)
+        at(first + i) = bf16_pair(sums[first + i] * silu_slope(first_of(pairs[i / 2])),
+                                  sums[first + i + 1] * silu_slope(second_of(pairs[i / 2])));
+    }
     __syncwarp();
   }
   // The warp's 16 rows of tiles to the batch, from a column of part 0, 1, 2 (q, k, v) on: 16 bytes at a time.

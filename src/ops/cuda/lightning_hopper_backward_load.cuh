@@ -37,24 +37,29 @@ class Loader {
   // SiLU of the numbers that the thread copied; rows of the tail have passed it.
   __device__ void activate(Stage& stage, int64_t block) const {
     const int held = walk_.held_in(block);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int row = row_ + i * kRowsAtOnce, at = rows_offset(row, column_);
-      pass(stage.k() + at, stage.raw_k + at, row < held);
-      pass(stage.v() + at, stage.raw_v + at, row < held);
-      if (Stage::kActivatesQ) pass(stage.q + at, stage.q + at, false);
-    }
+    if (Stage::kActivatesQ) pass_rows(stage.q, stage.q, 0);
+    pass_rows(stage.k(), stage.raw_k, held), pass_rows(stage.v(), stage.raw_v, held);
   }
 
  private:
   static constexpr int kRowsAtOnce = kLoaders / 16, kEach = kBlock / kRowsAtOnce;
 
-  __device__ static void pass(uint8_t* to, const uint8_t* from, bool passed) {
-    const uint4 x = *reinterpret_cast<const uint4*>(from);
-    const auto both = [=](uint32_t pair) {
-      return passed ? pair : bf16_pair(silu(first_of(pair)), silu(second_of(pair)));
-    };
-    *reinterpret_cast<uint4*>(to) = {both(x.x), both(x.y), both(x.z), both(x.w)};
+  // The thread's pieces of rows from `held` on, those before as they are: all are loaded before one is stored.
+  __device__ void pass_rows(uint8_t* to, const uint8_t* from, int held) const {
+    uint4 pieces[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i)
+      pieces[i] = *reinterpret_cast<const uint4*>(from + rows_offset(row_ + i * kRowsAtOnce, column_));
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int row = row_ + i * kRowsAtOnce;
+      const uint32_t stays = row < held ? ~0U : 0;  // bits, not a branch for every pair
+      const auto both = [=](uint32_t pair) {
+        return (pair & stays) | (bf16_pair(silu(first_of(pair)), silu(second_of(pair))) & ~stays);
+      };
+      *reinterpret_cast<uint4*>(to + rows_offset(row, column_)) = {both(pieces[i].x), both(pieces[i].y),
+                                                                   both(pieces[i].z), both(pieces[i].w)};
+    }
   }
 
   const Operands& p_;
