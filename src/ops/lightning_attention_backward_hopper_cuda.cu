@@ -1,4 +1,5 @@
-// Lightning attention's gradients for Hopper's tensor cores (ops/cuda/lightning_hopper_backward.cuh): kernel and launch.
+// Lightning attention's gradients for Hopper's tensor cores (ops/cuda/lightning_hopper_backward.cuh): kernel and
+// launch.
 #include "device/launch.cuh"
 #include "ops/cuda/attention_operands.cuh"
 #include "ops/cuda/lightning_hopper_backward_load.cuh"
@@ -32,7 +33,7 @@ __device__ void prepare(const Operands& p, const Walk& walk) {
 
 // The block that a sweep comes to as number n.
 template <class Sweep>
-__device__ int64_t nth_block(const Walk& walk, int64_t n) {
+__device__ int nth_block(const Walk& walk, int n) {
   return Sweep::kBackward ? walk.blocks - 1 - n : n;
 }
 
@@ -41,7 +42,7 @@ __device__ void multiply(const Operands& p, const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
   Multiplier multiplier(p, walk, shared);
   Turn<Sweep::kStages> turn;
-  for (int64_t n = 0; n < walk.blocks; ++n, turn.next()) {
+  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
     barrier_wait(shared_address(&shared.ring.full[turn.stage]), turn.round);
     multiplier.multiply(shared.stage[turn.stage], nth_block<Sweep>(walk, n),
                         shared_address(&shared.ring.empty[turn.stage]));
@@ -55,7 +56,7 @@ __device__ void load(const Operands& p, const Walk& walk) {
   constexpr int kStages = Sweep::kStages;
   const Loader<typename Sweep::Stage> loader(p, walk, int(threadIdx.x) - kMultipliers);
   Turn<kStages> fetched;
-  int64_t next = 0;  // to be fetched
+  int next = 0;  // to be fetched
   const auto fetch = [&] {
     if (next < walk.blocks) {
       if (next >= kStages) barrier_wait(shared_address(&shared.ring.empty[fetched.stage]), fetched.round ^ 1);
@@ -66,7 +67,7 @@ __device__ void load(const Operands& p, const Walk& walk) {
   };
   for (int i = 0; i < kStages - 1; ++i) fetch();
   Turn<kStages> turn;
-  for (int64_t n = 0; n < walk.blocks; ++n, turn.next()) {
+  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
     wait_for_copies<kStages - 2>();
     loader.activate(shared.stage[turn.stage], nth_block<Sweep>(walk, n));
     fence_for_products();
@@ -76,8 +77,7 @@ __device__ void load(const Operands& p, const Walk& walk) {
 }
 
 // Thread blocks of the first half sweep backward in time, which takes longer, those of the second forward.
-__global__ void __launch_bounds__(kMultipliers + kLoaders, 1)
-    sweep(const __grid_constant__ Operands p) {
+__global__ void __launch_bounds__(kMultipliers + kLoaders, 1) sweep(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   const int64_t walks = gridDim.x / 2;
   const bool backward = blockIdx.x < walks;

@@ -32,20 +32,19 @@ struct Operands {
 
 // One head of one sequence: batch rows, how many rows of its first block the tail holds, and its blocks.
 struct Walk {
-  int64_t begin, end, blocks, head;
-  int held, slot;
+  int begin, end, blocks, head, held, slot;
   __device__ Walk(const Operands& p, int64_t number)
       : begin(p.row_begin[number / p.heads]),
         end(p.row_begin[number / p.heads + 1]),
-        head(number % p.heads),
+        head(int(number % p.heads)),
         held(p.slots && end > begin ? int(p.positions[begin] % kBlock) : 0),
         slot(p.slots ? p.slots[number / p.heads] : 0) {
     blocks = end > begin ? (held + end - begin + kBlock - 1) / kBlock : 0;
   }
   // Rows of a block that are there, those of the tail among them.
-  __device__ int present(int64_t block) const { return int(min(held + end - begin - block * kBlock, int64_t(kBlock))); }
-  __device__ int held_in(int64_t block) const { return block == 0 ? held : 0; }
-  __device__ int64_t first_row(int64_t block) const { return begin - held + block * kBlock; }
+  __device__ int present(int block) const { return min(held + end - begin - block * kBlock, kBlock); }
+  __device__ int held_in(int block) const { return block == 0 ? held : 0; }
+  __device__ int first_row(int block) const { return begin - held + block * kBlock; }
 };
 
 // 64 rows of 128 columns: columns 0 to 63 in the first tile.
@@ -89,26 +88,16 @@ struct Turn {
 __device__ inline float first_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float second_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000); }
 
-// x / (1 + exp(-x)) as half x (1 + tanh(half x)): one instruction of the special function unit. Its slope is
-// s + x s (1 - s) with s = half (1 + tanh(half x)).
-__device__ inline float silu(float x) {
-  const float half = 0.5F * x;
-  return fmaf(half, tanh_approximate(half), half);
-}
-__device__ inline float silu_slope(float x) {
-  const float half = 0.5F * x, t = tanh_approximate(half);
-  return fmaf(0.5F, fmaf(half, fmaf(-t, t, 1.0F), t), 0.5F);
-}
-
 // What both sweeps' multipliers do alike. A thread of a warpgroup holds of 64 rows of sums: rows row() and row() + 8,
 // and of each eight columns two from pair() on (ops/cuda/hopper.cuh).
 class Multiplier {
  public:
-  __device__ Multiplier(const Operands& p, const Walk& walk, const Powers& powers)
+  // half: which of the two warpgroups.
+  __device__ Multiplier(const Operands& p, const Walk& walk, const Powers& powers, int half)
       : p_(p),
         walk_(walk),
         powers_(powers),
-        half_(int(threadIdx.x) / kWarpgroup),
+        half_(half),
         warp_(int(threadIdx.x) % kWarpgroup / 32),
         lane_(int(threadIdx.x) % 32),
         row_(warp_ * 16 + lane_ / 4),
@@ -135,8 +124,8 @@ class Multiplier {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       load_matrices_transposed(
-          aged[i], reinterpret_cast<const bf16*>(tile + tile_offset(16 * i + lane_ / 16 * 8 + lane_ % 8,
-                                                                    warp_ * 16 + lane_ / 8 % 2 * 8)));
+          aged[i], reinterpret_cast<const bf16*>(
+                       tile + tile_offset(16 * i + lane_ / 16 * 8 + lane_ % 8, warp_ * 16 + lane_ / 8 % 2 * 8)));
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
         const float2 power = *reinterpret_cast<const float2*>(powers_.aging + 16 * i + 8 * k + pair_);
@@ -161,40 +150,40 @@ class Multiplier {
   template <int kSums>
   __device__ static void scale(float (&sums)[kSums], float upper, float lower) {
 #pragma unroll
-    for (int i = 0; i < kSums; i += 4) sums[i] *= upper, sums[i + 1] *= upper, sums[i + 2] *= lower, sums[i + 3] *= lower;
+    for (int i = 0; i < kSums; i += 4)
+      sums[i] *= upper, sums[i + 1] *= upper, sums[i + 2] *= lower, sums[i + 3] *= lower;
   }
 
-  // Gradients of what SiLU gave, in place of what it took, as gradients of that. The warp's 16 rows only.
+  // Gradients of what SiLU took, in place of its slopes, from those of what it gave. The warp's 16 rows only.
   template <int kSums>
   __device__ void pass_silu(float (&sums)[kSums], uint8_t* tiles) const {
-    constexpr int kAtOnce = 32;  // sums whose inputs are loaded before the first result is stored
-    uint32_t pairs[kAtOnce / 2];
+    constexpr int kAtOnce = 32;  // sums whose slopes are loaded before the first result is stored
+    uint32_t slopes[kAtOnce / 2];
     const auto at = [&](int i) -> uint32_t& { return *reinterpret_cast<uint32_t*>(tiles + offset_of(i)); };
 #pragma unroll
     for (int first = 0; first < kSums; first += kAtOnce) {
 #pragma unroll
-      for (int i = 0; i < kAtOnce; i += 2) pairs[i / 2] = at(first + i);
+      for (int i = 0; i < kAtOnce; i += 2) slopes[i / 2] = at(first + i);
 #pragma unroll
-      for (int i = 0; i < kAtOnce; i += 2)
-        at(first + i) = bf16_pair(sums[first + i] * silu_slope(first_of(pairs[i / 2])),
-                                  sums[first + i + 1] * silu_slope(second_of(pairs[i / 2])));
+      for (int i = 0; i < kAtOnce; i += 2) {
+        const float2 slope = numbers_of_f16(slopes[i / 2]);
+        at(first + i) = bf16_pair(sums[first + i] * slope.x, sums[first + i + 1] * slope.y);
+      }
     }
     __syncwarp();
   }
   // The warp's 16 rows of tiles to the batch, from a column of part 0, 1, 2 (q, k, v) on: 16 bytes at a time.
   template <int kColumns>
-  __device__ void store(const uint8_t* tiles, int64_t block, int part, int column0) const {
+  __device__ void store(const uint8_t* tiles, int block, int part, int column0) const {
     constexpr int kPieces = kColumns / 8, kRowsAtOnce = 32 / kPieces;
-    const int held = walk_.held_in(block), present = walk_.present(block);
-    bf16* const to = p_.dqkv + walk_.first_row(block) * p_.dqkv_row + walk_.head * p_.dqkv_head + part * p_.dqkv_part;
-    const int column = lane_ % kPieces * 8;
+    const int row0 = warp_ * 16 + lane_ / kPieces, column = lane_ % kPieces * 8;
+    const int held = walk_.held_in(block) - row0, present = walk_.present(block) - row0;
+    bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + row0) * p_.dqkv_row + walk_.head * p_.dqkv_head +
+               part * p_.dqkv_part + column0 + column;
 #pragma unroll
-    for (int i = 0; i < 16 / kRowsAtOnce; ++i) {
-      const int row = warp_ * 16 + i * kRowsAtOnce + lane_ / kPieces;
-      if (row < held || row >= present) continue;
-      *reinterpret_cast<uint4*>(to + row * p_.dqkv_row + column0 + column) =
-          *reinterpret_cast<const uint4*>(tiles + rows_offset(row, column));
-    }
+    for (int row = 0; row < 16; row += kRowsAtOnce, to += kRowsAtOnce * p_.dqkv_row)
+      if (row >= held && row < present)
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(tiles + rows_offset(row0 + row, column));
   }
 
   const Operands& p_;

@@ -5,8 +5,22 @@
 
 namespace fulgur::cuda::hopper_backward {
 
-// Stage: q, d_o, raw_k, raw_v: 64 rows each as they come from memory; k(), v(): where they lie after SiLU, maybe in
-// place; kActivatesQ: whether q passes SiLU too, in place.
+// x / (1 + exp(-x)) and its slope of a pair of numbers. With half = x / 2 and t = tanh(half), one instruction of the
+// special function unit, they are half (1 + t) and (1 + t + half (1 - t^2)) / 2.
+struct SiluPair {
+  float half[2], t[2];
+  __device__ explicit SiluPair(uint32_t pair) : half{0.5F * first_of(pair), 0.5F * second_of(pair)} {
+    t[0] = tanh_approximate(half[0]), t[1] = tanh_approximate(half[1]);
+  }
+  __device__ float value(int i) const { return fmaf(half[i], t[i], half[i]); }
+  __device__ float slope(int i) const { return fmaf(0.5F, fmaf(half[i], fmaf(-t[i], t[i], 1.0F), t[i]), 0.5F); }
+  __device__ uint32_t values() const { return bf16_pair(value(0), value(1)); }
+  __device__ uint32_t slopes() const { return f16_pair(slope(0), slope(1)); }
+};
+
+// Stage: q, d_o, raw_k, raw_v: 64 rows each as they come from memory; k(), v(): where k and v lie after SiLU, maybe in
+// place. SiLU's slopes as f16 take the place of what the sweep finds the gradients of: of q (kOfQueries), which then
+// is not needed itself, or of k and v as they came.
 template <class Stage>
 class Loader {
  public:
@@ -14,7 +28,7 @@ class Loader {
       : p_(p), walk_(walk), column_(thread % 16 * 8), row_(thread / 16) {}
 
   // Begins to copy a block's rows. Those before its new ones come from the tail, those behind are zero.
-  __device__ void fetch(Stage& stage, int64_t block) const {
+  __device__ void fetch(Stage& stage, int block) const {
     const int held = walk_.held_in(block), present = walk_.present(block);
     const int64_t first = walk_.first_row(block);
     const bf16* const qkv = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + column_;
@@ -34,32 +48,41 @@ class Loader {
     }
   }
 
-  // SiLU of the numbers that the thread copied; rows of the tail have passed it.
-  __device__ void activate(Stage& stage, int64_t block) const {
+  // SiLU of the numbers that the thread copied, and its slopes; rows of the tail have passed it.
+  __device__ void activate(Stage& stage, int block) const {
     const int held = walk_.held_in(block);
-    if (Stage::kActivatesQ) pass_rows(stage.q, stage.q, 0);
-    pass_rows(stage.k(), stage.raw_k, held), pass_rows(stage.v(), stage.raw_v, held);
+    constexpr bool kOfQueries = Stage::kOfQueries;
+    pass_rows<!kOfQueries, kOfQueries>(stage.q, stage.q, 0);
+    pass_rows<true, !kOfQueries>(stage.k(), stage.raw_k, held);
+    pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
   }
 
  private:
   static constexpr int kRowsAtOnce = kLoaders / 16, kEach = kBlock / kRowsAtOnce;
 
-  // The thread's pieces of rows from `held` on, those before as they are: all are loaded before one is stored.
-  __device__ void pass_rows(uint8_t* to, const uint8_t* from, int held) const {
+  // The thread's pieces of rows to `values`, and their slopes in place; rows before `held` stay as they are. All are
+  // loaded before one is stored.
+  template <bool kValues, bool kSlopes>
+  __device__ void pass_rows(uint8_t* values, uint8_t* raw, int held) const {
     uint4 pieces[kEach];
 #pragma unroll
-    for (int i = 0; i < kEach; ++i)
-      pieces[i] = *reinterpret_cast<const uint4*>(from + rows_offset(row_ + i * kRowsAtOnce, column_));
+    for (int i = 0; i < kEach; ++i) pieces[i] = at(raw, i);
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const int row = row_ + i * kRowsAtOnce;
-      const uint32_t stays = row < held ? ~0U : 0;  // bits, not a branch for every pair
-      const auto both = [=](uint32_t pair) {
-        return (pair & stays) | (bf16_pair(silu(first_of(pair)), silu(second_of(pair))) & ~stays);
-      };
-      *reinterpret_cast<uint4*>(to + rows_offset(row, column_)) = {both(pieces[i].x), both(pieces[i].y),
-                                                                   both(pieces[i].z), both(pieces[i].w)};
+      const uint32_t stays = row_ + i * kRowsAtOnce < held ? ~0U : 0;  // bits, not a branch for every pair
+      uint32_t value[4], slope[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const uint32_t pair = n == 0 ? pieces[i].x : n == 1 ? pieces[i].y : n == 2 ? pieces[i].z : pieces[i].w;
+        const SiluPair silu(pair);
+        value[n] = (pair & stays) | (silu.values() & ~stays), slope[n] = silu.slopes();
+      }
+      if (kSlopes) at(raw, i) = {slope[0], slope[1], slope[2], slope[3]};
+      if (kValues) at(values, i) = {value[0], value[1], value[2], value[3]};
     }
+  }
+  __device__ uint4& at(uint8_t* tiles, int i) const {
+    return *reinterpret_cast<uint4*>(tiles + rows_offset(row_ + i * kRowsAtOnce, column_));
   }
 
   const Operands& p_;

@@ -15,7 +15,7 @@ struct KeyValueSweep {
   static constexpr int kStages = 2;
 
   struct alignas(1024) Stage {
-    static constexpr bool kActivatesQ = true;
+    static constexpr bool kOfQueries = false;
     RowTiles q, d_o, raw_k, raw_v, active_k, active_v;
     __device__ uint8_t* k() { return active_k; }
     __device__ uint8_t* v() { return active_v; }
@@ -32,15 +32,17 @@ struct KeyValueSweep {
   class Multiplier : public hopper_backward::Multiplier {
    public:
     __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
-        : hopper_backward::Multiplier(p, walk, shared.powers), shared_(shared) {
+        : hopper_backward::Multiplier(p, walk, shared.powers, kPart - 1), shared_(shared) {
       for_pairs(sum_, [&](int i, float& x, float& y) {
         const float* const from = d_state(i);
         x = p.slots ? from[0] : 0, y = p.slots ? from[1] : 0;
       });
       copy_state();
+      const float fade = walk.present(walk.blocks - 1) == kBlock ? powers_.of[kBlock] : 1;
+      scale(sum_, fade, fade);
     }
 
-    __device__ void multiply(Stage& stage, int64_t block, uint32_t empty) {
+    __device__ void multiply(Stage& stage, int block, uint32_t empty) {
       const uint64_t q = tile_descriptor(shared_address(stage.q)), d_o = tile_descriptor(shared_address(stage.d_o));
       const uint64_t own = tile_descriptor(shared_address(kPart == 1 ? stage.v() : stage.k()));
       const uint64_t d_state = tile_descriptor(shared_address(shared_.d_state));
@@ -61,28 +63,23 @@ struct KeyValueSweep {
       weigh<kBackward>(scores, weights);
       age(aged, stage.q + half_ * kTileBytes);
       products_wait<0>();
-      const bool closes = walk_.present(block) == kBlock;
       scale(gradient, powers_.of[kBlock - 1 - row_], powers_.of[kBlock - 9 - row_]);
-      if (!closes) begin_open(gradient, block);
-      const float fade = closes ? powers_.of[kBlock] : 1;
-      scale(sum_, fade, fade);
+      if (walk_.present(block) < kBlock) begin_open(gradient, block);
       products_begin();
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        multiply_64x128x16<1>(gradient, weights[i], (kPart == 1 ? q : d_o) + down(i), 1);
+      for (int i = 0; i < 4; ++i) multiply_64x128x16<1>(gradient, weights[i], (kPart == 1 ? q : d_o) + down(i), 1);
       products_commit();
 #pragma unroll
       for (int i = 0; i < 4; ++i) multiply_64x128x16<1>(sum_, aged[i], d_o + down(i), 1);
       products_commit();
       products_wait<1>();
       if (block == 0) store_held(gradient);
-      uint8_t* const raw = kPart == 1 ? stage.raw_k : stage.raw_v;
-      pass_silu(gradient, raw);
-      store<kHeadSize>(raw, block, kPart, 0);
+      uint8_t* const slopes = kPart == 1 ? stage.raw_k : stage.raw_v;
+      pass_silu(gradient, slopes);
+      store<kHeadSize>(slopes, block, kPart, 0);
       products_wait<0>();
       barrier_arrive(empty);
-      named_barrier(1, kMultipliers);  // the products that read the copy of dS are done
-      copy_state();
+      if (block > 0) enter_next();
     }
 
     __device__ void leave() {
@@ -104,7 +101,7 @@ struct KeyValueSweep {
              ((kPart - 1) * kBlock + row_of(i)) * kHeadSize + column_of(i);
     }
 
-    __device__ void begin_open(float (&gradient)[64], int64_t block) const {
+    __device__ void begin_open(float (&gradient)[64], int block) const {
       const int present = p_.slots ? walk_.present(block) : 0;
       for_pairs(gradient, [&](int i, float& x, float& y) {
         const float* const from = d_tail(i);
@@ -120,6 +117,11 @@ struct KeyValueSweep {
       });
     }
 
+    __device__ void enter_next() {
+      named_barrier(1, kMultipliers);  // the products that read the copy are done
+      copy_state();
+      scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
+    }
     // dS as it enters the next block's products.
     __device__ void copy_state() {
       uint8_t* const tiles = shared_.d_state[0] + half_ * kTileBytes;
@@ -131,7 +133,7 @@ struct KeyValueSweep {
     }
 
     Shared& shared_;
-    float sum_[64];  // dS: rows 64 half_ on
+    float sum_[64];  // lambda_64 dS, or dS where the block is open: rows 64 half_ on
   };
 };
 

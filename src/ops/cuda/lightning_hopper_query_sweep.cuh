@@ -12,7 +12,7 @@ struct QuerySweep {
   static constexpr int kStages = 3;
 
   struct alignas(1024) Stage {
-    static constexpr bool kActivatesQ = false;
+    static constexpr bool kOfQueries = true;
     RowTiles q, d_o, raw_k, raw_v;
     __device__ uint8_t* k() { return raw_k; }
     __device__ uint8_t* v() { return raw_v; }
@@ -27,16 +27,18 @@ struct QuerySweep {
   class Multiplier : public hopper_backward::Multiplier {
    public:
     __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
-        : hopper_backward::Multiplier(p, walk, shared.powers), state_(shared.state[half_]) {
+        : hopper_backward::Multiplier(p, walk, shared.powers, int(threadIdx.x) / kWarpgroup),
+          state_(shared.state[half_]) {
       const float* const from = p.state + walk.slot * p.state_slot + walk.head * p.state_head + half_ * 64 * kHeadSize;
       for_pairs(sum_, [&](int i, float& x, float& y) {
         const int at = row_of(i) * kHeadSize + column_of(i);
         x = p.slots ? from[at] : 0, y = p.slots ? from[at + 1] : 0;
       });
       copy_state();
+      scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
     }
 
-    __device__ void multiply(Stage& stage, int64_t block, uint32_t empty) {
+    __device__ void multiply(Stage& stage, int block, uint32_t empty) {
       const uint64_t d_o = tile_descriptor(shared_address(stage.d_o)), v = tile_descriptor(shared_address(stage.v()));
       const uint64_t k = tile_descriptor(shared_address(stage.k() + half_ * kTileBytes));
       const uint64_t state = tile_descriptor(shared_address(state_));
@@ -54,7 +56,6 @@ struct QuerySweep {
       age(aged, stage.k() + half_ * kTileBytes);
       products_wait<0>();
       scale(dq, powers_.of[row_ + 1], powers_.of[row_ + 9]);
-      scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
       products_begin();
 #pragma unroll
       for (int i = 0; i < 4; ++i) multiply_64x64x16<1>(dq, weights[i], k + down(i), 1);
@@ -63,18 +64,22 @@ struct QuerySweep {
       for (int i = 0; i < 4; ++i) multiply_64x128x16<1>(sum_, aged[i], v + down(i), 1);
       products_commit();
       products_wait<1>();
-      uint8_t* const q = stage.q + half_ * kTileBytes;
-      pass_silu(dq, q);
-      store<64>(q, block, 0, half_ * 64);
+      uint8_t* const slopes = stage.q + half_ * kTileBytes;
+      pass_silu(dq, slopes);
+      store<64>(slopes, block, 0, half_ * 64);
       products_wait<0>();
       barrier_arrive(empty);
-      named_barrier(1 + half_, kWarpgroup);  // the products that read the copy of S are done
-      copy_state();
+      if (block + 1 < walk_.blocks) enter_next();
     }
 
     __device__ void leave() {}
 
    private:
+    __device__ void enter_next() {
+      named_barrier(1 + half_, kWarpgroup);  // the products that read the copy are done
+      copy_state();
+      scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
+    }
     // S as it enters the next block's product.
     __device__ void copy_state() {
       for_pairs(sum_, [&](int i, float x, float y) {
@@ -85,7 +90,7 @@ struct QuerySweep {
     }
 
     uint8_t* const state_;
-    float sum_[64];  // S: rows 64 half_ on
+    float sum_[64];  // lambda_64 S: rows 64 half_ on
   };
 };
 

@@ -13,7 +13,7 @@ struct PendingCopy {
   const void* from;  // null: zeros
 };
 struct PendingCopies {
-  std::vector<PendingCopy> open;                 // in no group yet
+  std::vector<PendingCopy> open;                // in no group yet
   std::deque<std::vector<PendingCopy>> groups;  // the oldest first
 };
 // Of each thread of the blocks that run.
