@@ -25,27 +25,26 @@ template <class Stage>
 class Loader {
  public:
   __device__ Loader(const Operands& p, const Walk& walk, int thread)
-      : p_(p), walk_(walk), column_(thread % 16 * 8), row_(thread / 16) {}
+      : p_(p), walk_(walk), column_(thread % 16 * 8), row_(thread / 16), at_(rows_offset(row_, column_)) {}
 
   // Begins to copy a block's rows. Those before its new ones come from the tail, those behind are zero.
   __device__ void fetch(Stage& stage, int block) const {
-    const int held = walk_.held_in(block), present = walk_.present(block);
-    const int64_t first = walk_.first_row(block);
-    const bf16* const qkv = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + column_;
-    const bf16* const d_o = p_.d_o + first * p_.d_o_row + walk_.head * p_.d_o_head + column_;
-    const bf16* const tail = p_.tail + walk_.slot * p_.tail_slot + walk_.head * p_.tail_head + column_;
+    const int64_t first = walk_.first_row(block) + row_;
+    const bf16* q = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + column_;
+    const bf16* d_o = p_.d_o + first * p_.d_o_row + walk_.head * p_.d_o_head + column_;
+    const int held = walk_.held_in(block) - row_, present = walk_.present(block) - row_;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int row = row_ + i * kRowsAtOnce, at = rows_offset(row, column_);
-      const bool there = row < present, is_new = there && row >= held;
-      const bf16* const q = qkv + row * p_.qkv_row;
-      copy_async(stage.q + at, is_new ? q : p_.qkv, is_new);
-      copy_async(stage.d_o + at, is_new ? d_o + row * p_.d_o_row : p_.d_o, is_new);
-      const bf16* const k = row < held ? tail + row * kHeadSize : q + p_.qkv_part;
-      const bf16* const v = row < held ? tail + (kBlock + row) * kHeadSize : q + 2 * p_.qkv_part;
-      copy_async(stage.raw_k + at, there ? k : p_.qkv, there);
-      copy_async(stage.raw_v + at, there ? v : p_.qkv, there);
+    for (int row = 0; row < kBlock; row += kRowsAtOnce) {
+      const int to = at_ + row * kTileRowBytes;
+      const bool is_new = row >= held && row < present;
+      copy_async(stage.q + to, q, is_new), copy_async(stage.d_o + to, d_o, is_new);
+      if (row >= held) {
+        copy_async(stage.raw_k + to, q + p_.qkv_part, is_new);
+        copy_async(stage.raw_v + to, q + 2 * p_.qkv_part, is_new);
+      }
+      q += kRowsAtOnce * p_.qkv_row, d_o += kRowsAtOnce * p_.d_o_row;
     }
+    if (held > 0) fetch_tail(stage, held);
   }
 
   // SiLU of the numbers that the thread copied, and its slopes; rows of the tail have passed it.
@@ -59,6 +58,14 @@ class Loader {
 
  private:
   static constexpr int kRowsAtOnce = kLoaders / 16, kEach = kBlock / kRowsAtOnce;
+
+  __device__ void fetch_tail(Stage& stage, int held) const {
+    const bf16* k = p_.tail + walk_.slot * p_.tail_slot + walk_.head * p_.tail_head + row_ * kHeadSize + column_;
+    for (int row = 0; row < held; row += kRowsAtOnce, k += kRowsAtOnce * kHeadSize) {
+      copy_async(stage.raw_k + at_ + row * kTileRowBytes, k, true);
+      copy_async(stage.raw_v + at_ + row * kTileRowBytes, k + kBlock * kHeadSize, true);
+    }
+  }
 
   // The thread's pieces of rows to `values`, and their slopes in place; rows before `held` stay as they are. All are
   // loaded before one is stored.
@@ -82,12 +89,12 @@ class Loader {
     }
   }
   __device__ uint4& at(uint8_t* tiles, int i) const {
-    return *reinterpret_cast<uint4*>(tiles + rows_offset(row_ + i * kRowsAtOnce, column_));
+    return *reinterpret_cast<uint4*>(tiles + at_ + i * kRowsAtOnce * kTileRowBytes);
   }
 
   const Operands& p_;
   const Walk& walk_;
-  const int column_, row_;
+  const int column_, row_, at_;  // the thread's first piece, and where it lies in tiles
 };
 
 }  // namespace fulgur::cuda::hopper_backward
