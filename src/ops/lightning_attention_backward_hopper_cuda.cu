@@ -55,11 +55,16 @@ __device__ void load(const Operands& p, const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
   constexpr int kStages = Sweep::kStages;
   const Loader<typename Sweep::Stage> loader(p, walk, int(threadIdx.x) - kMultipliers);
-  Turn<kStages> fetched;
-  int next = 0;  // to be fetched
+  Turn<kStages> fetched, stored;
+  int next = 0, done = 0;  // blocks to be fetched and to be stored
+  const auto store = [&] {
+    barrier_wait(shared_address(&shared.ring.empty[stored.stage]), stored.round);
+    loader.store(shared.stage[stored.stage], nth_block<Sweep>(walk, done));
+    ++done, stored.next();
+  };
   const auto fetch = [&] {
     if (next < walk.blocks) {
-      if (next >= kStages) barrier_wait(shared_address(&shared.ring.empty[fetched.stage]), fetched.round ^ 1);
+      if (next >= kStages) store();
       loader.fetch(shared.stage[fetched.stage], nth_block<Sweep>(walk, next));
       ++next, fetched.next();
     }
@@ -74,6 +79,7 @@ __device__ void load(const Operands& p, const Walk& walk) {
     barrier_arrive(shared_address(&shared.ring.full[turn.stage]));
     fetch();
   }
+  while (done < walk.blocks) store();
 }
 
 // Thread blocks of the first half sweep backward in time, which takes longer, those of the second forward.

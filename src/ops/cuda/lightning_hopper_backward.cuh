@@ -102,7 +102,7 @@ class Multiplier {
         lane_(int(threadIdx.x) % 32),
         row_(warp_ * 16 + lane_ / 4),
         pair_(lane_ % 4 * 2),
-        offset_(tile_offset(row_, pair_)) {}
+        offset_(tile_offset(warp_ * 16 + lane_ % 16, lane_ / 16 * 8)) {}
 
  protected:
   // Rows of scores times lambda_n, n = sign (column - row), as they enter a product from registers.
@@ -136,7 +136,7 @@ class Multiplier {
     }
   }
 
-  // body(i, sums[i], sums[i + 1]) for the pairs of sums, and where pair i is: in its matrix, and in tiles.
+  // body(i, sums[i], sums[i + 1]) for the pairs of sums, and where pair i is.
   template <int kSums, class Body>
   __device__ static void for_pairs(float (&sums)[kSums], const Body& body) {
 #pragma unroll
@@ -144,8 +144,21 @@ class Multiplier {
   }
   __device__ int row_of(int i) const { return row_ + i / 2 % 2 * 8; }
   __device__ int column_of(int i) const { return i / 4 * 8 + pair_; }
-  __device__ int offset_of(int i, int apart = kTileBytes) const {  // columns 64 on lie `apart` bytes on
-    return (offset_ ^ i / 4 % 8 * 16) + i / 2 % 2 * 8 * kTileRowBytes + i / 32 * apart;
+
+  // Where the lane finds, in swizzled tiles, its row of the four matrices that hold sums i to i + 7; columns 64 on lie
+  // `apart` bytes on.
+  __device__ bf16* matrices_of(uint8_t* tiles, int i, int apart = kTileBytes) const {
+    return reinterpret_cast<bf16*>(tiles + (offset_ ^ i / 4 % 8 * 16) + i / 32 * apart);
+  }
+  // Sums as they enter a product.
+  __device__ void copy(float (&sums)[64], uint8_t* tiles, int apart) const {
+#pragma unroll
+    for (int i = 0; i < 64; i += 8) {
+      uint32_t pairs[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) pairs[n] = bf16_pair(sums[i + 2 * n], sums[i + 2 * n + 1]);
+      store_matrices(pairs, matrices_of(tiles, i, apart));
+    }
   }
   template <int kSums>
   __device__ static void scale(float (&sums)[kSums], float upper, float lower) {
@@ -158,32 +171,20 @@ class Multiplier {
   template <int kSums>
   __device__ void pass_silu(float (&sums)[kSums], uint8_t* tiles) const {
     constexpr int kAtOnce = 32;  // sums whose slopes are loaded before the first result is stored
-    uint32_t slopes[kAtOnce / 2];
-    const auto at = [&](int i) -> uint32_t& { return *reinterpret_cast<uint32_t*>(tiles + offset_of(i)); };
 #pragma unroll
     for (int first = 0; first < kSums; first += kAtOnce) {
+      uint32_t pairs[kAtOnce / 8][4];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; i += 2) slopes[i / 2] = at(first + i);
+      for (int i = 0; i < kAtOnce; i += 8) load_matrices(pairs[i / 8], matrices_of(tiles, first + i));
 #pragma unroll
       for (int i = 0; i < kAtOnce; i += 2) {
-        const float2 slope = numbers_of_f16(slopes[i / 2]);
-        at(first + i) = bf16_pair(sums[first + i] * slope.x, sums[first + i + 1] * slope.y);
+        uint32_t& pair = pairs[i / 8][i / 2 % 4];
+        const float2 slope = numbers_of_f16(pair);
+        pair = bf16_pair(sums[first + i] * slope.x, sums[first + i + 1] * slope.y);
       }
-    }
-    __syncwarp();
-  }
-  // The warp's 16 rows of tiles to the batch, from a column of part 0, 1, 2 (q, k, v) on: 16 bytes at a time.
-  template <int kColumns>
-  __device__ void store(const uint8_t* tiles, int block, int part, int column0) const {
-    constexpr int kPieces = kColumns / 8, kRowsAtOnce = 32 / kPieces;
-    const int row0 = warp_ * 16 + lane_ / kPieces, column = lane_ % kPieces * 8;
-    const int held = walk_.held_in(block) - row0, present = walk_.present(block) - row0;
-    bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + row0) * p_.dqkv_row + walk_.head * p_.dqkv_head +
-               part * p_.dqkv_part + column0 + column;
 #pragma unroll
-    for (int row = 0; row < 16; row += kRowsAtOnce, to += kRowsAtOnce * p_.dqkv_row)
-      if (row >= held && row < present)
-        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(tiles + rows_offset(row0 + row, column));
+      for (int i = 0; i < kAtOnce; i += 8) store_matrices(pairs[i / 8], matrices_of(tiles, first + i));
+    }
   }
 
   const Operands& p_;

@@ -1,4 +1,5 @@
-// Loading of lightning attention's backward on Hopper: a block's rows to a stage of shared memory, and SiLU.
+// Loading of lightning attention's backward on Hopper: a block's rows to a stage of shared memory, SiLU, and the
+// gradients from there back to memory.
 #pragma once
 #include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/lightning_hopper_backward.cuh"
@@ -20,7 +21,7 @@ struct SiluPair {
 
 // Stage: q, d_o, raw_k, raw_v: 64 rows each as they come from memory; k(), v(): where k and v lie after SiLU, maybe in
 // place. SiLU's slopes as f16 take the place of what the sweep finds the gradients of: of q (kOfQueries), which then
-// is not needed itself, or of k and v as they came.
+// is not needed itself, or of k and v as they came; and the multipliers put gradients in place of slopes.
 template <class Stage>
 class Loader {
  public:
@@ -56,6 +57,15 @@ class Loader {
     pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
   }
 
+  // The gradients of the rows that are the batch's: the pieces that the thread will fetch anew.
+  __device__ void store(Stage& stage, int block) const {
+    if (Stage::kOfQueries) {
+      store_rows(stage.q, 0, block);
+    } else {
+      store_rows(stage.raw_k, 1, block), store_rows(stage.raw_v, 2, block);
+    }
+  }
+
  private:
   static constexpr int kRowsAtOnce = kLoaders / 16, kEach = kBlock / kRowsAtOnce;
 
@@ -88,6 +98,19 @@ class Loader {
       if (kValues) at(values, i) = {value[0], value[1], value[2], value[3]};
     }
   }
+  // part 0, 1, 2: of q, k, v.
+  __device__ void store_rows(uint8_t* tiles, int part, int block) const {
+    const int held = walk_.held_in(block) - row_, present = walk_.present(block) - row_;
+    bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + row_) * p_.dqkv_row + walk_.head * p_.dqkv_head +
+               part * p_.dqkv_part + column_;
+    uint4 pieces[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) pieces[i] = at(tiles, i);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i, to += kRowsAtOnce * p_.dqkv_row)
+      if (i * kRowsAtOnce >= held && i * kRowsAtOnce < present) *reinterpret_cast<uint4*>(to) = pieces[i];
+  }
+
   __device__ uint4& at(uint8_t* tiles, int i) const {
     return *reinterpret_cast<uint4*>(tiles + at_ + i * kRowsAtOnce * kTileRowBytes);
   }

@@ -74,9 +74,7 @@ struct KeyValueSweep {
       products_commit();
       products_wait<1>();
       if (block == 0) store_held(gradient);
-      uint8_t* const slopes = kPart == 1 ? stage.raw_k : stage.raw_v;
-      pass_silu(gradient, slopes);
-      store<kHeadSize>(slopes, block, kPart, 0);
+      pass_silu(gradient, kPart == 1 ? stage.raw_k : stage.raw_v);
       products_wait<0>();
       barrier_arrive(empty);
       if (block > 0) enter_next();
@@ -124,10 +122,7 @@ struct KeyValueSweep {
     }
     // dS as it enters the next block's products.
     __device__ void copy_state() {
-      uint8_t* const tiles = shared_.d_state[0] + half_ * kTileBytes;
-      for_pairs(sum_, [&](int i, float x, float y) {
-        *reinterpret_cast<uint32_t*>(tiles + offset_of(i, kRowsBytes)) = bf16_pair(x, y);
-      });
+      copy(sum_, shared_.d_state[0] + half_ * kTileBytes, kRowsBytes);
       fence_for_products();
       named_barrier(1, kMultipliers);
     }

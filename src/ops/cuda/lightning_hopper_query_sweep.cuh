@@ -64,9 +64,7 @@ struct QuerySweep {
       for (int i = 0; i < 4; ++i) multiply_64x128x16<1>(sum_, aged[i], v + down(i), 1);
       products_commit();
       products_wait<1>();
-      uint8_t* const slopes = stage.q + half_ * kTileBytes;
-      pass_silu(dq, slopes);
-      store<64>(slopes, block, 0, half_ * 64);
+      pass_silu(dq, stage.q + half_ * kTileBytes);
       products_wait<0>();
       barrier_arrive(empty);
       if (block + 1 < walk_.blocks) enter_next();
@@ -82,9 +80,7 @@ struct QuerySweep {
     }
     // S as it enters the next block's product.
     __device__ void copy_state() {
-      for_pairs(sum_, [&](int i, float x, float y) {
-        *reinterpret_cast<uint32_t*>(state_ + offset_of(i)) = bf16_pair(x, y);
-      });
+      copy(sum_, state_, kTileBytes);
       fence_for_products();
       named_barrier(1 + half_, kWarpgroup);
     }
