@@ -24,7 +24,8 @@ __device__ void prepare(const Operands& p, const Walk& walk) {
   fill<Sweep::kBackward>(shared.powers, p.decay[walk.head], threadIdx.x);
   if (threadIdx.x == 0)
     for (int i = 0; i < Sweep::kStages; ++i) {
-      barrier_init(shared_address(&shared.ring.full[i]), kLoaders);
+      barrier_init(shared_address(&shared.ring.landed[i]), kWarpgroup);
+      barrier_init(shared_address(&shared.ring.full[i]), kWarpgroup);
       barrier_init(shared_address(&shared.ring.empty[i]), kMultipliers);
     }
   barriers_are_ready();
@@ -51,39 +52,50 @@ __device__ void multiply(const Operands& p, const Walk& walk) {
 }
 
 template <class Sweep>
-__device__ void load(const Operands& p, const Walk& walk) {
+__device__ void copy(const Operands& p, const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
   constexpr int kStages = Sweep::kStages;
-  const Loader<typename Sweep::Stage> loader(p, walk, int(threadIdx.x) - kMultipliers);
-  Turn<kStages> fetched, stored;
+  const Copier<typename Sweep::Stage> copier(p, walk, int(threadIdx.x) % kWarpgroup);
+  Turn<kStages> fetched, stored, landed;
   int next = 0, done = 0;  // blocks to be fetched and to be stored
   const auto store = [&] {
     barrier_wait(shared_address(&shared.ring.empty[stored.stage]), stored.round);
-    loader.store(shared.stage[stored.stage], nth_block<Sweep>(walk, done));
+    copier.store(shared.stage[stored.stage], nth_block<Sweep>(walk, done));
     ++done, stored.next();
   };
   const auto fetch = [&] {
     if (next < walk.blocks) {
       if (next >= kStages) store();
-      loader.fetch(shared.stage[fetched.stage], nth_block<Sweep>(walk, next));
+      copier.fetch(shared.stage[fetched.stage], nth_block<Sweep>(walk, next));
       ++next, fetched.next();
     }
     commit_copies();
   };
   for (int i = 0; i < kStages - 1; ++i) fetch();
-  Turn<kStages> turn;
-  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
+  for (int n = 0; n < walk.blocks; ++n, landed.next()) {
     wait_for_copies<kStages - 2>();
-    loader.activate(shared.stage[turn.stage], nth_block<Sweep>(walk, n));
     fence_for_products();
-    barrier_arrive(shared_address(&shared.ring.full[turn.stage]));
+    barrier_arrive(shared_address(&shared.ring.landed[landed.stage]));
     fetch();
   }
   while (done < walk.blocks) store();
 }
 
+template <class Sweep>
+__device__ void activate(const Walk& walk) {
+  typename Sweep::Shared& shared = shared_of<Sweep>();
+  const Activator<typename Sweep::Stage> activator(walk, int(threadIdx.x) % kWarpgroup);
+  Turn<Sweep::kStages> turn;
+  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
+    barrier_wait(shared_address(&shared.ring.landed[turn.stage]), turn.round);
+    activator.activate(shared.stage[turn.stage], nth_block<Sweep>(walk, n));
+    fence_for_products();
+    barrier_arrive(shared_address(&shared.ring.full[turn.stage]));
+  }
+}
+
 // Thread blocks of the first half sweep backward in time, which takes longer, those of the second forward.
-__global__ void __launch_bounds__(kMultipliers + kLoaders, 1) sweep(const __grid_constant__ Operands p) {
+__global__ void __launch_bounds__(kThreads, 1) sweep(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   const int64_t walks = gridDim.x / 2;
   const bool backward = blockIdx.x < walks;
@@ -96,10 +108,14 @@ __global__ void __launch_bounds__(kMultipliers + kLoaders, 1) sweep(const __grid
     if (!backward) multiply<QuerySweep, QuerySweep::Multiplier>(p, walk);
     else if (threadIdx.x < kWarpgroup) multiply<KeyValueSweep, KeyValueSweep::Multiplier<1>>(p, walk);
     else multiply<KeyValueSweep, KeyValueSweep::Multiplier<2>>(p, walk);
+  } else if (threadIdx.x < kMultipliers + kWarpgroup) {
+    registers_down<kCopierRegisters>();
+    if (backward) copy<KeyValueSweep>(p, walk);
+    else copy<QuerySweep>(p, walk);
   } else {
-    registers_down<kLoaderRegisters>();
-    if (backward) load<KeyValueSweep>(p, walk);
-    else load<QuerySweep>(p, walk);
+    registers_down<kActivatorRegisters>();
+    if (backward) activate<KeyValueSweep>(walk);
+    else activate<QuerySweep>(walk);
   }
 #endif
 }
@@ -163,7 +179,7 @@ void lightning_attention_backward_hopper(Stream& stream, const LightningAttentio
         "cudaFuncSetAttribute");
   const int64_t walks = (op.row_begin.dim(0) - 1) * op.d_o.dim(1);
   launch(stream, "lightning_attention_backward",
-         {dim3(unsigned(2 * walks)), dim3(hopper::kMultipliers + hopper::kLoaders), bytes}, hopper::sweep,
+         {dim3(unsigned(2 * walks)), dim3(hopper::kThreads), bytes}, hopper::sweep,
          hopper::operands_of(op));
 }
 

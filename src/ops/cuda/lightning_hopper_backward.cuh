@@ -2,8 +2,8 @@
 //
 // A thread block walks one head of one sequence in blocks of 64 rows: forward in time for dq, with the state S
 // (lightning_hopper_query_sweep.cuh), or backward in time for dk and dv, with the state's gradient dS
-// (lightning_hopper_key_value_sweep.cuh). Two warpgroups load the blocks to come and apply SiLU
-// (lightning_hopper_backward_load.cuh); two multiply, each with 64 rows of S or dS in its registers in f32.
+// (lightning_hopper_key_value_sweep.cuh). Two warpgroups multiply, each with 64 rows of S or dS in its registers in f32;
+// two load the blocks to come (lightning_hopper_backward_load.cuh).
 #pragma once
 #include "base/grid.h"
 #include "ops/cuda/hopper.cuh"
@@ -11,8 +11,8 @@
 namespace fulgur::cuda::hopper_backward {
 
 inline constexpr int kHeadSize = 128, kBlock = int(kGrid);
-inline constexpr int kWarpgroup = 128, kMultipliers = 2 * kWarpgroup, kLoaders = 2 * kWarpgroup;  // threads
-inline constexpr int kMultiplierRegisters = 208, kLoaderRegisters = 48;
+inline constexpr int kWarpgroup = 128, kMultipliers = 2 * kWarpgroup, kThreads = 4 * kWarpgroup;
+inline constexpr int kMultiplierRegisters = 208, kCopierRegisters = 40, kActivatorRegisters = 56;
 
 struct Operands {
   bf16* dqkv;
@@ -71,9 +71,9 @@ __device__ inline void fill(Powers& powers, float decay, unsigned thread) {
   if (thread < 2 * kBlock) powers.decay[thread] = {power(int(thread) - 63), power(int(thread) - 62)};
 }
 
-// The barriers of a ring of stages: filled by the loaders, emptied by the multipliers.
+// The barriers of a ring of stages: rows have come, they have passed SiLU, they have been multiplied.
 struct Ring {
-  uint64_t full[3], empty[3];
+  uint64_t landed[3], full[3], empty[3];
 };
 // Where a walk through the ring is.
 template <int kStages>

@@ -1,5 +1,10 @@
-// Loading of lightning attention's backward on Hopper: a block's rows to a stage of shared memory, SiLU, and the
-// gradients from there back to memory.
+// Loading of lightning attention's backward on Hopper. One warpgroup copies a block's rows to a stage of shared memory,
+// and the gradients from there back to memory; one applies SiLU there. Copies hold up the threads that ask for them, so
+// that neither could do both.
+//
+// Stage: q, d_o, raw_k, raw_v: 64 rows each as they come from memory; k(), v(): where k and v lie after SiLU, maybe in
+// place. SiLU's slopes as f16 take the place of what the sweep finds the gradients of: of q (kOfQueries), which then
+// is not needed itself, or of k and v as they came; and the multipliers put gradients in place of slopes.
 #pragma once
 #include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/lightning_hopper_backward.cuh"
@@ -19,42 +24,38 @@ struct SiluPair {
   __device__ uint32_t slopes() const { return f16_pair(slope(0), slope(1)); }
 };
 
-// Stage: q, d_o, raw_k, raw_v: 64 rows each as they come from memory; k(), v(): where k and v lie after SiLU, maybe in
-// place. SiLU's slopes as f16 take the place of what the sweep finds the gradients of: of q (kOfQueries), which then
-// is not needed itself, or of k and v as they came; and the multipliers put gradients in place of slopes.
+// The pieces of 16 bytes of 64 rows of 128 columns that one thread of a warpgroup moves.
+struct Pieces {
+  static constexpr int kRowsAtOnce = kWarpgroup / 16, kEach = kBlock / kRowsAtOnce;
+  const int row, column;  // of the first; the others lie kRowsAtOnce rows apart
+  __device__ explicit Pieces(int thread) : row(thread / 16), column(thread % 16 * 8) {}
+  __device__ int offset(int i) const { return rows_offset(row, column) + i * kRowsAtOnce * kTileRowBytes; }
+  __device__ uint4& at(uint8_t* tiles, int i) const { return *reinterpret_cast<uint4*>(tiles + offset(i)); }
+};
+
 template <class Stage>
-class Loader {
+class Copier {
  public:
-  __device__ Loader(const Operands& p, const Walk& walk, int thread)
-      : p_(p), walk_(walk), column_(thread % 16 * 8), row_(thread / 16), at_(rows_offset(row_, column_)) {}
+  __device__ Copier(const Operands& p, const Walk& walk, int thread) : p_(p), walk_(walk), pieces_(thread) {}
 
   // Begins to copy a block's rows. Those before its new ones come from the tail, those behind are zero.
   __device__ void fetch(Stage& stage, int block) const {
-    const int64_t first = walk_.first_row(block) + row_;
-    const bf16* q = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + column_;
-    const bf16* d_o = p_.d_o + first * p_.d_o_row + walk_.head * p_.d_o_head + column_;
-    const int held = walk_.held_in(block) - row_, present = walk_.present(block) - row_;
+    const int64_t first = walk_.first_row(block) + pieces_.row;
+    const bf16* q = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + pieces_.column;
+    const bf16* d_o = p_.d_o + first * p_.d_o_row + walk_.head * p_.d_o_head + pieces_.column;
+    const int held = walk_.held_in(block) - pieces_.row, present = walk_.present(block) - pieces_.row;
 #pragma unroll
-    for (int row = 0; row < kBlock; row += kRowsAtOnce) {
-      const int to = at_ + row * kTileRowBytes;
+    for (int i = 0; i < Pieces::kEach; ++i) {
+      const int to = pieces_.offset(i), row = i * Pieces::kRowsAtOnce;
       const bool is_new = row >= held && row < present;
       copy_async(stage.q + to, q, is_new), copy_async(stage.d_o + to, d_o, is_new);
       if (row >= held) {
         copy_async(stage.raw_k + to, q + p_.qkv_part, is_new);
         copy_async(stage.raw_v + to, q + 2 * p_.qkv_part, is_new);
       }
-      q += kRowsAtOnce * p_.qkv_row, d_o += kRowsAtOnce * p_.d_o_row;
+      q += Pieces::kRowsAtOnce * p_.qkv_row, d_o += Pieces::kRowsAtOnce * p_.d_o_row;
     }
     if (held > 0) fetch_tail(stage, held);
-  }
-
-  // SiLU of the numbers that the thread copied, and its slopes; rows of the tail have passed it.
-  __device__ void activate(Stage& stage, int block) const {
-    const int held = walk_.held_in(block);
-    constexpr bool kOfQueries = Stage::kOfQueries;
-    pass_rows<!kOfQueries, kOfQueries>(stage.q, stage.q, 0);
-    pass_rows<true, !kOfQueries>(stage.k(), stage.raw_k, held);
-    pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
   }
 
   // The gradients of the rows that are the batch's: the pieces that the thread will fetch anew.
@@ -67,57 +68,74 @@ class Loader {
   }
 
  private:
-  static constexpr int kRowsAtOnce = kLoaders / 16, kEach = kBlock / kRowsAtOnce;
-
   __device__ void fetch_tail(Stage& stage, int held) const {
-    const bf16* k = p_.tail + walk_.slot * p_.tail_slot + walk_.head * p_.tail_head + row_ * kHeadSize + column_;
-    for (int row = 0; row < held; row += kRowsAtOnce, k += kRowsAtOnce * kHeadSize) {
-      copy_async(stage.raw_k + at_ + row * kTileRowBytes, k, true);
-      copy_async(stage.raw_v + at_ + row * kTileRowBytes, k + kBlock * kHeadSize, true);
+    const bf16* k = p_.tail + walk_.slot * p_.tail_slot + walk_.head * p_.tail_head + pieces_.row * kHeadSize +
+                    pieces_.column;
+    for (int i = 0; i * Pieces::kRowsAtOnce < held; ++i, k += Pieces::kRowsAtOnce * kHeadSize) {
+      copy_async(stage.raw_k + pieces_.offset(i), k, true);
+      copy_async(stage.raw_v + pieces_.offset(i), k + kBlock * kHeadSize, true);
     }
   }
 
-  // The thread's pieces of rows to `values`, and their slopes in place; rows before `held` stay as they are. All are
-  // loaded before one is stored.
-  template <bool kValues, bool kSlopes>
-  __device__ void pass_rows(uint8_t* values, uint8_t* raw, int held) const {
-    uint4 pieces[kEach];
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) pieces[i] = at(raw, i);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const uint32_t stays = row_ + i * kRowsAtOnce < held ? ~0U : 0;  // bits, not a branch for every pair
-      uint32_t value[4], slope[4];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const uint32_t pair = n == 0 ? pieces[i].x : n == 1 ? pieces[i].y : n == 2 ? pieces[i].z : pieces[i].w;
-        const SiluPair silu(pair);
-        value[n] = (pair & stays) | (silu.values() & ~stays), slope[n] = silu.slopes();
-      }
-      if (kSlopes) at(raw, i) = {slope[0], slope[1], slope[2], slope[3]};
-      if (kValues) at(values, i) = {value[0], value[1], value[2], value[3]};
-    }
-  }
   // part 0, 1, 2: of q, k, v.
   __device__ void store_rows(uint8_t* tiles, int part, int block) const {
-    const int held = walk_.held_in(block) - row_, present = walk_.present(block) - row_;
-    bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + row_) * p_.dqkv_row + walk_.head * p_.dqkv_head +
-               part * p_.dqkv_part + column_;
-    uint4 pieces[kEach];
+    const int held = walk_.held_in(block) - pieces_.row, present = walk_.present(block) - pieces_.row;
+    bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + pieces_.row) * p_.dqkv_row + walk_.head * p_.dqkv_head +
+               part * p_.dqkv_part + pieces_.column;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) pieces[i] = at(tiles, i);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i, to += kRowsAtOnce * p_.dqkv_row)
-      if (i * kRowsAtOnce >= held && i * kRowsAtOnce < present) *reinterpret_cast<uint4*>(to) = pieces[i];
-  }
-
-  __device__ uint4& at(uint8_t* tiles, int i) const {
-    return *reinterpret_cast<uint4*>(tiles + at_ + i * kRowsAtOnce * kTileRowBytes);
+    for (int i = 0; i < Pieces::kEach; ++i, to += Pieces::kRowsAtOnce * p_.dqkv_row)
+      if (const int row = i * Pieces::kRowsAtOnce; row >= held && row < present)
+        *reinterpret_cast<uint4*>(to) = pieces_.at(tiles, i);
   }
 
   const Operands& p_;
   const Walk& walk_;
-  const int column_, row_, at_;  // the thread's first piece, and where it lies in tiles
+  const Pieces pieces_;
+};
+
+template <class Stage>
+class Activator {
+ public:
+  __device__ Activator(const Walk& walk, int thread) : walk_(walk), pieces_(thread) {}
+
+  // SiLU of a block that has arrived, and its slopes; rows of the tail have passed it.
+  __device__ void activate(Stage& stage, int block) const {
+    const int held = walk_.held_in(block);
+    constexpr bool kOfQueries = Stage::kOfQueries;
+    pass_rows<!kOfQueries, kOfQueries>(stage.q, stage.q, 0);
+    pass_rows<true, !kOfQueries>(stage.k(), stage.raw_k, held);
+    pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
+  }
+
+ private:
+  // Rows to `values`, and their slopes in place; rows before `held` stay as they are.
+  template <bool kValues, bool kSlopes>
+  __device__ void pass_rows(uint8_t* values, uint8_t* raw, int held) const {
+    constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
+#pragma unroll
+    for (int first = 0; first < Pieces::kEach; first += kAtOnce) {
+      uint4 pieces[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) pieces[i] = pieces_.at(raw, first + i);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        // Bits, not a branch for every pair.
+        const uint32_t stays = pieces_.row + (first + i) * Pieces::kRowsAtOnce < held ? ~0U : 0;
+        const uint32_t pairs[] = {pieces[i].x, pieces[i].y, pieces[i].z, pieces[i].w};
+        uint32_t value[4], slope[4];
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const SiluPair silu(pairs[n]);
+          value[n] = (pairs[n] & stays) | (silu.values() & ~stays), slope[n] = silu.slopes();
+        }
+        if (kSlopes) pieces_.at(raw, first + i) = {slope[0], slope[1], slope[2], slope[3]};
+        if (kValues) pieces_.at(values, first + i) = {value[0], value[1], value[2], value[3]};
+      }
+    }
+  }
+
+  const Walk& walk_;
+  const Pieces pieces_;
 };
 
 }  // namespace fulgur::cuda::hopper_backward
