@@ -79,13 +79,20 @@ class Copier {
 
   // part 0, 1, 2: of q, k, v.
   __device__ void store_rows(uint8_t* tiles, int part, int block) const {
+    constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
     const int held = walk_.held_in(block) - pieces_.row, present = walk_.present(block) - pieces_.row;
     bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + pieces_.row) * p_.dqkv_row + walk_.head * p_.dqkv_head +
                part * p_.dqkv_part + pieces_.column;
 #pragma unroll
-    for (int i = 0; i < Pieces::kEach; ++i, to += Pieces::kRowsAtOnce * p_.dqkv_row)
-      if (const int row = i * Pieces::kRowsAtOnce; row >= held && row < present)
-        *reinterpret_cast<uint4*>(to) = pieces_.at(tiles, i);
+    for (int first = 0; first < Pieces::kEach; first += kAtOnce) {
+      uint4 pieces[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) pieces[i] = pieces_.at(tiles, first + i);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i, to += Pieces::kRowsAtOnce * p_.dqkv_row)
+        if (const int row = (first + i) * Pieces::kRowsAtOnce; row >= held && row < present)
+          *reinterpret_cast<uint4*>(to) = pieces[i];
+    }
   }
 
   const Operands& p_;
