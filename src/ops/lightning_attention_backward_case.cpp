@@ -260,6 +260,32 @@ TEST_P(LightningAttentionBackwardTwin, MatchesF64OfStateAndTail) {
   if (GetParam() == DType::bf16) expect_state_and_tail(GetParam(), 128);
 }
 
+// A segment of 4,096 rows and the next, with a tail and an open block; beside a short sequence the same bits.
+TEST(LightningAttentionBackward, MatchesF64OfDividedSequences) {
+  const int64_t held = 20, rows = 4096 + 30, width = 128;
+  Bench bench(size_t(128) << 20);
+  const auto gradient = [&](const std::vector<int64_t>& counts, const std::vector<int64_t>& starts) {
+    const Layout layout = lay_out(bench, counts, starts);
+    LightningAttentionBackward op = training(bench, bench.random(DType::bf16, {layout.rows, 1, 3, width}, 8, 2),
+                                             bench.random(DType::bf16, {layout.rows, 1, width}, 9), layout);
+    for (int64_t i = 0; i < op.decay.count(); ++i) set(op.decay, i, 0.001);  // much passes from segment to segment
+    op.slots = counts.size() == 1 ? bench.indices(DType::i32, {1}) : bench.indices(DType::i32, {1, 0});
+    op.state = bench.random(DType::f32, {2, 1, width, width}, 10, 20);
+    op.tail = bench.random(DType::bf16, {2, 1, 2, kGrid, width}, 11);
+    op.d_state = bench.random(DType::f32, {2, 1, width, width}, 12);
+    op.d_tail = bench.random(DType::f32, {2, 1, 2, kGrid, width}, 13);
+    op.in_order = false;
+    return op;
+  };
+  const LightningAttentionBackward alone = gradient({rows}, {64 + held});
+  EXPECT_LT(twin_gap(bench, alone, held), bound_of(DType::bf16));
+  const LightningAttentionBackward packed = gradient({rows, 5}, {64 + held, 0});
+  CaseStream stream({}, 2);
+  lightning_attention_backward(stream, packed);
+  EXPECT_TRUE(same_bits(packed.dqkv.rows(0, rows), alone.dqkv));
+  EXPECT_TRUE(same_bits(packed.d_state.at(1), alone.d_state.at(1)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionBackwardTwin, testing::Values(DType::f32, DType::bf16), name_of_type);
 
 TEST(LightningAttentionBackwardDeathTest, RefusesWrongOperands) {

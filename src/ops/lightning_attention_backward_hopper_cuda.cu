@@ -1,11 +1,14 @@
 // Lightning attention's gradients for Hopper's tensor cores (ops/cuda/lightning_hopper_backward.cuh): kernel and
 // launch.
+#include <optional>
+
 #include "device/launch.cuh"
 #include "ops/cuda/attention_operands.cuh"
-#include "ops/cuda/lightning_hopper_backward_load.cuh"
 #include "ops/cuda/lightning_hopper_key_value_sweep.cuh"
 #include "ops/cuda/lightning_hopper_query_sweep.cuh"
+#include "ops/cuda/lightning_hopper_segments.cuh"
 #include "ops/cuda/lightning_kernels.h"
+#include "ops/cuda/scratch.cuh"
 
 namespace fulgur::cuda {
 namespace hopper_backward {
@@ -35,15 +38,15 @@ __device__ void prepare(const Operands& p, const Walk& walk) {
 // The block that a sweep comes to as number n.
 template <class Sweep>
 __device__ int nth_block(const Walk& walk, int n) {
-  return Sweep::kBackward ? walk.blocks - 1 - n : n;
+  return Sweep::kBackward ? walk.last - 1 - n : walk.first + n;
 }
 
 template <class Sweep, class Multiplier>
-__device__ void multiply(const Operands& p, const Walk& walk) {
+__device__ void multiply(const Operands& p, const Walk& walk, int64_t number) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
-  Multiplier multiplier(p, walk, shared);
+  Multiplier multiplier(p, walk, shared, number);
   Turn<Sweep::kStages> turn;
-  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
+  for (int n = 0; n < walk.count(); ++n, turn.next()) {
     barrier_wait(shared_address(&shared.ring.full[turn.stage]), turn.round);
     multiplier.multiply(shared.stage[turn.stage], nth_block<Sweep>(walk, n),
                         shared_address(&shared.ring.empty[turn.stage]));
@@ -55,7 +58,7 @@ template <class Sweep>
 __device__ void copy(const Operands& p, const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
   constexpr int kStages = Sweep::kStages;
-  const Copier<typename Sweep::Stage> copier(p, walk, int(threadIdx.x) % kWarpgroup);
+  const typename Sweep::Copier copier(p, walk, int(threadIdx.x) % kWarpgroup);
   Turn<kStages> fetched, stored, landed;
   int next = 0, done = 0;  // blocks to be fetched and to be stored
   const auto store = [&] {
@@ -64,7 +67,7 @@ __device__ void copy(const Operands& p, const Walk& walk) {
     ++done, stored.next();
   };
   const auto fetch = [&] {
-    if (next < walk.blocks) {
+    if (next < walk.count()) {
       if (next >= kStages) store();
       copier.fetch(shared.stage[fetched.stage], nth_block<Sweep>(walk, next));
       ++next, fetched.next();
@@ -72,21 +75,21 @@ __device__ void copy(const Operands& p, const Walk& walk) {
     commit_copies();
   };
   for (int i = 0; i < kStages - 1; ++i) fetch();
-  for (int n = 0; n < walk.blocks; ++n, landed.next()) {
+  for (int n = 0; n < walk.count(); ++n, landed.next()) {
     wait_for_copies<kStages - 2>();
     fence_for_products();
     barrier_arrive(shared_address(&shared.ring.landed[landed.stage]));
     fetch();
   }
-  while (done < walk.blocks) store();
+  while (done < walk.count()) store();
 }
 
 template <class Sweep>
 __device__ void activate(const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
-  const Activator<typename Sweep::Stage> activator(walk, int(threadIdx.x) % kWarpgroup);
+  const typename Sweep::Activator activator(walk, int(threadIdx.x) % kWarpgroup);
   Turn<Sweep::kStages> turn;
-  for (int n = 0; n < walk.blocks; ++n, turn.next()) {
+  for (int n = 0; n < walk.count(); ++n, turn.next()) {
     barrier_wait(shared_address(&shared.ring.landed[turn.stage]), turn.round);
     activator.activate(shared.stage[turn.stage], nth_block<Sweep>(walk, n));
     fence_for_products();
@@ -94,30 +97,64 @@ __device__ void activate(const Walk& walk) {
   }
 }
 
-// Thread blocks of the first half sweep backward in time, which takes longer, those of the second forward.
+// What the thread block walks: walk and segment.
+struct Item {
+  int64_t number;
+  int segment;
+  bool backward;
+  // Those of the first half of the grid go backward in time.
+  __device__ explicit Item(const Operands& p) {
+    const int64_t items = p.walks * p.segments, item = blockIdx.x % items;
+    number = item / p.segments, segment = int(item % p.segments), backward = blockIdx.x < items;
+  }
+};
+
 __global__ void __launch_bounds__(kThreads, 1) sweep(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  const int64_t walks = gridDim.x / 2;
-  const bool backward = blockIdx.x < walks;
-  const Walk walk(p, blockIdx.x % walks);
-  if (walk.blocks == 0) return;
-  if (backward) prepare<KeyValueSweep>(p, walk);
+  const Item item(p);
+  const Walk walk(p, item.number, item.segment);
+  if (walk.count() == 0) return;
+  if (item.backward) prepare<KeyValueSweep>(p, walk);
   else prepare<QuerySweep>(p, walk);
   if (threadIdx.x < kMultipliers) {
     registers_up<kMultiplierRegisters>();
-    if (!backward) multiply<QuerySweep, QuerySweep::Multiplier>(p, walk);
-    else if (threadIdx.x < kWarpgroup) multiply<KeyValueSweep, KeyValueSweep::Multiplier<1>>(p, walk);
-    else multiply<KeyValueSweep, KeyValueSweep::Multiplier<2>>(p, walk);
+    if (!item.backward) multiply<QuerySweep, QuerySweep::Multiplier>(p, walk, item.number);
+    else if (threadIdx.x < kWarpgroup) multiply<KeyValueSweep, KeyValueSweep::Multiplier<1>>(p, walk, item.number);
+    else multiply<KeyValueSweep, KeyValueSweep::Multiplier<2>>(p, walk, item.number);
   } else if (threadIdx.x < kMultipliers + kWarpgroup) {
     registers_down<kCopierRegisters>();
-    if (backward) copy<KeyValueSweep>(p, walk);
+    if (item.backward) copy<KeyValueSweep>(p, walk);
     else copy<QuerySweep>(p, walk);
   } else {
     registers_down<kActivatorRegisters>();
-    if (backward) activate<KeyValueSweep>(walk);
+    if (item.backward) activate<KeyValueSweep>(walk);
     else activate<QuerySweep>(walk);
   }
 #endif
+}
+
+template <class Sum>
+__device__ void sum_segment(const Operands& p, const Walk& walk, int64_t number) {
+  prepare<Sum>(p, walk);
+  if (threadIdx.x < kMultipliers) multiply<Sum, typename Sum::Multiplier>(p, walk, number);
+  else if (threadIdx.x < kMultipliers + kWarpgroup) copy<Sum>(p, walk);
+  else activate<Sum>(walk);
+}
+
+__global__ void __launch_bounds__(kThreads, 1) sum_segments(const __grid_constant__ Operands p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  const Item item(p);
+  const Walk walk(p, item.number, item.segment);
+  if (walk.count() == 0 || (item.backward ? walk.first == 0 : walk.last == walk.blocks)) return;  // nobody asks
+  if (item.backward) sum_segment<SegmentSum<true>>(p, walk, item.number);
+  else sum_segment<SegmentSum<false>>(p, walk, item.number);
+#endif
+}
+
+constexpr int kScanThreads = 256, kScanBlocks = kHeadSize * kHeadSize / 4 / kScanThreads;  // of a walk's S or dS
+__global__ void __launch_bounds__(kScanThreads) start_segments(const __grid_constant__ Operands p) {
+  const int64_t sum = blockIdx.x / kScanBlocks;
+  add_up_segments(p, sum % p.walks, sum >= p.walks, int(blockIdx.x % kScanBlocks * kScanThreads + threadIdx.x) * 4);
 }
 
 template <class T>
@@ -138,7 +175,10 @@ Operands operands_of(const LightningAttentionBackward& op) {
           .tail = data_of<const bf16>(op.tail),
           .d_state = data_of<float>(op.d_state),
           .d_tail = data_of<float>(op.d_tail),
+          .starts = nullptr,
           .heads = d_o.dim(1),
+          .walks = (op.row_begin.dim(0) - 1) * d_o.dim(1),
+          .segments = 1,
           .dqkv_row = dqkv.stride[0],
           .dqkv_head = dqkv.stride[1],
           .dqkv_part = dqkv.stride[2],
@@ -165,6 +205,17 @@ bool is_dense(const Tensor& of_slots) {
   return dense;
 }
 
+// Whether walks are divided: where the heads are too few for the GPU. Sequences beside one another decide nothing.
+bool is_divided(const LightningAttentionBackward& op) { return !op.in_order && op.d_o.dim(1) <= 32; }
+
+template <class Shared>
+void launch_walks(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands) {
+  const size_t bytes = sizeof(Shared) + 1024;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  launch(stream, name, {dim3(unsigned(2 * operands.walks * operands.segments)), dim3(kThreads), bytes}, kernel,
+         operands);
+}
+
 }  // namespace
 }  // namespace hopper_backward
 
@@ -174,13 +225,23 @@ void lightning_attention_backward_hopper(Stream& stream, const LightningAttentio
   expect(hopper::is_dense(op.state) && hopper::is_dense(op.tail) && hopper::is_dense(op.d_state) &&
              hopper::is_dense(op.d_tail),
          "a head's state, tail and their gradients lie end to end");
-  const size_t bytes = std::max(sizeof(hopper::QuerySweep::Shared), sizeof(hopper::KeyValueSweep::Shared)) + 1024;
-  check(cudaFuncSetAttribute(hopper::sweep, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-        "cudaFuncSetAttribute");
-  const int64_t walks = (op.row_begin.dim(0) - 1) * op.d_o.dim(1);
-  launch(stream, "lightning_attention_backward",
-         {dim3(unsigned(2 * walks)), dim3(hopper::kThreads), bytes}, hopper::sweep,
-         hopper::operands_of(op));
+  hopper::Operands operands = hopper::operands_of(op);
+  std::optional<Scratch> starts;
+  if (hopper::is_divided(op)) {
+    constexpr int64_t kRows = hopper::kSegment * hopper::kBlock;
+    operands.segments = (op.longest + hopper::kBlock - 1 + kRows - 1) / kRows;  // the tail may hold rows of one block
+    starts.emplace(stream, size_t(operands.walks * (2 * operands.segments + 1)) * hopper::kHeadSize *
+                               hopper::kHeadSize * sizeof(float));
+    operands.starts = starts->as<float>();
+    hopper::launch_walks<hopper::SegmentSum<true>::Shared>(stream, "lightning_attention_backward: segments",
+                                                           hopper::sum_segments, operands);
+    launch(stream, "lightning_attention_backward: starts",
+           {dim3(unsigned(2 * operands.walks * hopper::kScanBlocks)), dim3(hopper::kScanThreads)},
+           hopper::start_segments, operands);
+  }
+  using Shared = std::conditional_t<(sizeof(hopper::QuerySweep::Shared) > sizeof(hopper::KeyValueSweep::Shared)),
+                                    hopper::QuerySweep::Shared, hopper::KeyValueSweep::Shared>;
+  hopper::launch_walks<Shared>(stream, "lightning_attention_backward", hopper::sweep, operands);
 }
 
 }  // namespace fulgur::cuda

@@ -2,8 +2,8 @@
 //
 // A thread block walks one head of one sequence in blocks of 64 rows: forward in time for dq, with the state S
 // (lightning_hopper_query_sweep.cuh), or backward in time for dk and dv, with the state's gradient dS
-// (lightning_hopper_key_value_sweep.cuh). Two warpgroups multiply, each with 64 rows of S or dS in its registers in f32;
-// two load the blocks to come (lightning_hopper_backward_load.cuh).
+// (lightning_hopper_key_value_sweep.cuh). Two warpgroups multiply, each with 64 rows of S or dS in its registers in
+// f32; two load the blocks to come (lightning_hopper_backward_load.cuh).
 #pragma once
 #include "base/grid.h"
 #include "ops/cuda/hopper.cuh"
@@ -11,6 +11,7 @@
 namespace fulgur::cuda::hopper_backward {
 
 inline constexpr int kHeadSize = 128, kBlock = int(kGrid);
+inline constexpr int kSegment = 64;  // blocks
 inline constexpr int kWarpgroup = 128, kMultipliers = 2 * kWarpgroup, kThreads = 4 * kWarpgroup;
 inline constexpr int kMultiplierRegisters = 208, kCopierRegisters = 40, kActivatorRegisters = 56;
 
@@ -24,28 +25,50 @@ struct Operands {
   const float* state;
   const bf16* tail;
   float *d_state, *d_tail;
-  int64_t heads;
+  float* starts;  // null: walks are not divided; else where segments start
+  int64_t heads, walks, segments;
   // Elements between rows, heads, parts and slots.
   int64_t dqkv_row, dqkv_head, dqkv_part, d_o_row, d_o_head, qkv_row, qkv_head, qkv_part;
   int64_t state_slot, state_head, tail_slot, tail_head, d_state_slot, d_state_head, d_tail_slot, d_tail_head;
+
+  // In `starts` lie [2, walks, segments, 128, 128]: S, then dS, and [walks, 2, 64, 128]: the gradient of the tail,
+  // which one segment reads and another replaces.
+  __device__ int64_t start_of(bool backward, int64_t number, int segment) const {
+    return (((backward ? walks : 0) + number) * segments + segment) * kHeadSize * kHeadSize;
+  }
+  __device__ int64_t start_of_tail(int64_t number) const {
+    return start_of(true, walks, 0) + number * 2 * kBlock * kHeadSize;
+  }
 };
 
-// One head of one sequence: batch rows, how many rows of its first block the tail holds, and its blocks.
+// One head of one sequence: batch rows, how many rows of its first block the tail holds, its blocks, and those of them
+// that a thread block walks: all, or one of the segments that p.starts has the beginnings of.
 struct Walk {
-  int begin, end, blocks, head, held, slot;
-  __device__ Walk(const Operands& p, int64_t number)
+  int begin, end, blocks, head, held, slot, first, last;
+  __device__ Walk(const Operands& p, int64_t number, int segment)
       : begin(p.row_begin[number / p.heads]),
         end(p.row_begin[number / p.heads + 1]),
         head(int(number % p.heads)),
         held(p.slots && end > begin ? int(p.positions[begin] % kBlock) : 0),
         slot(p.slots ? p.slots[number / p.heads] : 0) {
     blocks = end > begin ? (held + end - begin + kBlock - 1) / kBlock : 0;
+    first = min(segment * kSegment, blocks), last = p.starts ? min(first + kSegment, blocks) : blocks;
   }
+  __device__ int count() const { return last - first; }
   // Rows of a block that are there, those of the tail among them.
   __device__ int present(int block) const { return min(held + end - begin - block * kBlock, kBlock); }
   __device__ int held_in(int block) const { return block == 0 ? held : 0; }
   __device__ int first_row(int block) const { return begin - held + block * kBlock; }
 };
+
+// Where a walk finds S before its first block (kBackward: dS behind its last); null: zero.
+template <bool kBackward>
+__device__ inline const float* start_of(const Operands& p, const Walk& walk, int64_t number) {
+  if (p.starts) return p.starts + p.start_of(kBackward, number, walk.first / kSegment);
+  if (!p.slots) return nullptr;
+  return kBackward ? p.d_state + walk.slot * p.d_state_slot + walk.head * p.d_state_head
+                   : p.state + walk.slot * p.state_slot + walk.head * p.state_head;
+}
 
 // 64 rows of 128 columns: columns 0 to 63 in the first tile.
 inline constexpr int kRowsBytes = 2 * kTileBytes;
@@ -73,7 +96,8 @@ __device__ inline void fill(Powers& powers, float decay, unsigned thread) {
 
 // The barriers of a ring of stages: rows have come, they have passed SiLU, they have been multiplied.
 struct Ring {
-  uint64_t landed[3], full[3], empty[3];
+  static constexpr int kMost = 5;
+  uint64_t landed[kMost], full[kMost], empty[kMost];
 };
 // Where a walk through the ring is.
 template <int kStages>
@@ -149,6 +173,19 @@ class Multiplier {
   // `apart` bytes on.
   __device__ bf16* matrices_of(uint8_t* tiles, int i, int apart = kTileBytes) const {
     return reinterpret_cast<bf16*>(tiles + (offset_ ^ i / 4 % 8 * 16) + i / 32 * apart);
+  }
+  // Begins S or dS with the rows `half` of what is stored.
+  __device__ void load(float (&sums)[64], const float* from) const {
+    for_pairs(sums, [&](int i, float& x, float& y) {
+      const int at = (half_ * 64 + row_of(i)) * kHeadSize + column_of(i);
+      x = from ? from[at] : 0, y = from ? from[at + 1] : 0;
+    });
+  }
+  __device__ void store(float (&sums)[64], float* to) const {
+    for_pairs(sums, [&](int i, float x, float y) {
+      const int at = (half_ * 64 + row_of(i)) * kHeadSize + column_of(i);
+      to[at] = x, to[at + 1] = y;
+    });
   }
   // Sums as they enter a product.
   __device__ void copy(float (&sums)[64], uint8_t* tiles, int apart) const {

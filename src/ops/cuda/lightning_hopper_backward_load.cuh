@@ -31,31 +31,68 @@ struct Pieces {
   __device__ explicit Pieces(int thread) : row(thread / 16), column(thread % 16 * 8) {}
   __device__ int offset(int i) const { return rows_offset(row, column) + i * kRowsAtOnce * kTileRowBytes; }
   __device__ uint4& at(uint8_t* tiles, int i) const { return *reinterpret_cast<uint4*>(tiles + offset(i)); }
+
+  // Begins to copy rows [held, present) of a tensor and zeros behind them; the rows before `begin` are left alone.
+  __device__ void fetch(uint8_t* tiles, const bf16* from, int64_t stride, int begin, int held, int present) const {
+    from += row * stride + column;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i, from += kRowsAtOnce * stride)
+      if (const int r = row + i * kRowsAtOnce; r >= begin)
+        copy_async(tiles + offset(i), from, r >= held && r < present);
+  }
+
+  // SiLU of rows to `values`, and its slopes in place; rows before `held` stay as they are.
+  template <bool kValues, bool kSlopes>
+  __device__ void pass_rows(uint8_t* values, uint8_t* raw, int held) const {
+    constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
+#pragma unroll
+    for (int first = 0; first < Pieces::kEach; first += kAtOnce) {
+      uint4 pieces[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) pieces[i] = at(raw, first + i);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        // Bits, not a branch for every pair.
+        const uint32_t stays = row + (first + i) * Pieces::kRowsAtOnce < held ? ~0U : 0;
+        const uint32_t pairs[] = {pieces[i].x, pieces[i].y, pieces[i].z, pieces[i].w};
+        uint32_t value[4], slope[4];
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const SiluPair silu(pairs[n]);
+          value[n] = (pairs[n] & stays) | (silu.values() & ~stays), slope[n] = silu.slopes();
+        }
+        if (kSlopes) at(raw, first + i) = {slope[0], slope[1], slope[2], slope[3]};
+        if (kValues) at(values, first + i) = {value[0], value[1], value[2], value[3]};
+      }
+    }
+  }
 };
+
+// Begins to copy a block's rows of q (part 0), k or v. Those before its new ones come from the tail, of q they are
+// zero; those behind are zero.
+__device__ inline void fetch_part(const Operands& p, const Walk& walk, const Pieces& pieces, uint8_t* tiles, int part,
+                                  int block) {
+  const int held = walk.held_in(block), begin = part == 0 ? 0 : held;
+  pieces.fetch(tiles, p.qkv + int64_t(walk.first_row(block)) * p.qkv_row + walk.head * p.qkv_head + part * p.qkv_part,
+               p.qkv_row, begin, held, walk.present(block));
+  const bf16* const tail = p.tail + walk.slot * p.tail_slot + walk.head * p.tail_head + (part - 1) * kBlock * kHeadSize;
+  for (int i = 0; pieces.row + i * Pieces::kRowsAtOnce < begin; ++i)
+    copy_async(tiles + pieces.offset(i), tail + (pieces.row + i * Pieces::kRowsAtOnce) * kHeadSize + pieces.column,
+               true);
+}
+__device__ inline void fetch_d_o(const Operands& p, const Walk& walk, const Pieces& pieces, uint8_t* tiles, int block) {
+  pieces.fetch(tiles, p.d_o + int64_t(walk.first_row(block)) * p.d_o_row + walk.head * p.d_o_head, p.d_o_row, 0,
+               walk.held_in(block), walk.present(block));
+}
 
 template <class Stage>
 class Copier {
  public:
   __device__ Copier(const Operands& p, const Walk& walk, int thread) : p_(p), walk_(walk), pieces_(thread) {}
 
-  // Begins to copy a block's rows. Those before its new ones come from the tail, those behind are zero.
   __device__ void fetch(Stage& stage, int block) const {
-    const int64_t first = walk_.first_row(block) + pieces_.row;
-    const bf16* q = p_.qkv + first * p_.qkv_row + walk_.head * p_.qkv_head + pieces_.column;
-    const bf16* d_o = p_.d_o + first * p_.d_o_row + walk_.head * p_.d_o_head + pieces_.column;
-    const int held = walk_.held_in(block) - pieces_.row, present = walk_.present(block) - pieces_.row;
-#pragma unroll
-    for (int i = 0; i < Pieces::kEach; ++i) {
-      const int to = pieces_.offset(i), row = i * Pieces::kRowsAtOnce;
-      const bool is_new = row >= held && row < present;
-      copy_async(stage.q + to, q, is_new), copy_async(stage.d_o + to, d_o, is_new);
-      if (row >= held) {
-        copy_async(stage.raw_k + to, q + p_.qkv_part, is_new);
-        copy_async(stage.raw_v + to, q + 2 * p_.qkv_part, is_new);
-      }
-      q += Pieces::kRowsAtOnce * p_.qkv_row, d_o += Pieces::kRowsAtOnce * p_.d_o_row;
-    }
-    if (held > 0) fetch_tail(stage, held);
+    fetch_part(p_, walk_, pieces_, stage.q, 0, block), fetch_d_o(p_, walk_, pieces_, stage.d_o, block);
+    fetch_part(p_, walk_, pieces_, stage.raw_k, 1, block), fetch_part(p_, walk_, pieces_, stage.raw_v, 2, block);
   }
 
   // The gradients of the rows that are the batch's: the pieces that the thread will fetch anew.
@@ -68,15 +105,6 @@ class Copier {
   }
 
  private:
-  __device__ void fetch_tail(Stage& stage, int held) const {
-    const bf16* k = p_.tail + walk_.slot * p_.tail_slot + walk_.head * p_.tail_head + pieces_.row * kHeadSize +
-                    pieces_.column;
-    for (int i = 0; i * Pieces::kRowsAtOnce < held; ++i, k += Pieces::kRowsAtOnce * kHeadSize) {
-      copy_async(stage.raw_k + pieces_.offset(i), k, true);
-      copy_async(stage.raw_v + pieces_.offset(i), k + kBlock * kHeadSize, true);
-    }
-  }
-
   // part 0, 1, 2: of q, k, v.
   __device__ void store_rows(uint8_t* tiles, int part, int block) const {
     constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
@@ -109,38 +137,12 @@ class Activator {
   __device__ void activate(Stage& stage, int block) const {
     const int held = walk_.held_in(block);
     constexpr bool kOfQueries = Stage::kOfQueries;
-    pass_rows<!kOfQueries, kOfQueries>(stage.q, stage.q, 0);
-    pass_rows<true, !kOfQueries>(stage.k(), stage.raw_k, held);
-    pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
+    pieces_.pass_rows<!kOfQueries, kOfQueries>(stage.q, stage.q, 0);
+    pieces_.pass_rows<true, !kOfQueries>(stage.k(), stage.raw_k, held);
+    pieces_.pass_rows<true, !kOfQueries>(stage.v(), stage.raw_v, held);
   }
 
  private:
-  // Rows to `values`, and their slopes in place; rows before `held` stay as they are.
-  template <bool kValues, bool kSlopes>
-  __device__ void pass_rows(uint8_t* values, uint8_t* raw, int held) const {
-    constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
-#pragma unroll
-    for (int first = 0; first < Pieces::kEach; first += kAtOnce) {
-      uint4 pieces[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) pieces[i] = pieces_.at(raw, first + i);
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        // Bits, not a branch for every pair.
-        const uint32_t stays = pieces_.row + (first + i) * Pieces::kRowsAtOnce < held ? ~0U : 0;
-        const uint32_t pairs[] = {pieces[i].x, pieces[i].y, pieces[i].z, pieces[i].w};
-        uint32_t value[4], slope[4];
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          const SiluPair silu(pairs[n]);
-          value[n] = (pairs[n] & stays) | (silu.values() & ~stays), slope[n] = silu.slopes();
-        }
-        if (kSlopes) pieces_.at(raw, first + i) = {slope[0], slope[1], slope[2], slope[3]};
-        if (kValues) pieces_.at(values, first + i) = {value[0], value[1], value[2], value[3]};
-      }
-    }
-  }
-
   const Walk& walk_;
   const Pieces pieces_;
 };

@@ -6,7 +6,7 @@
 // A block that is still open is in no state: its dk and dv begin with the tail's gradient, and dS passes by it. One
 // warpgroup has dk, one dv, and each 64 rows of dS.
 #pragma once
-#include "ops/cuda/lightning_hopper_backward.cuh"
+#include "ops/cuda/lightning_hopper_backward_load.cuh"
 
 namespace fulgur::cuda::hopper_backward {
 
@@ -20,6 +20,8 @@ struct KeyValueSweep {
     __device__ uint8_t* k() { return active_k; }
     __device__ uint8_t* v() { return active_v; }
   };
+  using Copier = hopper_backward::Copier<Stage>;
+  using Activator = hopper_backward::Activator<Stage>;
   struct Shared {
     Stage stage[kStages];
     RowTiles d_state[2];  // columns 64 half on: rows 0 to 127
@@ -31,14 +33,11 @@ struct KeyValueSweep {
   template <int kPart>
   class Multiplier : public hopper_backward::Multiplier {
    public:
-    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
-        : hopper_backward::Multiplier(p, walk, shared.powers, kPart - 1), shared_(shared) {
-      for_pairs(sum_, [&](int i, float& x, float& y) {
-        const float* const from = d_state(i);
-        x = p.slots ? from[0] : 0, y = p.slots ? from[1] : 0;
-      });
+    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared, int64_t number)
+        : hopper_backward::Multiplier(p, walk, shared.powers, kPart - 1), shared_(shared), number_(number) {
+      load(sum_, start_of<kBackward>(p, walk, number));
       copy_state();
-      const float fade = walk.present(walk.blocks - 1) == kBlock ? powers_.of[kBlock] : 1;
+      const float fade = walk.present(walk.last - 1) == kBlock ? powers_.of[kBlock] : 1;
       scale(sum_, fade, fade);
     }
 
@@ -77,41 +76,32 @@ struct KeyValueSweep {
       pass_silu(gradient, kPart == 1 ? stage.raw_k : stage.raw_v);
       products_wait<0>();
       barrier_arrive(empty);
-      if (block > 0) enter_next();
+      if (block > walk_.first) enter_next();
     }
 
     __device__ void leave() {
-      if (p_.slots)
-        for_pairs(sum_, [&](int i, float x, float y) {
-          float* const to = d_state(i);
-          to[0] = x, to[1] = y;
-        });
+      if (p_.slots && walk_.first == 0)
+        store(sum_, p_.d_state + walk_.slot * p_.d_state_slot + walk_.head * p_.d_state_head);
     }
 
    private:
-    // Where pair i of dS, and of the gradient of the tail, lies in memory.
-    __device__ float* d_state(int i) const {
-      return p_.d_state + walk_.slot * p_.d_state_slot + walk_.head * p_.d_state_head +
-             (half_ * 64 + row_of(i)) * kHeadSize + column_of(i);
-    }
-    __device__ float* d_tail(int i) const {
-      return p_.d_tail + walk_.slot * p_.d_tail_slot + walk_.head * p_.d_tail_head +
-             ((kPart - 1) * kBlock + row_of(i)) * kHeadSize + column_of(i);
-    }
+    // Where pair i of the tail's gradient lies.
+    __device__ int64_t of_tail(int i) const { return ((kPart - 1) * kBlock + row_of(i)) * kHeadSize + column_of(i); }
+    __device__ float* d_tail() const { return p_.d_tail + walk_.slot * p_.d_tail_slot + walk_.head * p_.d_tail_head; }
 
     __device__ void begin_open(float (&gradient)[64], int block) const {
       const int present = p_.slots ? walk_.present(block) : 0;
+      const float* const from = p_.starts ? p_.starts + p_.start_of_tail(number_) : d_tail();
       for_pairs(gradient, [&](int i, float& x, float& y) {
-        const float* const from = d_tail(i);
         const bool there = row_of(i) < present;
-        x = there ? from[0] : 0, y = there ? from[1] : 0;
+        x = there ? from[of_tail(i)] : 0, y = there ? from[of_tail(i) + 1] : 0;
       });
     }
     // Rows that the tail holds have passed SiLU, and their gradients go back to the tail's.
     __device__ void store_held(float (&gradient)[64]) const {
+      float* const to = d_tail();
       for_pairs(gradient, [&](int i, float x, float y) {
-        float* const to = d_tail(i);
-        if (row_of(i) < walk_.held) to[0] = x, to[1] = y;
+        if (row_of(i) < walk_.held) to[of_tail(i)] = x, to[of_tail(i) + 1] = y;
       });
     }
 
@@ -128,6 +118,7 @@ struct KeyValueSweep {
     }
 
     Shared& shared_;
+    const int64_t number_;
     float sum_[64];  // lambda_64 dS, or dS where the block is open: rows 64 half_ on
   };
 };

@@ -3,7 +3,7 @@
 //   S = lambda_64 S + sum over j of (lambda_(63-j) k_j)^T v_j.
 // Each of two warpgroups has 64 of the columns of k: its rows of S and its columns of dq. They share nothing.
 #pragma once
-#include "ops/cuda/lightning_hopper_backward.cuh"
+#include "ops/cuda/lightning_hopper_backward_load.cuh"
 
 namespace fulgur::cuda::hopper_backward {
 
@@ -17,6 +17,8 @@ struct QuerySweep {
     __device__ uint8_t* k() { return raw_k; }
     __device__ uint8_t* v() { return raw_v; }
   };
+  using Copier = hopper_backward::Copier<Stage>;
+  using Activator = hopper_backward::Activator<Stage>;
   struct Shared {
     Stage stage[kStages];
     RowTiles state[2];  // of each warpgroup: rows columns of k, columns those of v
@@ -26,14 +28,10 @@ struct QuerySweep {
 
   class Multiplier : public hopper_backward::Multiplier {
    public:
-    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared)
+    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared, int64_t number)
         : hopper_backward::Multiplier(p, walk, shared.powers, int(threadIdx.x) / kWarpgroup),
           state_(shared.state[half_]) {
-      const float* const from = p.state + walk.slot * p.state_slot + walk.head * p.state_head + half_ * 64 * kHeadSize;
-      for_pairs(sum_, [&](int i, float& x, float& y) {
-        const int at = row_of(i) * kHeadSize + column_of(i);
-        x = p.slots ? from[at] : 0, y = p.slots ? from[at + 1] : 0;
-      });
+      load(sum_, start_of<kBackward>(p, walk, number));
       copy_state();
       scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
     }
@@ -67,7 +65,7 @@ struct QuerySweep {
       pass_silu(dq, stage.q + half_ * kTileBytes);
       products_wait<0>();
       barrier_arrive(empty);
-      if (block + 1 < walk_.blocks) enter_next();
+      if (block + 1 < walk_.last) enter_next();
     }
 
     __device__ void leave() {}
