@@ -25,12 +25,14 @@ template <class Sweep>
 __device__ void prepare(const Operands& p, const Walk& walk) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
   fill<Sweep::kBackward>(shared.powers, p.decay[walk.head], threadIdx.x);
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
+    shared.walk = walk;
     for (int i = 0; i < Sweep::kStages; ++i) {
       barrier_init(shared_address(&shared.ring.landed[i]), kWarpgroup);
       barrier_init(shared_address(&shared.ring.full[i]), kWarpgroup);
       barrier_init(shared_address(&shared.ring.empty[i]), kMultipliers);
     }
+  }
   barriers_are_ready();
   __syncthreads();
 }
@@ -42,9 +44,10 @@ __device__ int nth_block(const Walk& walk, int n) {
 }
 
 template <class Sweep, class Multiplier>
-__device__ void multiply(const Operands& p, const Walk& walk, int64_t number) {
+__device__ void multiply(const Operands& p) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
-  Multiplier multiplier(p, walk, shared, number);
+  const Walk& walk = shared.walk;
+  Multiplier multiplier(p, shared);
   Turn<Sweep::kStages> turn;
   for (int n = 0; n < walk.count(); ++n, turn.next()) {
     barrier_wait(shared_address(&shared.ring.full[turn.stage]), turn.round);
@@ -55,8 +58,9 @@ __device__ void multiply(const Operands& p, const Walk& walk, int64_t number) {
 }
 
 template <class Sweep>
-__device__ void copy(const Operands& p, const Walk& walk) {
+__device__ void copy(const Operands& p) {
   typename Sweep::Shared& shared = shared_of<Sweep>();
+  const Walk& walk = shared.walk;
   constexpr int kStages = Sweep::kStages;
   const typename Sweep::Copier copier(p, walk, int(threadIdx.x) % kWarpgroup);
   Turn<kStages> fetched, stored, landed;
@@ -85,8 +89,9 @@ __device__ void copy(const Operands& p, const Walk& walk) {
 }
 
 template <class Sweep>
-__device__ void activate(const Walk& walk) {
+__device__ void activate() {
   typename Sweep::Shared& shared = shared_of<Sweep>();
+  const Walk& walk = shared.walk;
   const typename Sweep::Activator activator(walk, int(threadIdx.x) % kWarpgroup);
   Turn<Sweep::kStages> turn;
   for (int n = 0; n < walk.count(); ++n, turn.next()) {
@@ -97,18 +102,6 @@ __device__ void activate(const Walk& walk) {
   }
 }
 
-// What the thread block walks: walk and segment.
-struct Item {
-  int64_t number;
-  int segment;
-  bool backward;
-  // Those of the first half of the grid go backward in time.
-  __device__ explicit Item(const Operands& p) {
-    const int64_t items = p.walks * p.segments, item = blockIdx.x % items;
-    number = item / p.segments, segment = int(item % p.segments), backward = blockIdx.x < items;
-  }
-};
-
 __global__ void __launch_bounds__(kThreads, 1) sweep(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   const Item item(p);
@@ -118,27 +111,27 @@ __global__ void __launch_bounds__(kThreads, 1) sweep(const __grid_constant__ Ope
   else prepare<QuerySweep>(p, walk);
   if (threadIdx.x < kMultipliers) {
     registers_up<kMultiplierRegisters>();
-    if (!item.backward) multiply<QuerySweep, QuerySweep::Multiplier>(p, walk, item.number);
-    else if (threadIdx.x < kWarpgroup) multiply<KeyValueSweep, KeyValueSweep::Multiplier<1>>(p, walk, item.number);
-    else multiply<KeyValueSweep, KeyValueSweep::Multiplier<2>>(p, walk, item.number);
+    if (!item.backward) multiply<QuerySweep, QuerySweep::Multiplier>(p);
+    else if (threadIdx.x < kWarpgroup) multiply<KeyValueSweep, KeyValueSweep::Multiplier<1>>(p);
+    else multiply<KeyValueSweep, KeyValueSweep::Multiplier<2>>(p);
   } else if (threadIdx.x < kMultipliers + kWarpgroup) {
     registers_down<kCopierRegisters>();
-    if (item.backward) copy<KeyValueSweep>(p, walk);
-    else copy<QuerySweep>(p, walk);
+    if (item.backward) copy<KeyValueSweep>(p);
+    else copy<QuerySweep>(p);
   } else {
     registers_down<kActivatorRegisters>();
-    if (item.backward) activate<KeyValueSweep>(walk);
-    else activate<QuerySweep>(walk);
+    if (item.backward) activate<KeyValueSweep>();
+    else activate<QuerySweep>();
   }
 #endif
 }
 
 template <class Sum>
-__device__ void sum_segment(const Operands& p, const Walk& walk, int64_t number) {
+__device__ void sum_segment(const Operands& p, const Walk& walk) {
   prepare<Sum>(p, walk);
-  if (threadIdx.x < kMultipliers) multiply<Sum, typename Sum::Multiplier>(p, walk, number);
-  else if (threadIdx.x < kMultipliers + kWarpgroup) copy<Sum>(p, walk);
-  else activate<Sum>(walk);
+  if (threadIdx.x < kMultipliers) multiply<Sum, typename Sum::Multiplier>(p);
+  else if (threadIdx.x < kMultipliers + kWarpgroup) copy<Sum>(p);
+  else activate<Sum>();
 }
 
 __global__ void __launch_bounds__(kThreads, 1) sum_segments(const __grid_constant__ Operands p) {
@@ -146,8 +139,8 @@ __global__ void __launch_bounds__(kThreads, 1) sum_segments(const __grid_constan
   const Item item(p);
   const Walk walk(p, item.number, item.segment);
   if (walk.count() == 0 || (item.backward ? walk.first == 0 : walk.last == walk.blocks)) return;  // nobody asks
-  if (item.backward) sum_segment<SegmentSum<true>>(p, walk, item.number);
-  else sum_segment<SegmentSum<false>>(p, walk, item.number);
+  if (item.backward) sum_segment<SegmentSum<true>>(p, walk);
+  else sum_segment<SegmentSum<false>>(p, walk);
 #endif
 }
 

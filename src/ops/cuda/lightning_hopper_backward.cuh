@@ -41,6 +41,17 @@ struct Operands {
   }
 };
 
+// What a thread block of a grid of 2 x walks x segments does: those of its first half go backward in time.
+struct Item {
+  int64_t number;  // of the walk
+  int segment;
+  bool backward;
+  __device__ explicit Item(const Operands& p) {
+    const int64_t items = p.walks * p.segments, item = blockIdx.x % items;
+    number = item / p.segments, segment = int(item % p.segments), backward = blockIdx.x < items;
+  }
+};
+
 // One head of one sequence: batch rows, how many rows of its first block the tail holds, its blocks, and those of them
 // that a thread block walks: all, or one of the segments that p.starts has the beginnings of.
 struct Walk {
@@ -63,8 +74,8 @@ struct Walk {
 
 // Where a walk finds S before its first block (kBackward: dS behind its last); null: zero.
 template <bool kBackward>
-__device__ inline const float* start_of(const Operands& p, const Walk& walk, int64_t number) {
-  if (p.starts) return p.starts + p.start_of(kBackward, number, walk.first / kSegment);
+__device__ inline const float* start_of(const Operands& p, const Walk& walk) {
+  if (p.starts) return p.starts + p.start_of(kBackward, Item(p).number, Item(p).segment);
   if (!p.slots) return nullptr;
   return kBackward ? p.d_state + walk.slot * p.d_state_slot + walk.head * p.d_state_head
                    : p.state + walk.slot * p.state_slot + walk.head * p.state_head;

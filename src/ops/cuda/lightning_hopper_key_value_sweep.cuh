@@ -25,6 +25,7 @@ struct KeyValueSweep {
   struct Shared {
     Stage stage[kStages];
     RowTiles d_state[2];  // columns 64 half on: rows 0 to 127
+    Walk walk;
     Powers powers;
     Ring ring;
   };
@@ -33,11 +34,11 @@ struct KeyValueSweep {
   template <int kPart>
   class Multiplier : public hopper_backward::Multiplier {
    public:
-    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared, int64_t number)
-        : hopper_backward::Multiplier(p, walk, shared.powers, kPart - 1), shared_(shared), number_(number) {
-      load(sum_, start_of<kBackward>(p, walk, number));
+    __device__ Multiplier(const Operands& p, Shared& shared)
+        : hopper_backward::Multiplier(p, shared.walk, shared.powers, kPart - 1), shared_(shared) {
+      load(sum_, start_of<kBackward>(p, walk_));
       copy_state();
-      const float fade = walk.present(walk.last - 1) == kBlock ? powers_.of[kBlock] : 1;
+      const float fade = walk_.present(walk_.last - 1) == kBlock ? powers_.of[kBlock] : 1;
       scale(sum_, fade, fade);
     }
 
@@ -91,7 +92,7 @@ struct KeyValueSweep {
 
     __device__ void begin_open(float (&gradient)[64], int block) const {
       const int present = p_.slots ? walk_.present(block) : 0;
-      const float* const from = p_.starts ? p_.starts + p_.start_of_tail(number_) : d_tail();
+      const float* const from = p_.starts ? p_.starts + p_.start_of_tail(Item(p_).number) : d_tail();
       for_pairs(gradient, [&](int i, float& x, float& y) {
         const bool there = row_of(i) < present;
         x = there ? from[of_tail(i)] : 0, y = there ? from[of_tail(i) + 1] : 0;
@@ -118,7 +119,6 @@ struct KeyValueSweep {
     }
 
     Shared& shared_;
-    const int64_t number_;
     float sum_[64];  // lambda_64 dS, or dS where the block is open: rows 64 half_ on
   };
 };

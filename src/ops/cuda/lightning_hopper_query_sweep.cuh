@@ -22,16 +22,17 @@ struct QuerySweep {
   struct Shared {
     Stage stage[kStages];
     RowTiles state[2];  // of each warpgroup: rows columns of k, columns those of v
+    Walk walk;
     Powers powers;
     Ring ring;
   };
 
   class Multiplier : public hopper_backward::Multiplier {
    public:
-    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared, int64_t number)
-        : hopper_backward::Multiplier(p, walk, shared.powers, int(threadIdx.x) / kWarpgroup),
+    __device__ Multiplier(const Operands& p, Shared& shared)
+        : hopper_backward::Multiplier(p, shared.walk, shared.powers, int(threadIdx.x) / kWarpgroup),
           state_(shared.state[half_]) {
-      load(sum_, start_of<kBackward>(p, walk, number));
+      load(sum_, start_of<kBackward>(p, walk_));
       copy_state();
       scale(sum_, powers_.of[kBlock], powers_.of[kBlock]);
     }

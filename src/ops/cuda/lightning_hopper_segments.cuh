@@ -16,6 +16,7 @@ struct SegmentSum {
   };
   struct Shared {
     Stage stage[kStages];
+    Walk walk;
     Powers powers;
     Ring ring;
   };
@@ -52,8 +53,8 @@ struct SegmentSum {
 
   class Multiplier : public hopper_backward::Multiplier {
    public:
-    __device__ Multiplier(const Operands& p, const Walk& walk, Shared& shared, int64_t number)
-        : hopper_backward::Multiplier(p, walk, shared.powers, int(threadIdx.x) / kWarpgroup), number_(number) {
+    __device__ Multiplier(const Operands& p, Shared& shared)
+        : hopper_backward::Multiplier(p, shared.walk, shared.powers, int(threadIdx.x) / kWarpgroup) {
       load(sum_, nullptr);
     }
 
@@ -71,10 +72,9 @@ struct SegmentSum {
       barrier_arrive(empty);
     }
 
-    __device__ void leave() { store(sum_, p_.starts + p_.start_of(kBackward, number_, walk_.first / kSegment)); }
+    __device__ void leave() { store(sum_, p_.starts + p_.start_of(kBackward, Item(p_).number, Item(p_).segment)); }
 
    private:
-    const int64_t number_;
     float sum_[64];
   };
 };
