@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
 }  // namespace hopper
 
 bool is_decode_for_hopper(const LightningAttention& op) {
-  return op.longest == 1 && op.slots && op.row_begin.dim(0) <= 65536 && is_for_hopper(op);  // rows of a grid
+  return op.longest == 1 && op.slots && op.row_begin.dim(0) <= 65536 && is_for_hopper(op.o.dim(2));  // rows of a grid
 }
 
 void lightning_attention_decode(Stream& stream, const LightningAttention& op) {

@@ -84,6 +84,20 @@ __device__ inline float exp2_approximate(float x) {
   return y;
 }
 
+// Two numbers as f16, rounded to nearest even, the first in the low half; and back.
+__device__ inline uint32_t f16_pair(float first, float second) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+__device__ inline float2 numbers_of_f16(uint32_t pair) {
+  float2 numbers;
+  asm("{\n.reg .f16 first, second;\nmov.b32 {first, second}, %2;\ncvt.f32.f16 %0, first;\ncvt.f32.f16 %1, second;\n}"
+      : "=f"(numbers.x), "=f"(numbers.y)
+      : "r"(pair));
+  return numbers;
+}
+
 // Of a tile at a shared address. Where an operand is turned over and has more than 64 columns, its tiles of 64 columns
 // begin `apart` bytes from each other.
 __device__ inline uint64_t tile_descriptor(uint32_t address, int apart = kTileBytes) {

@@ -103,7 +103,7 @@ class Loader {
       if (block.last) seek(block.number + 1);
       else asked_.rows -= kGrid, asked_.held = 0, asked_.first = false, from_ += kGrid * p_.qkv_row;
     }
-    end_group();
+    commit_copies();
     return block;
   }
   __device__ void fetch_some(uint4* to, const Block& block) const {
@@ -118,7 +118,7 @@ class Loader {
 
   // The block that comes next, new rows after SiLU.
   __device__ void take(uint4 (&pieces)[kPieces], const uint4* from, int held) const {
-    wait_for_groups_but<kAhead - 1>();
+    wait_for_copies<kAhead - 1>();
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) pieces[i] = activated(from[i * kWarpgroup]);
     if (held == 0) return;

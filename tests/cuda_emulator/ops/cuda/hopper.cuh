@@ -52,6 +52,15 @@ template <int>
 void registers_down() {}
 inline float tanh_approximate(float x) { return std::tanh(x); }
 inline float exp2_approximate(float x) { return std::exp2(x); }
+inline uint32_t f16_pair(float first, float second) {
+  const _Float16 pair[] = {_Float16(first), _Float16(second)};
+  return __builtin_bit_cast(uint32_t, pair);
+}
+inline float2 numbers_of_f16(uint32_t pair) {
+  _Float16 numbers[2];
+  std::memcpy(numbers, &pair, sizeof pair);
+  return {float(numbers[0]), float(numbers[1])};
+}
 
 inline uint64_t tile_descriptor(uint32_t address, int apart = kTileBytes) {
   return uint64_t(apart >> 4) << 32 | (address & 0x3ffff) >> 4;
