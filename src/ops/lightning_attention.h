@@ -66,6 +66,9 @@ struct LightningAttentionBackward {
   Tensor slots = {}, state = {}, tail = {};  // what forward started from
   Tensor d_state = {};  // as state: gradient of what forward left behind, replaced by that of what it started from
   Tensor d_tail = {};   // wide, as tail; rows of the tail that do not count are left alone
+  // Whether sums over a sequence run block after block, so that cuts change no bit; else a twin may add up stretches of
+  // a long sequence by themselves, where a sequence's own rows and the heads decide.
+  bool in_order = true;
 
   auto operands() const {
     return std::tuple{out(dqkv), in(d_o),   in(qkv),  in(decay),      in(row_begin), in(positions),

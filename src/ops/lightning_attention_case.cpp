@@ -182,8 +182,8 @@ class Served {
                          bench_.empty(wide(type_), {heads_, qkv.dim(0)}), chunk,
                          int64_t(5 + 3 * sequences.size()) % kSlots, 0});
   }
-  void run() {
-    while (step()) {
+  void run(int64_t rows = INT64_MAX) {  // to the end, or until the first sequence has taken so many
+    while (sequences[0].done < rows && step()) {
     }
   }
 
@@ -290,6 +290,21 @@ TEST_P(LightningAttentionChunks, GiveTheSameBytesInWideHeads) {
     Served chunks(bench, GetParam(), 1, 128, 2);
     chunks.add(qkv, chunk), chunks.run();
     expect_same_sequence(chunks, 0, whole, ("chunk " + std::to_string(chunk)).c_str());
+  }
+}
+
+// Decode, which has a kernel of its own on some GPUs: every place in a block, the block's end, a neighbour that ends.
+TEST_P(LightningAttentionChunks, OfOneRowGiveTheSameBytesInWideHeads) {
+  Bench bench(size_t(16) << 20);
+  const Tensor longer = bench.random(GetParam(), {135, 2, 3, 128}, 8, 2), shorter = longer.rows(30, 99);
+  for (const int64_t chunk : {1, 29}) {  // of the first 58 rows; then one by one
+    const Arena::Scope scope(bench.arena());
+    Served rows(bench, GetParam(), 2, 128, 2), whole(bench, GetParam(), 2, 128, 1), other(bench, GetParam(), 2, 128, 1);
+    rows.add(shorter, chunk), rows.add(longer, chunk);
+    rows.run(58), rows.sequences[0].chunk = rows.sequences[1].chunk = 1, rows.run();
+    whole.add(longer, 135), whole.run(), other.add(shorter, 69), other.run();
+    expect_same_sequence(rows, 0, other, "the shorter");
+    expect_same_sequence(rows, 1, whole, "the longer");
   }
 }
 

@@ -142,11 +142,11 @@ void find_starts(Stream& stream, Operands operands, int64_t sequences) {
 }  // namespace
 }  // namespace hopper
 
-bool is_for_hopper(const LightningAttention& op) {
+bool is_for_hopper(int64_t head_dim) {
   int device = 0, major = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  return major == 9 && op.o.dim(2) == hopper::kHeadSize;
+  return major == 9 && head_dim == hopper::kHeadSize;
 }
 
 void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {

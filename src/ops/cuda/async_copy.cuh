@@ -11,14 +11,15 @@ __device__ inline void copy_async(void* to, const void* from, bool there) {
                : "memory");
 }
 
-// Waits for the calling thread's own copies; others see them after a barrier.
-__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// The calling thread's copies since the last group become one.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Ends a group of the calling thread's copies; waits until all but its last kGroups groups have arrived.
-__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kGroups>
-__device__ inline void wait_for_groups_but() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+// Waits for the calling thread's own copies, or for its groups of copies but the last kPending; others see them after a
+// barrier.
+template <int kPending>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace fulgur::cuda

@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "ops/cuda/hopper.cuh"
+
 namespace fulgur::cuda {
 
 // The address, for the functions below, of what block `rank` of the cluster has at a shared address of this block.
@@ -20,6 +22,8 @@ __device__ inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
 __device__ inline void barrier_arrive_there(uint32_t barrier_there) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_there) : "memory");
 }
+// Waits for a phase with copies.
+__device__ inline void barrier_wait_for_copies(uint32_t barrier, uint32_t parity) { barrier_wait(barrier, parity); }
 // `bytes` from a shared address of this block; addresses and bytes are multiples of 16. Both blocks leave them alone
 // until the barrier's phase has ended.
 __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {
@@ -27,6 +31,12 @@ __device__ inline void copy_there(uint32_t to_there, uint32_t from, int bytes, u
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to_there),
       "r"(from), "r"(bytes), "r"(barrier_there)
       : "memory");
+}
+// The same from memory to a shared address of this block.
+__device__ inline void copy_here(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
 }
 // One number, which counts as four bytes copied.
 __device__ inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {

@@ -75,7 +75,7 @@ class Loader {
   __device__ uint4* raw(int slot) const { return duty_.raw + slot * kRawWords + int(threadIdx.x) % kWarpgroup; }
 
   __device__ void wait_empty(const Ring<kStages>& at) const {
-    barrier_wait(barriers_.empty + 8 * at.slot, at.parity ^ 1);
+    barrier_wait_for_copies(barriers_.empty + 8 * at.slot, at.parity ^ 1);
     if (squares_) store_squares(squares_[at.slot]);
   }
 
@@ -104,7 +104,7 @@ class Loader {
       if (block.last) seek(block.number + 1);
       else asked_.rows -= kGrid, asked_.held = 0, asked_.first = 0, from_ += kGrid * p_.qkv_row;
     }
-    end_group();
+    commit_copies();
     return block;
   }
   __device__ void fetch_some(uint4* to, const Block& block) const {
@@ -119,7 +119,7 @@ class Loader {
 
   // What has come of a block, new rows after SiLU.
   __device__ void take(uint4 (&pieces)[kPieces], const uint4* from, int held) const {
-    wait_for_groups_but<kAhead - 1>();
+    wait_for_copies<kAhead - 1>();
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) pieces[i] = activated(from[i * kWarpgroup]);
     if (held == 0) return;

@@ -57,7 +57,7 @@ class StateKeeper {
     for (Cursor<2> at(items_); !at.done(); at.next(), stage.next()) {
       if (at.block == 0) begin(at);
       const Stage& tiles = shared_.stage[stage.slot];
-      barrier_wait(barriers_.full + 8 * stage.slot, stage.parity);
+      barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
       const bool kept = p_.slots && at.walk.last && at.last();
       const bool closes = at.present() == kGrid && (kept || !at.last());
       if (closes)
@@ -111,7 +111,7 @@ class RowsMaker {
     Ring<kStages> stage;
     Cursor<2> next(items_);
     if (next.done()) return;
-    barrier_wait(barriers_.full + 8 * stage.slot, stage.parity);
+    barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
     ask_for_scores(shared_.stage[stage.slot]);
     products_wait<0>();
     settle(scores_);
@@ -121,7 +121,7 @@ class RowsMaker {
       if (at.block == 0) begin(at.walk);
       next.next(), stage.next();
       add_products(shared_.stage[slot]);
-      if (!next.done()) barrier_wait(barriers_.full + 8 * stage.slot, stage.parity);
+      if (!next.done()) barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
       ask_for_scores(shared_.stage[stage.slot]);  // of no block behind the last
       products_wait<1>();
       settle(o_);

@@ -27,6 +27,13 @@ __device__ inline void load_matrices_transposed(uint32_t (&to)[4], const bf16* r
                : "memory");
 }
 
+// The way back of load_matrices.
+__device__ inline void store_matrices(const uint32_t (&from)[4], bf16* row) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%4], {%0, %1, %2, %3};" ::"r"(from[0]), "r"(from[1]),
+               "r"(from[2]), "r"(from[3]), "r"(shared_address(row))
+               : "memory");
+}
+
 // sums += a b: a [16, 16], rows outside; b [16, 8] as its two fragments of 8 steps.
 __device__ inline void multiply_add_16(float (&sums)[4], const uint32_t (&a)[4], uint32_t b_first, uint32_t b_second) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

@@ -1,5 +1,6 @@
 // Stands in for src/ops/cuda/async_copy.cuh (emulator.h): copies arrive as late as they may, when they are waited for.
 #pragma once
+#include <deque>
 #include <map>
 #include <vector>
 
@@ -10,20 +11,10 @@ namespace fulgur::cuda {
 struct PendingCopy {
   void* to;
   const void* from;  // null: zeros
-  int group;
 };
 struct PendingCopies {
-  std::vector<PendingCopy> all;
-  int groups = 0;  // that have ended
-
-  void run(int groups_to_run) {
-    std::erase_if(all, [&](const PendingCopy& copy) {
-      if (copy.group >= groups_to_run) return false;
-      if (copy.from) std::memcpy(copy.to, copy.from, 16);
-      else std::memset(copy.to, 0, 16);
-      return true;
-    });
-  }
+  std::vector<PendingCopy> open;                // in no group yet
+  std::deque<std::vector<PendingCopy>> groups;  // the oldest first
 };
 // Of each thread of the blocks that run.
 inline PendingCopies& pending_copies() {
@@ -33,14 +24,21 @@ inline PendingCopies& pending_copies() {
 
 inline void copy_async(void* to, const void* from, bool there) {
   if (uintptr_t(to) % 16 != 0 || (there && uintptr_t(from) % 16 != 0)) emulator::complain("an unaligned copy");
+  pending_copies().open.push_back({to, there ? from : nullptr});
+}
+inline void commit_copies() {
   PendingCopies& copies = pending_copies();
-  copies.all.push_back({to, there ? from : nullptr, copies.groups});
+  copies.groups.push_back(std::move(copies.open));
+  copies.open.clear();
 }
-inline void wait_for_copies() { pending_copies().run(pending_copies().groups + 1); }
-inline void end_group() { ++pending_copies().groups; }
-template <int kGroups>
-void wait_for_groups_but() {
-  pending_copies().run(pending_copies().groups - kGroups);
+template <int kPending>
+void wait_for_copies() {
+  for (PendingCopies& copies = pending_copies(); copies.groups.size() > kPending; copies.groups.pop_front())
+    for (const PendingCopy& copy : copies.groups.front()) {
+      if (copy.from) std::memcpy(copy.to, copy.from, 16);
+      else std::memset(copy.to, 0, 16);
+    }
 }
+inline void wait_for_copies() { commit_copies(), wait_for_copies<0>(); }
 
 }  // namespace fulgur::cuda

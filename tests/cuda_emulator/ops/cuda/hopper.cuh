@@ -1,9 +1,6 @@
 // Stands in for src/ops/cuda/hopper.cuh (emulator.h): barriers in shared memory are two words, a product of a warpgroup
 // is done where it is asked for, with sums in f64.
 #pragma once
-#include <cstring>
-#include <vector>
-
 #include "ops/cuda/matrix_unit.cuh"
 #include "ops/cuda/swizzled_tile.cuh"
 
@@ -30,35 +27,8 @@ inline void arrive(SharedBarrier& b) {
   --b.missing, end_phase(b);
 }
 inline void barrier_arrive(uint32_t barrier) { arrive(barrier_at(barrier)); }
-
-// Copies to shared memory that report their bytes to a barrier: each runs as late as it may, when its phase lacks
-// nothing else where it is waited for.
-struct Copy {
-  std::byte* to;
-  const std::byte* from;  // null: the number
-  int bytes;
-  float number;
-  SharedBarrier* barrier;
-};
-inline std::vector<Copy>& copies_on_their_way() {
-  static std::vector<Copy> all;
-  return all;
-}
-inline void run_copies(SharedBarrier& barrier) {
-  std::erase_if(copies_on_their_way(), [&](const Copy& copy) {
-    if (copy.barrier != &barrier) return false;
-    std::memcpy(copy.to, copy.from ? static_cast<const void*>(copy.from) : &copy.number, size_t(copy.bytes));
-    barrier.bytes -= copy.bytes;
-    return true;
-  });
-  end_phase(barrier);
-}
 inline void barrier_wait(uint32_t barrier, uint32_t parity) {
-  SharedBarrier& b = barrier_at(barrier);
-  while (b.phase % 2 == parity) {
-    if (b.missing == 0) run_copies(b);
-    if (b.phase % 2 == parity) emulator::yield();
-  }
+  while (barrier_at(barrier).phase % 2 == parity) emulator::yield();
 }
 inline void fence_for_products() {}
 template <class Words>
@@ -67,24 +37,40 @@ void store_at(uint32_t address, const Words& words) {
   std::memcpy(emulator::shared_memory() + address, &words, sizeof words);
 }
 inline void named_barrier(int id, int threads) { emulator::named_barrier(id, unsigned(threads)); }
+inline void named_barrier_arrive(int id, int threads) { emulator::named_barrier_arrive(id, unsigned(threads)); }
 inline void products_begin() {}
 inline void products_commit() {}
 template <int>
 void products_wait() {}
 template <int kNumbers>
 void settle(float (&)[kNumbers]) {}
+template <int, int kSums>
+void products_wait(float (&)[kSums]) {}
 template <int>
 void registers_up() {}
 template <int>
 void registers_down() {}
 inline float tanh_approximate(float x) { return std::tanh(x); }
+inline float exp2_approximate(float x) { return std::exp2(x); }
+inline uint32_t f16_pair(float first, float second) {
+  const _Float16 pair[] = {_Float16(first), _Float16(second)};
+  return __builtin_bit_cast(uint32_t, pair);
+}
+inline float2 numbers_of_f16(uint32_t pair) {
+  _Float16 numbers[2];
+  std::memcpy(numbers, &pair, sizeof pair);
+  return {float(numbers[0]), float(numbers[1])};
+}
 
 inline uint32_t positive_zeros(uint32_t pair) {
   const uint32_t first = pair & 0xffff, second = pair >> 16;
   return (first == 0x8000 ? 0 : first) | (second == 0x8000 ? 0 : second) << 16;
 }
 
-inline uint64_t tile_descriptor(uint32_t address) { return (address & 0x3ffff) >> 4; }
+inline uint64_t tile_descriptor(uint32_t address, int apart = kTileBytes) {
+  return uint64_t(apart >> 4) << 32 | (address & 0x3ffff) >> 4;
+}
+inline uint64_t further(uint64_t descriptor, int bytes) { return descriptor + uint64_t(bytes >> 4); }
 
 // Element (row, column) of tiles from a descriptor on: the swizzle works on addresses.
 inline float element_at(uint64_t descriptor, int row, int column) {
@@ -100,7 +86,7 @@ void multiply_of(float (&d)[kSums], const Rows& a, uint64_t b, int adds) {
   const int thread = int(emulator::thread_number() % 128), row = thread / 32 * 16 + thread % 32 / 4;
   for (int i = 0; i < kSums; ++i) {
     const int r = row + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-    const uint64_t tile = b + uint64_t(kTurnedB ? column / 64 * (kTileBytes >> 4) : 0);
+    const uint64_t tile = b + (kTurnedB ? uint64_t(column / 64) * (b >> 32) : 0);
     double sum = adds ? double(d[i]) : 0;
     for (int step = 0; step < 16; ++step)
       sum += double(a(r, step)) * double(kTurnedB ? element_at(tile, step, column % 64) : element_at(b, column, step));
@@ -123,6 +109,10 @@ void multiply(float (&d)[kSums], const uint32_t (&a)[4], uint64_t b, int adds) {
 
 template <int kTurnedA, int kTurnedB>
 void multiply_64x64x16(float (&d)[32], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
+void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedA, int kTurnedB>

@@ -31,6 +31,19 @@ inline void load_matrices(uint32_t (&to)[4], const bf16* row, bool transposed) {
 inline void load_matrices(uint32_t (&to)[4], const bf16* row) { load_matrices(to, row, false); }
 inline void load_matrices_transposed(uint32_t (&to)[4], const bf16* row) { load_matrices(to, row, true); }
 
+inline void store_matrices(const uint32_t (&from)[4], bf16* row) {
+  if (uintptr_t(row) % 16 != 0) emulator::complain("an unaligned row of a matrix");
+  const int lane = lane_number();
+  std::memcpy(emulator::warp_slot(unsigned(lane)), &row, sizeof row);
+  emulator::warp_barrier();
+  for (int i = 0; i < 4; ++i) {
+    bf16* to;
+    std::memcpy(&to, emulator::warp_slot(unsigned(8 * i + lane / 4)), sizeof to);
+    std::memcpy(static_cast<void*>(to + lane % 4 * 2), &from[i], sizeof from[i]);
+  }
+  emulator::warp_barrier();
+}
+
 // Fragment a of a warp's rows of 16 steps, as its lanes hold it: element (row, step) of 16 by 16.
 inline float element_of_rows(int row, int step) {
   uint32_t words[4];
