@@ -8,6 +8,7 @@ namespace hopper {
 namespace {
 
 __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constant__ DecodeOperands p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernel whose bits it gives
   const int sequence = int(blockIdx.y), head = int(blockIdx.x);
   const int64_t row = p.row_begin ? p.row_begin[sequence] : sequence;
   if (p.row_begin && p.row_begin[sequence + 1] == row) return;
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
     meet();
     rows.store_squares();
   }
+#endif
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ class StateReader {
   }
 
  private:
-  // Four rows a thread, by a quarter of the threads.
+  // Four rows a lane, by eight lanes of each warp.
   __device__ void fetch_state() const {
     constexpr int kCopies = kHeadSize / kRowsOfS / kStateWarps, kBytes = kRowsOfS * kHeadSize * int(sizeof(float));
     const int lane = int(threadIdx.x) % 32, i = int(threadIdx.x) / 32 * kCopies + lane, per_step = 16 / kRowsOfS;
@@ -111,8 +111,8 @@ class StateReader {
   __device__ void multiply_state(float (&o)[2][4]) const {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const int row =
-          16 * step + 2 * pair_;  // the thread's first of four; sixteen rows of a product may be in any order
+      // The thread's first of four: sixteen rows of a product may be in any order.
+      const int row = 16 * step + 2 * pair_;
       const uint2 q = *reinterpret_cast<const uint2*>(shared_.q + row);
       barrier_wait_for_copies(shared_address(&shared_.there[step]), 0);
       const float4 s[] = {state_at(row), state_at(row + 1), state_at(row + 2), state_at(row + 3)};
