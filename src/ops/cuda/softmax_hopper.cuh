@@ -150,12 +150,13 @@ __device__ __forceinline__ void pack(const float (&sums)[kSums], uint32_t (&weig
 }
 
 // Sums of 64 rows by 128 columns to global memory in pieces of 16 bytes, through 64 rows of the warpgroup's own in
-// shared memory that nobody reads any more. at(row): where a row begins, null where it is absent; factor(half): of the
-// thread's two rows.
+// shared memory, which its products have read. at(row): where a row begins, null where it is absent; factor(half): of
+// the thread's two rows; barrier: one of the warpgroup's own.
 template <class At>
 __device__ __forceinline__ void store_rows(uint8_t* space, const float (&sums)[64], const float (&factor)[2],
-                                           const At& at) {
+                                           int barrier, const At& at) {
   const int thread = int(threadIdx.x) % kWarpgroup, lane = thread % 32, row0 = thread / 32 * 16;
+  named_barrier(barrier, kWarpgroup);
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int half = i % 2, row = row0 + 8 * half + lane / 4, column = i / 2 * 8 + lane % 4 * 2;

@@ -48,7 +48,7 @@ __device__ inline void sum_along(const Backward& op) {
 // scores = a b^T over 128 columns, begun: a 64 rows, b 96 or 128.
 template <int kSums>
 __device__ __forceinline__ void multiply_heads(float (&scores)[kSums], const uint8_t* a, const uint8_t* b) {
-  constexpr int kApart = 2 * kSums * kTileRowBytes;  // a column of b gives two sums to a row's four threads
+  constexpr int kApart = 2 * kSums * kTileRowBytes;  // b has two rows for each of a thread's sums
   const uint64_t rows = tile_descriptor(shared_address(a)), columns = tile_descriptor(shared_address(b));
   products_begin();
 #pragma unroll

@@ -183,7 +183,7 @@ class ForwardRows {
         op_.log_sum_exp(chunk_.head(row), chunk_.batch_row(row)) =
             __fmul_rn(__fadd_rn(maximum_[half], log2f(total)), kLn2);
     }
-    store_rows(shared_.q[warpgroup_], sums, factor, [&](int in_tile) -> bf16* {
+    store_rows(shared_.q[warpgroup_], sums, factor, 3 + warpgroup_, [&](int in_tile) -> bf16* {
       const int row = warpgroup_ * kRows + in_tile;
       return chunk_.has(row) ? &op_.o(chunk_.batch_row(row), chunk_.head(row), 0) : nullptr;
     });

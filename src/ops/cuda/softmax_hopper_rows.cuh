@@ -59,7 +59,7 @@ class RowGradient {
     }
     products_wait<0>(dq);
     const float factor[] = {op_.scale, op_.scale};
-    store_rows(shared_.q[warpgroup_], dq, factor, [&](int in_tile) -> bf16* {
+    store_rows(shared_.q[warpgroup_], dq, factor, 1 + warpgroup_, [&](int in_tile) -> bf16* {
       const int row = warpgroup_ * kRows + in_tile;
       return chunk_.has(row) ? &op_.dq(chunk_.batch_row(row), chunk_.head(row), 0) : nullptr;
     });
