@@ -45,8 +45,9 @@ LightningAttention operands(Draw& draw, const Shape& shape, const Layout& layout
           .longest = layout.longest};
 }
 
-Call forward(Draw& draw, const Shape& shape, bool remembers) {
+Call forward(Draw& draw, const Shape& shape, bool remembers, bool in_order) {
   LightningAttention op = operands(draw, shape, shape.layout());
+  op.in_order = in_order;
   double left_behind = 0;  // bytes: sequences of whole blocks leave their states and nothing of their tails
   if (remembers) {
     op.slots = draw.values(ascending(shape.sequences));
@@ -61,7 +62,7 @@ Call forward(Draw& draw, const Shape& shape, bool remembers) {
   return call;
 }
 
-Call backward(Draw& draw, const Shape& shape) {
+Call backward(Draw& draw, const Shape& shape, bool in_order) {
   const LightningAttention forward = operands(draw, shape, shape.layout());
   const LightningAttentionBackward op{.dqkv = draw.empty(DType::bf16, {forward.qkv.dim(0), shape.heads, 3, kHeadSize}),
                                       .d_o = draw.normal(DType::bf16, {forward.qkv.dim(0), shape.heads, kHeadSize}),
@@ -69,7 +70,8 @@ Call backward(Draw& draw, const Shape& shape) {
                                       .decay = forward.decay,
                                       .row_begin = forward.row_begin,
                                       .positions = forward.positions,
-                                      .longest = forward.longest};
+                                      .longest = forward.longest,
+                                      .in_order = in_order};
   Call call = call_of(lightning_attention_backward, op);
   call.bytes = double(op.dqkv.bytes() + op.d_o.bytes() + op.qkv.bytes());
   call.flops = flops_of(op.products());
@@ -104,13 +106,22 @@ Call decode(Draw& draw, int64_t sequences, int64_t heads) {
 std::vector<Line> lightning_lines() {
   std::vector<Line> lines;
   const Shape shapes[] = {{1, 8192, 64}, {1, 32768, 64}, {1, 131072, 8}, {1, 1048576, 8}, {16, 2048, 64}};
-  for (const Shape& shape : shapes) {
-    const bool packed = shape.sequences > 1;
-    lines.push_back({"lightning_attention", shape.text() + (packed ? ", states out" : ""),
-                     [=](Draw& draw) { return forward(draw, shape, packed); }});
-  }
+  // Both ways where they differ: few heads, long sequences.
+  const auto both = [](const Shape& shape, const auto& push) {
+    if (shape.heads == 8) push(false, "");
+    push(true, shape.heads == 8 ? ", in order" : "");
+  };
   for (const Shape& shape : shapes)
-    lines.push_back({"lightning_attention_backward", shape.text(), [=](Draw& draw) { return backward(draw, shape); }});
+    both(shape, [&](bool in_order, const char* how) {
+      const bool packed = shape.sequences > 1;
+      lines.push_back({"lightning_attention", shape.text() + (packed ? ", states out" : how),
+                       [=](Draw& draw) { return forward(draw, shape, packed, in_order); }});
+    });
+  for (const Shape& shape : shapes)
+    both(shape, [&](bool in_order, const char* how) {
+      lines.push_back({"lightning_attention_backward", shape.text() + how,
+                       [=](Draw& draw) { return backward(draw, shape, in_order); }});
+    });
   for (const int64_t sequences : {1, 8, 64, 256})
     lines.push_back({"lightning_attention", "decode " + std::to_string(sequences) + " x 64",
                      [=](Draw& draw) { return decode(draw, sequences, 64); }});

@@ -58,20 +58,21 @@ Call backward(Draw& draw, int64_t rows) {
   return call;
 }
 
-Call decode(Draw& draw, int64_t sequences, int64_t context) {
+Call decode(Draw& draw, int64_t sequences, int64_t context, bool in_order) {
   const Layout layout =
       lay_out(std::vector<int64_t>(size_t(sequences), 1), std::vector<int64_t>(size_t(sequences), context - 1));
   const int64_t pages = context / kGrid;
   std::vector<int32_t> table;
   for (int64_t i = 0; i < sequences * pages; ++i)  // every page once, far from its neighbours: 1009 is a prime
     table.push_back(int32_t(i * 1009 % (sequences * pages)));
-  const SoftmaxAttention op{.o = draw.empty(DType::bf16, {sequences, kHeads, kHeadSize}),
-                            .q = draw.normal(DType::bf16, {sequences, kHeads, kHeadSize}),
-                            .row_begin = draw.values(layout.row_begin),
-                            .positions = draw.values(layout.positions),
-                            .longest = 1,
-                            .page_table = draw.values(table, {sequences, pages}),
-                            .kv_pages = draw.normal(DType::bf16, {sequences * pages, 2, kKvHeads, kGrid, kHeadSize})};
+  SoftmaxAttention op{.o = draw.empty(DType::bf16, {sequences, kHeads, kHeadSize}),
+                      .q = draw.normal(DType::bf16, {sequences, kHeads, kHeadSize}),
+                      .row_begin = draw.values(layout.row_begin),
+                      .positions = draw.values(layout.positions),
+                      .longest = 1,
+                      .page_table = draw.values(table, {sequences, pages}),
+                      .kv_pages = draw.normal(DType::bf16, {sequences * pages, 2, kKvHeads, kGrid, kHeadSize})};
+  op.in_order = in_order;
   Call call = call_of(softmax_attention, op);
   call.bytes = double(op.o.bytes() + op.q.bytes() + op.kv_pages.bytes());
   call.flops = 4 * double(sequences * context * kHeads * kHeadSize);
@@ -92,7 +93,9 @@ std::vector<Line> softmax_lines() {
   for (const int64_t sequences : {1, 8, 64})
     for (const int64_t context : {8192, 65536})
       lines.push_back({"softmax_attention", "decode " + std::to_string(sequences) + " x " + std::to_string(context),
-                       [=](Draw& draw) { return decode(draw, sequences, context); }});
+                       [=](Draw& draw) { return decode(draw, sequences, context, false); }});
+  lines.push_back(
+      {"softmax_attention", "decode 8 x 8192, in order", [](Draw& draw) { return decode(draw, 8, 8192, true); }});
   return lines;
 }
 
