@@ -1,6 +1,6 @@
 // Which kernel computes lightning attention: decided by element type, head size and GPU, never by the batch, so that a
-// row has the same bits in any company. What the batch may decide changes no bit: how columns are shared out, and that a
-// call of single rows has a kernel of its own.
+// row has the same bits in any company. What the batch may decide changes no bit: how columns are shared out, and that
+// a call of single rows has a kernel of its own.
 #include "ops/cuda/lightning_kernels.h"
 
 namespace fulgur::cuda {
