@@ -7,7 +7,8 @@
 // in any chunks.
 //
 // What a bf16 run rounds: the weights as they meet v (their sum is that of the unrounded ones), in backward also the
-// gradients of the scores (on Hopper those for dk from weights so rounded), and what is stored. Scores, statistics and sums are f32.
+// gradients of the scores (on Hopper those for dk from weights so rounded), and what is stored. Scores, statistics and
+// sums are f32.
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"
