@@ -13,6 +13,8 @@ void add_render(CLI::App& app);
 void add_logits(CLI::App& app);
 void add_gradients(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_chat(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_train(CLI::App& app);
 void add_signature(CLI::App& app);
 void add_bench(CLI::App& app);

@@ -75,8 +75,7 @@ std::string generated(const ModelConfig& config, const ModelWeights& weights, in
   std::vector<int32_t> prompt;
   for (int64_t i = 0; i < kPrompt; ++i) prompt.push_back(int32_t(i * 7 % config.vocab_size));
   Sequence sequence = engine.begin(prompt);
-  sequence.new_tokens = kGenerated,
-  sequence.sampling = {.temperature = 0.8f, .top_k = 0, .top_p = 0.95f, .min_p = 0, .seed = 3};
+  sequence.new_tokens = kGenerated, sequence.sampling = {.temperature = 0.8f, .top_p = 0.95f, .seed = 3};
   Sequence* const running[] = {&sequence};
   while (sequence.new_tokens > 0) engine.step(running);
   std::string numbers;

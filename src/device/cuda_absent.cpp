@@ -1,5 +1,6 @@
 // A build without CUDA: whoever asks for a CUDA device is told so.
 #include "device/cuda_calls.h"
+#include "device/cuda_timing.h"
 
 namespace fulgur {
 
@@ -23,6 +24,16 @@ std::byte* allocate(DeviceId, size_t) { absent(); }
 std::byte* allocate_pinned(size_t) { absent(); }
 void release(std::byte*) noexcept {}
 void release_pinned(std::byte*) noexcept {}
+
+CudaCard card_of(DeviceId) { absent(); }
+void* create_event() { absent(); }
+void destroy_event(void*) noexcept {}
+void record_event(void*, void*) { absent(); }
+double seconds_between(void*, void*) { absent(); }
+void begin_capture(void*) { absent(); }
+void* end_capture(void*) { absent(); }
+void launch_graph(void*, void*) { absent(); }
+void destroy_graph(void*) noexcept {}
 
 }  // namespace cuda
 }  // namespace fulgur

@@ -73,10 +73,14 @@ StoredTensor tensor_of(const std::string& name, const Json& entry, std::span<con
   return t;
 }
 
-void judge_metadata(const Json& metadata, const std::filesystem::path& file) {
+Metadata metadata_of(const Json& metadata, const std::filesystem::path& file) {
   if (!metadata.is_object()) refuse(file, "__metadata__ is no object");
-  for (const auto& [key, value] : metadata.items())
+  Metadata result;
+  for (const auto& [key, value] : metadata.items()) {
     if (!value.is_string()) refuse(file, "__metadata__ " + in_quotes(key) + " is no text");
+    result[key] = value.get<std::string>();
+  }
+  return result;
 }
 
 // Sorted by their bytes, they cover the data end to end.
@@ -145,7 +149,7 @@ Safetensors Safetensors::open(const std::filesystem::path& path) {
   const std::span<const std::byte> data = result.file_.bytes().subspan(sizeof(uint64_t) + header.size());
   const Json parsed = parse_object(header, path.string());
   for (const auto& [name, entry] : parsed.items()) {
-    if (name == "__metadata__") judge_metadata(entry, path);
+    if (name == "__metadata__") result.metadata_ = metadata_of(entry, path);
     else result.tensors_.push_back(tensor_of(name, entry, data, path.string()));
   }
   std::sort(result.tensors_.begin(), result.tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {

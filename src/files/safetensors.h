@@ -37,6 +37,8 @@ void convert_elements(std::byte* to, DType to_type, const std::byte* from, DType
 // The tensor's elements as `to`. Throws corrupt_file for a tensor of integers.
 void read_as(DType to, std::byte* out, const StoredTensor& tensor);
 
+using Metadata = std::map<std::string, std::string>;
+
 // One file.
 class Safetensors {
  public:
@@ -45,6 +47,7 @@ class Safetensors {
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in order of their bytes
   const StoredTensor* find(std::string_view name) const;                 // null where there is none
   const StoredTensor& at(std::string_view name) const;                   // throws corrupt_file where there is none
+  const Metadata& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return file_.path(); }
   void forget(const StoredTensor& tensor) const { file_.forget(tensor.bytes); }
 
@@ -53,6 +56,7 @@ class Safetensors {
   MappedFile file_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, size_t, std::less<>> by_name_;
+  Metadata metadata_;
 };
 
 // All tensors of a model folder: model.safetensors.index.json and its shards, or else model.safetensors.
@@ -91,8 +95,9 @@ struct TensorToWrite {
   std::function<void(std::byte* out)> produce;
 };
 
-// One file, in the order given; carries {"format": "pt"}. Returns the digest of its bytes.
-std::string write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors);
+// One file, in the order given. Returns the digest of its bytes.
+std::string write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
+                              const Metadata& metadata = {{"format", "pt"}});
 
 // Shards of at most max_shard_bytes into an existing folder, in the order given: model.safetensors where one is enough,
 // else model-0000i-of-0000n.safetensors and the index. A tensor larger than the limit has its own shard.

@@ -19,8 +19,8 @@ int64_t bytes_of(const TensorToWrite& tensor) {
   return bytes;
 }
 
-std::string header_of(std::span<const TensorToWrite> tensors) {
-  Json header = {{"__metadata__", {{"format", "pt"}}}};
+std::string header_of(std::span<const TensorToWrite> tensors, const Metadata& metadata) {
+  Json header = {{"__metadata__", metadata}};
   int64_t begin = 0;
   for (const TensorToWrite& t : tensors) {
     const int64_t end = begin + bytes_of(t);
@@ -48,14 +48,15 @@ Memory aligned_memory(size_t bytes) {
 
 }  // namespace
 
-std::string write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors) {
+std::string write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
+                              const Metadata& metadata) {
   int64_t largest = 0;
   for (const TensorToWrite& t : tensors) largest = std::max(largest, bytes_of(t));
   const Memory memory = aligned_memory(size_t(largest));
   AtomicFile file(path);
   Digest digest;
   const auto write = [&](std::span<const std::byte> bytes) { file.write(bytes), digest.add(bytes); };
-  const std::string header = header_of(tensors);
+  const std::string header = header_of(tensors, metadata);
   std::byte length[sizeof(uint64_t)];
   for (size_t i = 0; i < sizeof length; ++i) length[i] = std::byte(uint64_t(header.size()) >> (8 * i) & 0xff);
   write(length);

@@ -2,16 +2,50 @@
 // are the same step.
 #include "generate/engine.h"
 
-#include "generate/lay_out.h"
+#include <algorithm>
+
+#include "generate/draw_tokens.h"
 #include "model/model.h"
 
 namespace fulgur {
+
+namespace {
+
+// Gives a sequence the drawn token; whether more may follow it.
+bool append(Sequence& s, int32_t token) {
+  s.tokens.push_back(token);
+  --s.new_tokens;
+  if (std::find(s.stop_ids.begin(), s.stop_ids.end(), token) != s.stop_ids.end()) s.new_tokens = 0;
+  return s.new_tokens > 0;
+}
+
+// Moves the sequences on: over their rows and the guesses that were right, with what was drawn behind them.
+std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sampled> drawn) {
+  std::vector<Sampled> fresh;
+  auto next = drawn.begin();
+  for (const Share& share : shares) {
+    const int64_t rows = share.drawing_rows(), guesses = int64_t(share.guesses.size());
+    share.sequence->state.advance(share.rows);
+    if (rows == 0) continue;
+    int64_t right = 0;
+    for (bool more = true; more; ++right) {
+      const int32_t token = next[right].token;
+      fresh.push_back(std::move(next[right]));
+      more = append(*share.sequence, token) && right < guesses && token == share.guesses[size_t(right)];
+    }
+    share.sequence->state.undo(guesses - (right - 1));
+    next += rows;
+  }
+  return fresh;
+}
+
+}  // namespace
 
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed) {
   const std::vector<Share> shares = choose_rows(running, limits);
   if (shares.empty()) return {};
-  for (const Share& s : shares) s.sequence->state.reserve(s.rows);
+  for (const Share& s : shares) s.sequence->state.reserve(exec.stream, s.rows);
 
   const Arena::Scope step(exec.scratch);
   Layout layout;
@@ -19,18 +53,8 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const Tensor hidden = forward(exec, weights, layout.batch);
   const Tensor logits = head_logits(exec, weights, hidden);
   keep_traces(exec, shares, layout, hidden, logits);
-  const std::vector<int32_t> tokens = sample_rows(exec, shares, layout, logits, suppressed);
-
-  std::vector<Sampled> fresh;
-  for (const Share& s : shares) {
-    if (s.wants_token()) fresh.push_back({s.sequence, tokens[fresh.size()]});
-    s.sequence->state.advance(s.rows);
-  }
-  for (const Sampled& n : fresh) {
-    n.sequence->tokens.push_back(n.token);
-    --n.sequence->new_tokens;
-  }
-  return fresh;
+  keep_log_probs(exec, shares, layout, logits);
+  return accept(shares, draw_tokens(exec, shares, layout, logits, suppressed));
 }
 
 namespace {
@@ -65,6 +89,8 @@ Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const Eng
 Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {
   return {.tokens = std::move(tokens), .state = SequenceState(pool_, stream_), .id = id};
 }
+
+int64_t Engine::vocab_size() const { return config_.vocab_size; }
 
 std::vector<Sampled> Engine::step(std::span<Sequence* const> running) {
   Exec exec{stream_, scratch_, tape_, config_};

@@ -1,6 +1,7 @@
 // Engine: many sequences, one model. The caller steps it and gets tokens back; it calls nobody.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,10 +23,12 @@ struct StepLimits {
 struct Sampled {
   Sequence* sequence;
   int32_t token;
+  std::optional<LogProbs> log_probs = {};  // where the sequence asks for them
 };
 
 // One forward over the pending rows of the running sequences, in their order, within the limits. Tokens are sampled
-// where a sequence reached its end and wants more; they are appended to it and returned. Empty when nothing is pending.
+// where a sequence reached its end and wants more; they are appended to it and returned, several of one sequence where
+// guesses were right. Empty when nothing is pending.
 // A suppressed id (i32 [ids], may be absent) is never drawn.
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed);
@@ -33,7 +36,8 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
 struct EngineOptions {
   int64_t sequences = 1;  // alive at once
   int64_t tokens = 0;     // of all sequences together, prompt and answer
-  bool traces = false;    // some step records or imposes routing, or wants every row's logits
+  int32_t guesses = 0;    // a sequence may ask for, a step
+  bool traces = false;    // some step records or imposes routing, or wants every row's logits or probabilities
   int threads = 1;
   StepLimits limits = {};
 };
@@ -49,6 +53,10 @@ class Engine {
 
   Stream& stream() { return stream_; }
   const StatePool& pool() const { return pool_; }
+  StatePool& pool() { return pool_; }
+  const StepLimits& limits() const { return options_.limits; }
+  int32_t guesses() const { return options_.guesses; }
+  int64_t vocab_size() const;
   size_t peak_activation_bytes() const { return scratch_.peak_bytes(); }
 
  private:

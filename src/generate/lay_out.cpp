@@ -3,14 +3,25 @@
 #include <algorithm>
 
 #include "device/transfer.h"
+#include "generate/guess.h"
 #include "model/model.h"
-#include "ops/sample.h"
-#include "ops/take_rows.h"
 
 namespace fulgur {
 namespace {
 
-int64_t outputs_of(const Share& s) { return s.sequence->trace ? s.rows : s.wants_token() ? 1 : 0; }
+int64_t outputs_of(const Share& s) {
+  if (s.sequence->trace || s.sequence->next_log_probs) return s.rows;
+  return s.drawing_rows();
+}
+
+// No guess where a penalty would change with it, none that would end the block, none behind the answer's end.
+std::vector<int32_t> guesses_for(const Sequence& s, int64_t left) {
+  if (s.guesses == 0 || s.new_tokens == 0 || s.trace || s.next_log_probs) return {};
+  if (s.sampling.repetition_penalty != 1 || s.sampling.presence_penalty != 0 || s.sampling.frequency_penalty != 0)
+    return {};
+  const int64_t room = kGrid - 2 - s.state.position() % kGrid;
+  return guess_next(s.tokens, std::min({int64_t(s.guesses), left, room, s.new_tokens - 1}));
+}
 
 // Sequences without a trace share the routing of those that have one: their rows are recorded and dropped, or, where
 // routing is imposed, have to be traced themselves.
@@ -54,8 +65,13 @@ std::vector<Share> choose_rows(std::span<Sequence* const> running, const StepLim
   int64_t left = limits.rows;
   for (Sequence* sequence : running) {
     const int64_t rows = std::min({sequence->pending(), limits.chunk, left});
-    if (rows > 0) shares.push_back({sequence, rows});
-    left -= std::max<int64_t>(rows, 0);
+    if (rows <= 0) continue;
+    left -= rows;
+    shares.push_back({sequence, rows});
+    if (sequence->pending() > 1) continue;
+    Share& share = shares.back();
+    share.guesses = guesses_for(*sequence, left);
+    share.rows += int64_t(share.guesses.size()), left -= int64_t(share.guesses.size());
   }
   return shares;
 }
@@ -69,7 +85,9 @@ void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool
   for (const Share& s : shares) {
     const Sequence& sequence = *s.sequence;
     const int64_t at = sequence.state.position(), end = row_begin.back() + s.rows, outputs = outputs_of(s);
-    for (int64_t i = 0; i < s.rows; ++i) tokens.push_back(sequence.tokens[size_t(at + i)]), positions.push_back(at + i);
+    for (int64_t i = 0; i < s.rows; ++i) positions.push_back(at + i);
+    tokens.insert(tokens.end(), sequence.tokens.begin() + at, sequence.tokens.begin() + at + s.known_rows());
+    tokens.insert(tokens.end(), s.guesses.begin(), s.guesses.end());
     for (int64_t i = end - outputs; i < end; ++i) head_rows.push_back(int32_t(i));
     layout.outputs.push_back(outputs);
     row_begin.push_back(int32_t(end));
@@ -107,40 +125,6 @@ void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& lay
     row += s.rows, output += layout.outputs[i];
   }
   exec.stream.synchronize();
-}
-
-std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
-                                 Tensor suppressed) {
-  std::vector<float> temperature, top_p, min_p;
-  std::vector<int32_t> top_k, rows;
-  std::vector<int64_t> keys;
-  int32_t output = 0;
-  for (size_t i = 0; i < shares.size(); ++i) {
-    output += int32_t(layout.outputs[i]);
-    if (!shares[i].wants_token()) continue;
-    const Sequence& s = *shares[i].sequence;
-    rows.push_back(output - 1);
-    temperature.push_back(s.sampling.temperature), top_k.push_back(s.sampling.top_k);
-    top_p.push_back(s.sampling.top_p), min_p.push_back(s.sampling.min_p);
-    keys.insert(keys.end(), {int64_t(s.sampling.seed), int64_t(s.id), int64_t(s.tokens.size())});
-  }
-  if (rows.empty()) return {};
-  const int64_t n = int64_t(rows.size());
-  Tensor wanted = logits;
-  if (n != logits.dim(0)) {
-    wanted = exec.scratch.alloc(logits.dtype, {n, logits.dim(1)});
-    take_rows(exec.stream, {.y = wanted, .x = logits, .rows = upload(exec.stream, exec.scratch, rows)});
-  }
-  const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
-  sample(exec.stream, {.tokens = drawn,
-                       .logits = wanted,
-                       .temperature = upload(exec.stream, exec.scratch, temperature),
-                       .top_k = upload(exec.stream, exec.scratch, top_k),
-                       .top_p = upload(exec.stream, exec.scratch, top_p),
-                       .min_p = upload(exec.stream, exec.scratch, min_p),
-                       .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
-                       .suppressed = suppressed});
-  return download<int32_t>(exec.stream, drawn);
 }
 
 }  // namespace fulgur

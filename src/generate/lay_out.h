@@ -7,14 +7,19 @@
 
 namespace fulgur {
 
-// A sequence's rows in this step: more than one is a piece of prompt, one is the next token.
+// A sequence's rows in this step: more than one is a piece of prompt, one is the next token, and guesses of what comes
+// after it.
 struct Share {
   Sequence* sequence;
-  int64_t rows;
-  bool reaches_end() const { return sequence->pending() == rows; }
+  int64_t rows;                       // the guessed ones included
+  std::vector<int32_t> guesses = {};  // behind the sequence's last token
+  int64_t known_rows() const { return rows - int64_t(guesses.size()); }
+  bool reaches_end() const { return sequence->pending() == known_rows(); }
   bool wants_token() const { return reaches_end() && sequence->new_tokens > 0; }
+  int64_t drawing_rows() const { return wants_token() ? 1 + int64_t(guesses.size()) : 0; }  // the last ones
 };
 
+// Guesses stay inside a block of 64, so that they can be undone.
 std::vector<Share> choose_rows(std::span<Sequence* const> running, const StepLimits& limits);
 
 struct Layout {
@@ -27,10 +32,6 @@ void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool
 
 // Copies what the traces ask for to main memory. Before the states advance.
 void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor hidden, Tensor logits);
-
-// One token per share that wants one, in their order, from that share's last logits row.
-std::vector<int32_t> sample_rows(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
-                                 Tensor suppressed);
 
 // Bytes of scratch that the largest step takes: the step's own code in a measuring run.
 size_t measured_scratch(const ModelConfig& config, DType type, DeviceId device, const EngineOptions& options);

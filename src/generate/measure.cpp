@@ -1,7 +1,7 @@
 // How much scratch the largest step takes: the model's own code, run on tensors without memory.
 #include <algorithm>
 
-#include "generate/lay_out.h"
+#include "generate/draw_tokens.h"
 #include "model/model.h"
 
 namespace fulgur {
@@ -17,7 +17,7 @@ struct LargestBatch {
     const int64_t pages = (o.tokens + kGrid - 1) / kGrid + 1, k = c.experts_per_token;
     batch.tokens = scratch.alloc(DType::i32, {rows}), batch.positions = scratch.alloc(DType::i64, {rows});
     batch.row_begin = scratch.alloc(DType::i32, {sequences + 1}), batch.slots = scratch.alloc(DType::i32, {sequences});
-    batch.head_rows = scratch.alloc(DType::i32, {o.traces ? rows : std::min(sequences, rows)});
+    batch.head_rows = scratch.alloc(DType::i32, {o.traces ? rows : std::min(sequences * (1 + o.guesses), rows)});
     batch.page_table = scratch.alloc(DType::i32, {sequences, pages}), batch.longest = rows;
     Arena pool = Arena::measuring(scratch.device());
     for (const AttentionKind kind : c.attention) {
@@ -47,10 +47,7 @@ size_t measured_scratch(const ModelConfig& config, DType type, DeviceId device, 
 
   const LargestBatch largest(scratch, config, type, options);
   const Tensor logits = head_logits(exec, weights, forward(exec, weights, largest.batch));
-  // What sample_rows takes on top: the wanted rows of the logits and a few numbers for each.
-  const int64_t wanted = options.sequences;
-  scratch.alloc(logits.dtype, {wanted, logits.dim(1)});
-  for (int i = 0; i < 8; ++i) scratch.alloc(DType::i64, {wanted, 3});
+  measure_draw(scratch, logits.dtype, options.sequences * (1 + options.guesses), options.tokens, config.vocab_size);
   return scratch.peak_bytes();
 }
 

@@ -7,20 +7,20 @@ namespace {
 
 __device__ float not_a_number() { return __uint_as_float(0x7fffffff); }
 
-constexpr int kSlots = 2;  // whose rows are fetched before the first is added
+constexpr int kSlots = 2, kSide = 2;  // choices, and chunks of each, that a thread fetches before the first is added
 
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, Rows<const float> weights, Rows<const int32_t> place) {
-  constexpr int N = kAtOnce<T>;
-  const int64_t row = row_of_thread(), width = y.width;
+  const int64_t row = row_of_thread(), width = y.width, step = int64_t(blockDim.x) * kChunk;
   if (row >= y.count) return;
-  for (int64_t c = int64_t(threadIdx.x) * N; c < width; c += int64_t(blockDim.x) * N) {
-    float sum[N] = {};
+  for (int64_t c = int64_t(threadIdx.x) * kChunk; c < width; c += kSide * step) {
+    float sums[kSide][kChunk] = {};
     bool first = true;
     for (int64_t slot = 0; slot < place.width; slot += kSlots) {
       int64_t from[kSlots];
-      float weight[kSlots], v[kSlots][N] = {};
+      float weight[kSlots];
+      Chunk<T> chunks[kSlots][kSide];
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) {
         const bool given = slot + s < place.width;
@@ -29,21 +29,32 @@ __global__ void __launch_bounds__(kThreads)
       }
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) {
-        if (from[s] >= 0 && from[s] < x.count) load<kAligned>(v[s], x[from[s]] + c, width - c);
-        else weight[s] = not_a_number();
+        const bool inside = from[s] >= 0 && from[s] < x.count;
+        if (!inside) weight[s] = not_a_number();
+#pragma unroll
+        for (int k = 0; k < kSide; ++k) {
+          const int64_t at = c + k * step;
+          chunks[s][k] = inside ? fetch<kAligned>(x[from[s]] + at, width - at) : filled<T>(0);
+        }
       }
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) {
         if (from[s] == -1) continue;
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float product = weight[s] * v[s][i];
-          sum[i] = first ? product : sum[i] + product;
+        for (int k = 0; k < kSide; ++k) {
+          float v[kChunk];
+          unpack(v, chunks[s][k]);
+#pragma unroll
+          for (int i = 0; i < kChunk; ++i) {
+            const float product = weight[s] * v[i];
+            sums[k][i] = first ? product : sums[k][i] + product;
+          }
         }
         first = false;
       }
     }
-    store<kAligned>(y[row] + c, sum, width - c);
+#pragma unroll
+    for (int k = 0; k < kSide; ++k) store<kAligned>(y[row] + c + k * step, sums[k], width - c - k * step);
   }
 }
 
@@ -55,6 +66,8 @@ struct Gradient {
   Rows<const float> weights;
   Rows<const int32_t> place;
 };
+
+constexpr int kFetched = 4;  // chunks of a thread, before the first is used
 
 // A team takes a row and goes through its choices.
 template <bool kWarp, bool kAligned, class T>
@@ -68,14 +81,24 @@ __global__ void __launch_bounds__(kThreads) backward(Gradient<T> g) {
     float sum = from == -1 ? 0 : not_a_number();
     if (from >= 0 && from < g.x.count) {
       const float weight = g.weights[row][slot];
+      constexpr int64_t kStep = Mine::kSize * kChunk;
       sum = 0;
-      for (int64_t c = Mine::thread() * kChunk; c < width; c += Mine::kSize * kChunk) {
-        float flow[kChunk], in[kChunk];
-        load<kAligned>(flow, g.dy[row] + c, width - c);
-        load<kAligned>(in, g.x[from] + c, width - c);
+      for (int64_t c = Mine::thread() * kChunk; c < width; c += kFetched * kStep) {
+        Chunk<T> flows[kFetched], ins[kFetched];
 #pragma unroll
-        for (int i = 0; i < kChunk; ++i) sum += flow[i] * in[i], in[i] = weight * flow[i];
-        store<kAligned>(g.dx[from] + c, in, width - c);
+        for (int k = 0; k < kFetched; ++k) {
+          const int64_t at = c + k * kStep;
+          flows[k] = fetch<kAligned>(g.dy[row] + at, width - at), ins[k] = fetch<kAligned>(g.x[from] + at, width - at);
+        }
+#pragma unroll
+        for (int k = 0; k < kFetched; ++k) {
+          const int64_t at = c + k * kStep;
+          float flow[kChunk], in[kChunk];
+          unpack(flow, flows[k]), unpack(in, ins[k]);
+#pragma unroll
+          for (int i = 0; i < kChunk; ++i) sum += flow[i] * in[i], in[i] = weight * flow[i];
+          store<kAligned>(g.dx[from] + at, in, width - at);
+        }
       }
       sum = team_sum<kWarp>(sum, sums++);
     }
@@ -87,7 +110,7 @@ __global__ void __launch_bounds__(kThreads) backward(Gradient<T> g) {
 
 void combine_experts(Stream& stream, const CombineExperts& op) {
   with_cuda_type(op.x.dtype, [&]<class T>() {
-    const RowBlocks blocks(op.y.dim(0), divide_up(op.y.dim(1), kAtOnce<T>));
+    const RowBlocks blocks(op.y.dim(0), divide_up(op.y.dim(1), kSide * kChunk));
     with_flag(aligned(op.y, op.x), [&]<bool kAligned>() {
       launch_blocks(stream, "combine_experts", blocks.blocks, blocks.threads, forward<kAligned, T>, rows_of<T>(op.y),
                     rows_of<const T>(op.x), rows_of<const float>(op.weights), rows_of<const int32_t>(op.place));

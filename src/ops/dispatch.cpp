@@ -3,6 +3,7 @@
 #include "ops/blend.h"
 #include "ops/combine_experts.h"
 #include "ops/cross_entropy.h"
+#include "ops/edit_logits.h"
 #include "ops/embedding.h"
 #include "ops/expert_linear.h"
 #include "ops/gated_rms_norm.h"
@@ -22,6 +23,7 @@
 #include "ops/store_kv.h"
 #include "ops/swiglu.h"
 #include "ops/take_rows.h"
+#include "ops/token_log_probs.h"
 
 namespace fulgur {
 
@@ -30,6 +32,7 @@ FULGUR_DEFINE_OPERATOR(blend, Blend)
 FULGUR_DEFINE_OPERATOR(combine_experts, CombineExperts)
 FULGUR_DEFINE_OPERATOR(combine_experts_backward, CombineExpertsBackward)
 FULGUR_DEFINE_OPERATOR(cross_entropy, CrossEntropy)
+FULGUR_DEFINE_OPERATOR(edit_logits, EditLogits)
 FULGUR_DEFINE_OPERATOR(embedding, Embedding)
 FULGUR_DEFINE_OPERATOR(embedding_backward, EmbeddingBackward)
 FULGUR_DEFINE_OPERATOR(expert_linear, ExpertLinear)
@@ -59,6 +62,7 @@ FULGUR_DEFINE_OPERATOR(swiglu, Swiglu)
 FULGUR_DEFINE_OPERATOR(swiglu_backward, SwigluBackward)
 FULGUR_DEFINE_OPERATOR(take_rows, TakeRows)
 FULGUR_DEFINE_OPERATOR(take_rows_backward, TakeRowsBackward)
+FULGUR_DEFINE_OPERATOR(token_log_probs, TokenLogProbs)
 
 #ifdef FULGUR_CUDA
 #include "ops/cuda_missing.txt"

@@ -21,7 +21,8 @@ struct Embedding {
 };
 
 struct EmbeddingBackward {
-  Tensor dtable;  // wide [vocab, width], accumulated: rows of one token in ascending order
+  Tensor dtable;  // wide [vocab, width], accumulated: rows of one token in ascending order; on CUDA, where they are
+                  // more than 32, in pieces of 64 of them, pieces ascending
   Tensor dy;      // [rows, width]
   Tensor tokens;  // i32 [rows]
 

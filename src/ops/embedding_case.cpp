@@ -40,8 +40,9 @@ struct Pass {
 
 TEST(Embedding, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
-    for (const int64_t rows : {1, 7, 65})
+    for (const int64_t rows : {1, 7, 65, 900})
       for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
+        if (rows == 900 && width > 130) continue;  // enough for a token with pieces
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
         Pass p(type, rows, width);
         const Tensor y = p.bench.empty(DType::f64, {rows, width}), dtable = p.bench.converted(p.dtable, DType::f64);
@@ -70,7 +71,7 @@ TEST(Embedding, GradientEqualsCentralDifferences) {
 
 TEST(Embedding, ThreadsDoNotChangeBits) {
   for (const DType type : {DType::f32, DType::bf16}) {
-    const Pass one(type, 165, 299), three(type, 165, 299);
+    const Pass one(type, 900, 131), three(type, 900, 131);
     one.run(1), three.run(3);
     EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dtable, three.dtable));
   }

@@ -68,29 +68,41 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// kLanes threads add up one head of one row; a block takes kThreads / kLanes rows of one head.
+// kLanes threads add up one head of kRowsEach rows; a block takes kThreads / kLanes times as many rows of one head.
+constexpr int kRowsEach = 2;
 template <int kLanes, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     multiply(Rows<float> products, Rows<const T> dy, Rows<const T> x, Rows<const T> gate, const T* weight) {
+  constexpr int kTeams = kThreads / kLanes;
   const int64_t heads = products.count, head = block_index() % heads, head_width = x.width / heads;
-  const int64_t row = block_index() / heads * (kThreads / kLanes) + threadIdx.x / kLanes;
+  const int64_t first = block_index() / heads * (kTeams * kRowsEach) + threadIdx.x / kLanes;
   const int lane = int(threadIdx.x % kLanes);
-  float sum = 0;
-  if (row < x.count) {
-    for (int64_t c = lane * kChunk; c < head_width; c += kLanes * kChunk) {
-      const int64_t at = head * head_width + c, left = head_width - c;
-      float flow[kChunk], open[kChunk], w[kChunk], in[kChunk];
-      load<kAligned>(flow, dy[row] + at, left);
-      load<kAligned>(open, gate[row] + at, left);
-      load<kAligned>(w, weight + at, left);
-      load<kAligned>(in, x[row] + at, left);
+  float sums[kRowsEach] = {};
+  for (int64_t c = lane * kChunk; c < head_width; c += kLanes * kChunk) {
+    const int64_t at = head * head_width + c, left = head_width - c;
+    Chunk<T> flows[kRowsEach], opens[kRowsEach], ins[kRowsEach];
 #pragma unroll
-      for (int i = 0; i < kChunk; ++i) sum += flow[i] * sigmoid(open[i]) * w[i] * in[i];
+    for (int r = 0; r < kRowsEach; ++r) {
+      const int64_t row = first + r * kTeams < x.count ? first + r * kTeams : x.count - 1;
+      flows[r] = fetch<kAligned>(dy[row] + at, left), opens[r] = fetch<kAligned>(gate[row] + at, left);
+      ins[r] = fetch<kAligned>(x[row] + at, left);
+    }
+    float w[kChunk];
+    load<kAligned>(w, weight + at, left);
+#pragma unroll
+    for (int r = 0; r < kRowsEach; ++r) {
+      float flow[kChunk], open[kChunk], in[kChunk];
+      unpack(flow, flows[r]), unpack(open, opens[r]), unpack(in, ins[r]);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) sums[r] += flow[i] * sigmoid(open[i]) * w[i] * in[i];
     }
   }
 #pragma unroll
-  for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
-  if (row < x.count && lane == 0) products[head][row] = sum;
+  for (int r = 0; r < kRowsEach; ++r) {
+#pragma unroll
+    for (int step = kLanes / 2; step > 0; step /= 2) sums[r] += __shfl_xor_sync(kAllLanes, sums[r], step);
+    if (lane == 0 && first + r * kTeams < x.count) products[head][first + r * kTeams] = sums[r];
+  }
 }
 
 template <class T>
@@ -107,24 +119,33 @@ struct Gradient {
 
 // A block takes the rows of one piece.
 template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads) backward(Gradient<T> g) {
-  __shared__ float sums[kPieceRows];
+__global__ void __launch_bounds__(kThreads, 4) backward(Gradient<T> g) {
+  __shared__ float sums[kPieceRows], inverses[kPieceRows], pulls[kPieceRows];
   const int64_t piece = block_index() / g.across, first = piece * kPieceRows, width = g.x.width;
   if (first >= g.x.count) return;
   sum_heads(sums, g.products, first);
+  if (const int r = int(threadIdx.x); r < kPieceRows && first + r < g.x.count) {
+    const float inverse = g.inverse_rms[first + r];
+    inverses[r] = inverse, pulls[r] = sums[r] / g.whole_width * inverse * inverse * inverse;
+  }
+  __syncthreads();
   const int64_t c = (block_index() % g.across * blockDim.x + threadIdx.x) * kChunk, left = width - c;
   if (left <= 0) return;
   float weight[kChunk], total[kChunk] = {};
   load<kAligned>(weight, g.weight + c, left);
-#pragma unroll 2
+  Chunk<T> flows, opens, ins;  // of the next row
+  const auto fetch_row = [&](int64_t row) {
+    flows = fetch<kAligned>(g.dy[row] + c, left), opens = fetch<kAligned>(g.gate[row] + c, left);
+    ins = fetch<kAligned>(g.x[row] + c, left);
+  };
+  fetch_row(first);
   for (int r = 0; r < kPieceRows; ++r) {
     const int64_t row = first + r;
     if (row >= g.x.count) break;
-    const float inverse = g.inverse_rms[row], pull = sums[r] / g.whole_width * inverse * inverse * inverse;
     float flow[kChunk], open[kChunk], in[kChunk];
-    load<kAligned>(flow, g.dy[row] + c, left);
-    load<kAligned>(open, g.gate[row] + c, left);
-    load<kAligned>(in, g.x[row] + c, left);
+    unpack(flow, flows), unpack(open, opens), unpack(in, ins);
+    if (r + 1 < kPieceRows && row + 1 < g.x.count) fetch_row(row + 1);
+    const float inverse = inverses[r], pull = pulls[r];
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
       const float s = sigmoid(open[i]), passed = flow[i] * s;
@@ -161,7 +182,7 @@ void multiply_heads(Stream& stream, const GatedRmsNormProducts& op) {
   const bool fits = aligned(op.dy, op.x, op.gate, op.weight) && head_width % kChunk == 0;
   const auto run = [&]<int kLanes>() {
     with_flag(fits, [&]<bool kAligned>() {
-      launch_blocks(stream, "gated_rms_norm_products", heads * divide_up(op.x.dim(0), kThreads / kLanes),
+      launch_blocks(stream, "gated_rms_norm_products", heads * divide_up(op.x.dim(0), kThreads / kLanes * kRowsEach),
                     dim3(kThreads), multiply<kLanes, kAligned, T>, rows_of<float>(op.products), rows_of<const T>(op.dy),
                     rows_of<const T>(op.x), rows_of<const T>(op.gate), weight_of<T>(op.weight));
     });

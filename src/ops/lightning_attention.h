@@ -2,8 +2,9 @@
 // (spec/model.md 2.1, 8.9).
 //
 // What is stored of a sequence is its sum S at the last multiple of 64 tokens (`state`) and the k and v rows since
-// (`tail`). A row is q times the decayed state plus its block's rows in order, whoever computes it: prefill in any
-// chunks, decode, training. So its bits depend on the sequence alone, and a kernel may not be chosen by the batch.
+// (`tail`). The state of a sequence that begins at position 0 need not be read: it is zero. A row is q times the
+// decayed state plus its block's rows in order, whoever computes it: prefill in any chunks, decode, training. So its
+// bits depend on the sequence alone, and a kernel may not be chosen by the batch.
 //
 // What a bf16 run rounds (spec/model.md 8.9): q, k and v after SiLU, decayed k, the decayed q k^T, the copy of S that
 // is multiplied, and o as it is stored. S, sums and squares are f32.
@@ -25,6 +26,10 @@ struct LightningAttention {
   Tensor state = {};    // wide [slots, heads, head_dim, head_dim], rows k, columns v; replaced
   Tensor tail = {};     // [slots, heads, 2, 64, head_dim]: k, v after SiLU, not decayed; replaced
   Tensor squares = {};  // wide [heads, rows]: sum of o^2 of each head, for the norm that follows and spans all heads
+  // false: where heads are few, a GPU may cut a sequence with more than 4,096 rows in this call at multiples of 4,096
+  // of its positions and sum the pieces side by side. Then its bits depend on the chunks, within the bounds of bf16; in
+  // order they do not. The CPU always goes in order.
+  bool in_order = true;
 
   auto operands() const {
     return std::tuple{out(o),    in(qkv),      in(decay),   in(row_begin), in(positions),

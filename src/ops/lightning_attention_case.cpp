@@ -182,8 +182,8 @@ class Served {
                          bench_.empty(wide(type_), {heads_, qkv.dim(0)}), chunk,
                          int64_t(5 + 3 * sequences.size()) % kSlots, 0});
   }
-  void run() {
-    while (step()) {
+  void run(int64_t rows = INT64_MAX) {  // to the end, or until the first sequence has taken so many
+    while (sequences[0].done < rows && step()) {
     }
   }
 
@@ -194,6 +194,7 @@ class Served {
   static constexpr int64_t kSlots = 7;
   std::vector<Sequence> sequences;
   Tensor state, tail;
+  bool in_order = true;
 
   Tensor counting_tail(const Sequence& s) const { return tail.at(s.slot).slice(2, 0, s.done % kGrid); }
 
@@ -222,7 +223,8 @@ class Served {
                                   .slots = bench_.indices(DType::i32, slots),
                                   .state = state,
                                   .tail = tail,
-                                  .squares = squares});
+                                  .squares = squares,
+                                  .in_order = in_order});
     row = 0;
     for (size_t i = 0; i < sequences.size(); row += counts[i++]) {
       Sequence& s = sequences[i];
@@ -291,6 +293,21 @@ TEST_P(LightningAttentionChunks, GiveTheSameBytesInWideHeads) {
   }
 }
 
+// Decode, which has a kernel of its own on some GPUs: every place in a block, the block's end, a neighbour that ends.
+TEST_P(LightningAttentionChunks, OfOneRowGiveTheSameBytesInWideHeads) {
+  Bench bench(size_t(16) << 20);
+  const Tensor longer = bench.random(GetParam(), {135, 2, 3, 128}, 8, 2), shorter = longer.rows(30, 99);
+  for (const int64_t chunk : {1, 29}) {  // of the first 58 rows; then one by one
+    const Arena::Scope scope(bench.arena());
+    Served rows(bench, GetParam(), 2, 128, 2), whole(bench, GetParam(), 2, 128, 1), other(bench, GetParam(), 2, 128, 1);
+    rows.add(shorter, chunk), rows.add(longer, chunk);
+    rows.run(58), rows.sequences[0].chunk = rows.sequences[1].chunk = 1, rows.run();
+    whole.add(longer, 135), whole.run(), other.add(shorter, 69), other.run();
+    expect_same_sequence(rows, 0, other, "the shorter");
+    expect_same_sequence(rows, 1, whole, "the longer");
+  }
+}
+
 TEST_P(LightningAttentionChunks, GiveTheSameZeros) {  // of products too small for f32, which sums may keep as -0
   Bench bench(size_t(16) << 20);
   const Tensor qkv = bench.random(GetParam(), {70, 2, 3, 24}, 20, 1e-16);
@@ -322,6 +339,22 @@ TEST_P(LightningAttentionChunks, EqualTrainingWhichKeepsNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionChunks, run_types(), name_of_type);
+
+// Of few heads, each call longer than what is cut: at 4,096, then at 8,192.
+TEST(LightningAttention, MatchesTheRecurrenceOutOfOrder) {
+  Bench bench(size_t(256) << 20);
+  const Tensor qkv = bench.random(DType::bf16, {8300, 1, 3, 128}, 8, 2), brief = qkv.rows(0, 70);
+  Served cut(bench, DType::bf16, 1, 128, 1), whole(bench, DType::bf16, 1, 128, 1);
+  cut.in_order = false;
+  cut.add(brief, 40), cut.add(qkv, 4200), cut.run(), whole.add(brief, 70), whole.run();
+  expect_same_sequence(cut, 0, whole, "a short one beside it");
+  const Served::Sequence& s = cut.sequences[1];
+  const Recurrence want = recurrence(bench, qkv, decays(bench, DType::bf16, 1));
+  EXPECT_LT(relative_gap(s.o, want.o), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(s.squares, squares_of(bench, want.o)), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(cut.state.at(s.slot), want.grid_state), bound_of(DType::bf16));
+  EXPECT_LT(relative_gap(cut.counting_tail(s), rows_since(bench, qkv)), bound_of(DType::bf16));
+}
 
 TEST(LightningAttention, SumsSquaresBeforeItRounds) {
   Bench bench(size_t(16) << 20);

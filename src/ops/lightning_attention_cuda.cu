@@ -1,5 +1,6 @@
 // Which kernel computes lightning attention: decided by element type, head size and GPU, never by the batch, so that a
-// row has the same bits in any company. What the batch may decide is how columns are shared out, which changes no bit.
+// row has the same bits in any company. What the batch may decide changes no bit: how columns are shared out, and that
+// a call of single rows has a kernel of its own.
 #include "ops/cuda/lightning_kernels.h"
 
 namespace fulgur::cuda {
@@ -20,8 +21,10 @@ void run(Stream& stream, const Operands& op, const char* name, Kernel<Operands> 
 
 void lightning_attention(Stream& stream, const LightningAttention& op) {
   const bool hopper = op.qkv.dtype == DType::bf16 && is_for_hopper(op.o.dim(2));
-  run(stream, op, "lightning_attention", lightning_attention_f32,
-      hopper ? lightning_attention_hopper : lightning_attention_bf16);
+  const auto bf16 = !hopper                    ? lightning_attention_bf16
+                    : is_decode_for_hopper(op) ? lightning_attention_decode
+                                               : lightning_attention_hopper;
+  run(stream, op, "lightning_attention", lightning_attention_f32, bf16);
 }
 
 void lightning_attention_backward(Stream& stream, const LightningAttentionBackward& op) {

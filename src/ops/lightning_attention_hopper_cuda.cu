@@ -1,58 +1,142 @@
-// Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernel and its launch.
-#include "ops/cuda/cluster.cuh"
-#include "ops/cuda/lightning_hopper.cuh"
+// Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernels and their launch.
+#include <algorithm>
+
+#include "ops/cuda/lightning_hopper_products.cuh"
 #include "ops/cuda/lightning_kernels.h"
 #include "ops/cuda/lightning_operands.cuh"
+#include "ops/cuda/lightning_segments.cuh"
+#include "ops/cuda/scratch.cuh"
 
 namespace fulgur::cuda {
 namespace hopper {
 namespace {
 
-__global__ void __launch_bounds__(kMultipliers + kLoaders, 1) walk_blocks(const __grid_constant__ Operands p) {
+constexpr int kWalkThreads = 5 * kWarpgroup, kChainThreads = 256;
+constexpr int64_t kFewHeads = 32;  // too few for the card, so that a long sequence may be cut
+
+// The first multiple of 1,024 bytes of shared memory.
+template <class T>
+__device__ T& shared_as() {
+  unsigned char* const bytes = dynamic_shared();
+  return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
+}
+
+__device__ void load_blocks(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers,
+                            int half, int part) {
+  Stage& first = shared.stage[0];
+  Duty duty{};
+  duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
+  duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
+  duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
+  Loader<2>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+}
+
+__global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(dynamic_shared()) + 1023) / 1024 * 1024);
+  Shared& shared = shared_as<Shared>();
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
-  const int64_t head = blockIdx.x / 2 % p.heads;
-  const Sequence s(p, blockIdx.x / 2 / p.heads);
-  const auto full = [&](int64_t block) { return shared_address(&shared.full[block % 2]); };
-  const auto empty = [&](int64_t block) { return shared_address(&shared.empty[block % 2]); };
-  if (thread <= kGrid) shared.power[thread] = expf(-(p.decay[head] * float(thread)));
-  if (thread == 0)
-    for (int i = 0; i < 2; ++i) barrier_init(full(i), kLoaders), barrier_init(empty(i), kMultipliers);
+  const Barriers barriers(shared, half);
+  const Items<2> items(p, shared.walks);
+  items.find();
+  if (thread < kStages * kGrid) shared.squares[thread / kGrid].to[thread % kGrid] = nullptr;
+  if (thread == 0) barriers.begin();
+  barriers_are_ready();
+  cluster_arrive(), cluster_wait();
+  if (thread < kWarpgroup) {
+    registers_up<152>();
+    RowsMaker(p, items, shared, barriers, half, thread).run();
+  } else if (thread < 2 * kWarpgroup) {
+    registers_up<112>();
+    StateKeeper(p, items, shared, barriers, half, thread - kWarpgroup).run();
+  } else {
+    registers_down<72>();
+    load_blocks(p, items, shared, barriers, half, thread / kWarpgroup - 2);
+  }
+  cluster_arrive(), cluster_wait();  // nothing is sent any more
+#endif
+}
+
+__global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __grid_constant__ Operands p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  SumShared& shared = shared_as<SumShared>();
+  const int warpgroup = int(threadIdx.x) / kWarpgroup;
+  const StageBarriers barriers{shared_address(shared.full), shared_address(shared.empty), 0};
+  const Items<1> items(p, shared.walks);
+  items.find();
+  if (threadIdx.x == 0)
+    for (int i = 0; i < kStages; ++i)
+      barrier_init(barriers.full + 8 * i, 4 * kWarpgroup / 32), barrier_init(barriers.empty + 8 * i, kSummers / 32);
   barriers_are_ready();
   __syncthreads();
-
-  if (thread < kMultipliers) {
-    registers_up<232>();
-    Multiplier multiplier(p, s, shared, head, half, thread);
-    for (int64_t block = 0; block < s.blocks; ++block) {
-      barrier_wait(full(block), uint32_t(block / 2 % 2));
-      multiplier.block(block, empty(block));
-    }
-    if (s.blocks > 0) multiplier.leave();
-    cluster_arrive(), cluster_wait();
+  if (warpgroup < 2) {
+    registers_up<112>();
+    sum_segments(p, items, shared, barriers, warpgroup);
   } else {
-    registers_down<104>();
-    const Loader loader(p, s, head, half, thread - kMultipliers);
-    Carried now, next;
-    if (s.blocks > 0) loader.load(now, 0);
-    for (int64_t block = 0; block < s.blocks; ++block) {
-      if (block + 1 < s.blocks) loader.load(next, block + 1);
-      if (block >= 2) barrier_wait(empty(block), uint32_t((block / 2 - 1) % 2));
-      loader.lay_out(now, shared.stage[block % 2], shared.power, block);
-      fence_for_products();
-      barrier_arrive(full(block));
-      if (block + 1 < s.blocks) now = next;
-    }
-    cluster_arrive(), cluster_wait();  // both halves have read the tail before either writes it
-    if (p.slots && s.blocks > 0 && s.present(s.blocks - 1) < kGrid) loader.remember(now, s.blocks - 1);
+    registers_down<64>();
+    load_segments(p, items, shared, barriers, warpgroup - 2);
   }
 #endif
+}
+
+__global__ void __launch_bounds__(kChainThreads) chain_segments_kernel(const __grid_constant__ Operands p) {
+  chain_segments(p, int64_t(blockIdx.x) * kChainThreads + threadIdx.x, int(blockIdx.y));
 }
 
 template <class T>
 T* data_of(const Tensor& t) {
   return t ? reinterpret_cast<T*>(t.data) : nullptr;
+}
+
+Operands operands_of(const LightningAttention& op) {
+  const Tensor &o = op.o, &qkv = op.qkv, &state = op.state, &tail = op.tail;
+  return {.o = data_of<bf16>(o),
+          .qkv = data_of<const bf16>(qkv),
+          .decay = data_of<const float>(op.decay),
+          .row_begin = data_of<const int32_t>(op.row_begin),
+          .positions = data_of<const int64_t>(op.positions),
+          .slots = data_of<const int32_t>(op.slots),
+          .state = data_of<float>(state),
+          .tail = data_of<bf16>(tail),
+          .squares = data_of<float>(op.squares),
+          .heads = int(o.dim(1)),
+          .items = int((op.row_begin.dim(0) - 1) * o.dim(1)),
+          .o_row = o.stride[0],
+          .o_head = o.stride[1],
+          .qkv_row = qkv.stride[0],
+          .qkv_head = qkv.stride[1],
+          .qkv_part = qkv.stride[2],
+          .state_slot = state.stride[0],
+          .state_head = state.stride[1],
+          .tail_slot = tail.stride[0],
+          .tail_head = tail.stride[1],
+          .squares_head = op.squares.stride[0]};
+}
+
+int64_t processors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  return count;
+}
+
+// `kernel` on as many clusters as run at once, which share the items out.
+template <class SharedMemory>
+void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int threads,
+                     int cluster) {
+  const size_t bytes = sizeof(SharedMemory) + 1024;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  const int64_t clusters = std::min<int64_t>(operands.items, processors() / cluster);
+  launch(stream, name, {dim3(unsigned(clusters * cluster)), dim3(unsigned(threads)), bytes, unsigned(cluster)}, kernel,
+         operands);
+}
+
+void find_starts(Stream& stream, Operands operands, int64_t sequences) {
+  operands.finds_starts = true;
+  launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads, 1);
+  const int64_t threads = int64_t(operands.heads) * kStateSize / 4;
+  launch(stream, "lightning_attention: starts",
+         {dim3(unsigned(threads / kChainThreads), unsigned(sequences)), dim3(kChainThreads)}, chain_segments_kernel,
+         operands);
 }
 
 }  // namespace
@@ -67,42 +151,22 @@ bool is_for_hopper(int64_t head_dim) {
 
 void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   expect_vectors(op.o, op.qkv, op.state, op.tail);
-  const Tensor &o = op.o, &qkv = op.qkv, &state = op.state, &tail = op.tail;
-  expect(!state || (state.stride[2] == hopper::kHeadSize && tail.stride[3] == hopper::kHeadSize &&
-                    tail.stride[2] == kGrid * hopper::kHeadSize),
+  expect(!op.state || (op.state.stride[2] == hopper::kHeadSize && op.tail.stride[3] == hopper::kHeadSize &&
+                       op.tail.stride[2] == kGrid * hopper::kHeadSize),
          "a head's state and tail lie end to end");
-  const hopper::Operands operands{.o = hopper::data_of<bf16>(o),
-                                  .qkv = hopper::data_of<const bf16>(qkv),
-                                  .decay = hopper::data_of<const float>(op.decay),
-                                  .row_begin = hopper::data_of<const int32_t>(op.row_begin),
-                                  .positions = hopper::data_of<const int64_t>(op.positions),
-                                  .slots = hopper::data_of<const int32_t>(op.slots),
-                                  .state = hopper::data_of<float>(state),
-                                  .tail = hopper::data_of<bf16>(tail),
-                                  .squares = hopper::data_of<float>(op.squares),
-                                  .heads = o.dim(1),
-                                  .o_row = o.stride[0],
-                                  .o_head = o.stride[1],
-                                  .qkv_row = qkv.stride[0],
-                                  .qkv_head = qkv.stride[1],
-                                  .qkv_part = qkv.stride[2],
-                                  .state_slot = state.stride[0],
-                                  .state_head = state.stride[1],
-                                  .tail_slot = tail.stride[0],
-                                  .tail_head = tail.stride[1],
-                                  .squares_head = op.squares.stride[0]};
-  if (op.squares)
-    check(cudaMemset2DAsync(op.squares.data, size_t(op.squares.stride[0]) * sizeof(float), 0,
-                            size_t(op.squares.dim(1)) * sizeof(float), size_t(op.squares.dim(0)),
-                            static_cast<cudaStream_t>(stream.native())),
-          "cudaMemset2DAsync");
-  const size_t bytes = sizeof(hopper::Shared) + 1024;
-  check(cudaFuncSetAttribute(hopper::walk_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-        "cudaFuncSetAttribute");
-  const int64_t walks = (op.row_begin.dim(0) - 1) * o.dim(1);
-  launch(stream, "lightning_attention",
-         {dim3(unsigned(2 * walks)), dim3(hopper::kMultipliers + hopper::kLoaders), bytes, 2}, hopper::walk_blocks,
-         operands);
+  hopper::Operands operands = hopper::operands_of(op);
+  const auto walk = [&] {
+    hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
+                                            hopper::kWalkThreads, 2);
+  };
+  if (op.in_order || op.longest <= hopper::kSegment || operands.heads > hopper::kFewHeads) return walk();
+  const int64_t sequences = op.row_begin.dim(0) - 1;
+  operands.segments = int((op.longest - 1) / hopper::kSegment) + 2, operands.items *= operands.segments;
+  const int64_t starts = op.o.dim(0) / hopper::kSegment + sequences;
+  const Scratch scratch(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
+  operands.starts = scratch.as<float>();
+  hopper::find_starts(stream, operands, sequences);
+  walk();
 }
 
 }  // namespace fulgur::cuda

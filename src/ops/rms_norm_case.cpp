@@ -70,10 +70,10 @@ Oracle oracle_of(Pass& p) {
 }
 
 TEST(RmsNorm, EqualsTheOracle) {
-  // Whole vectors, rows of several blocks' chunks, and more than 128 pieces of 32 rows: paths of the CUDA twin.
-  constexpr int64_t kShapes[][2] = {{1, 1},    {7, 1},    {65, 1},   {1, 17},   {7, 17},   {65, 17},  {1, 130},
-                                    {7, 130},  {65, 130}, {1, 523},  {7, 523},  {65, 523}, {33, 512}, {3, 2056},
-                                    {5, 4104}, {3, 6144}, {2, 8191}, {2, 9000}, {4201, 9}, {4100, 24}};
+  // Whole vectors, rows of several blocks' chunks, and more than 512 pieces of 32 rows: paths of the CUDA twin.
+  constexpr int64_t kShapes[][2] = {{1, 1},    {7, 1},    {65, 1},   {1, 17},   {7, 17},    {65, 17},  {1, 130},
+                                    {7, 130},  {65, 130}, {1, 523},  {7, 523},  {65, 523},  {33, 512}, {3, 2056},
+                                    {5, 4104}, {3, 6144}, {2, 8191}, {2, 9000}, {17001, 9}, {4100, 24}};
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const auto [rows, width] : kShapes) {
       SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
@@ -82,7 +82,10 @@ TEST(RmsNorm, EqualsTheOracle) {
       p.run(1);
       EXPECT_LE(relative_gap(p.y, o.y), bound(type));
       EXPECT_LE(relative_gap(p.inverse, o.inverse), bound(wide(type)));
-      EXPECT_LE(relative_gap(p.dweight, o.dweight), (rows > 1000 ? 3 : 1) * bound(wide(type)));  // chains of rows
+      EXPECT_LE(relative_gap(p.dweight, o.dweight), (rows > 10000  ? 8
+                                                     : rows > 1000 ? 3
+                                                                   : 1) *
+                                                        bound(wide(type)));  // chains of rows
       // At width 1 the two halves of dx cancel but for eps.
       EXPECT_LE(width == 1 ? largest_gap(p.dx, o.dx) : relative_gap(p.dx, o.dx),
                 type == DType::bf16 ? bound(type) : 10 * bound(type));

@@ -1,8 +1,8 @@
 // y = (x * inverse) * weight, and dx = inverse * (dy * weight) - x * inverse^3 * mean(dy * weight * x).
 //
-// Forward reads a row twice, the second time from the cache next to the cores. Backward reads it once: a block walks
-// the rows of one piece, keeps its part of each in registers until the row's sum is known, and adds up the piece's part
-// of the weight's gradient as it goes.
+// Forward keeps a row in registers until its sum is known; only of a row that is too wide for that, it reads all once
+// more. Backward does the same for the rows of one piece, one after another, asks for the next row before it waits for
+// this one's sum, and adds up the piece's part of the weight's gradient as it goes.
 #include "ops/cuda/piece_sums.cuh"
 #include "ops/rms_norm.h"
 
@@ -15,26 +15,33 @@ __global__ void __launch_bounds__(kThreads)
   using Mine = Team<kWarp>;
   const int64_t row = Mine::row(), width = x.width;
   if (row >= x.count) return;
-  float squares = 0;
-  constexpr int kStep = Mine::kSize * kChunk, kAhead = 4;  // chunks fetched before the first is added
-  for (int64_t c = Mine::thread() * kChunk; c < width; c += kAhead * kStep) {
-    float v[kAhead][kChunk];
+  constexpr int kStep = Mine::kSize * kChunk, kKept = 4;  // chunks of a thread, fetched before the first is added
+  const int64_t begin = Mine::thread() * kChunk;
+  float v[kKept][kChunk], squares = 0;
+  const auto fetch = [&](int64_t c) {
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) load<kAligned>(v[a], x[row] + c + a * kStep, width - c - a * kStep);
+    for (int a = 0; a < kKept; ++a) load<kAligned>(v[a], x[row] + c + a * kStep, width - c - a * kStep);
+  };
+  for (int64_t c = begin; c < width; c += kKept * kStep) {
+    fetch(c);
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a)
+    for (int a = 0; a < kKept; ++a)
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) squares += v[a][i] * v[a][i];
   }
   const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
   if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
-  for (int64_t c = Mine::thread() * kChunk; c < width; c += kStep) {
-    float v[kChunk], w[kChunk];
-    load<kAligned>(v, x[row] + c, width - c);
-    load<kAligned>(w, weight + c, width - c);
+  for (int64_t c = begin; c < width; c += kKept * kStep) {
+    if (width > kKept * kStep) fetch(c);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) v[i] = inverse * v[i] * w[i];
-    store<kAligned>(y[row] + c, v, width - c);
+    for (int a = 0; a < kKept; ++a) {
+      const int64_t at = c + a * kStep, left = width - at;
+      float w[kChunk];
+      load<kAligned>(w, weight + at, left);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) w[i] = inverse * v[a][i] * w[i];
+      store<kAligned>(y[row] + at, w, left);
+    }
   }
 }
 
@@ -49,20 +56,29 @@ struct Gradient {
 template <int kChunks, int kMost, bool kAligned, class T>
 __global__ void __launch_bounds__(kMost, 1)
     backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* weight, Gradient g) {
-  __shared__ float places[2][kMost / 32];
+  __shared__ float places[2][kMost / 32], inverses[kPieceRows];
   const int64_t first = block_index() * kPieceRows, width = g.width;
   if (first >= x.count) return;
   const int64_t last = first + kPieceRows < x.count ? first + kPieceRows : x.count;
   const int64_t step = int64_t(blockDim.x) * kChunk, begin = int64_t(threadIdx.x) * kChunk;
+  if (const int64_t row = first + threadIdx.x; row < last) inverses[threadIdx.x] = g.inverse_rms[row];
   float sums[kChunks][kChunk] = {};
-  for (int64_t row = first; row < last; ++row) {
-    float flow[kChunks][kChunk], in[kChunks][kChunk], along = 0;
+  Chunk<T> flows[kChunks], ins[kChunks];  // of the next row
+  const auto fetch_row = [&](int64_t row) {
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;
-      load<kAligned>(flow[k], dy[row] + c, width - c);
-      load<kAligned>(in[k], x[row] + c, width - c);
+      flows[k] = fetch<kAligned>(dy[row] + c, width - c), ins[k] = fetch<kAligned>(x[row] + c, width - c);
     }
+  };
+  constexpr bool kAhead = kMost == kThreads;  // larger blocks have no registers for it
+  if (kAhead) fetch_row(first);
+  for (int64_t row = first; row < last; ++row) {
+    if (!kAhead) fetch_row(row);
+    float flow[kChunks][kChunk], in[kChunks][kChunk], along = 0;
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) unpack(flow[k], flows[k]), unpack(in[k], ins[k]);
+    if (kAhead && row + 1 < last) fetch_row(row + 1);
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;
@@ -72,7 +88,7 @@ __global__ void __launch_bounds__(kMost, 1)
       for (int i = 0; i < kChunk; ++i) along += flow[k][i] * w[i] * in[k][i];
     }
     const float mean = block_sum(along, places[row % 2]) / float(width);
-    const float inverse = g.inverse_rms[row], pull = -mean * inverse * inverse * inverse;
+    const float inverse = inverses[row - first], pull = -mean * inverse * inverse * inverse;
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;

@@ -17,16 +17,17 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 struct Settings {
   double temperature = 1;
   int64_t top_k = 0;
-  double top_p = 1, min_p = 0;
+  double typical_p = 1, top_p = 1, min_p = 0;
 };
 
 struct Rows {
   Bench bench{size_t(1) << 22};
-  Tensor tokens, logits, temperature, top_k, top_p, min_p, keys, suppressed;
+  Tensor tokens, logits, temperature, top_k, typical_p, top_p, min_p, keys, suppressed;
 
   Rows(int64_t rows, int64_t vocab) {
     tokens = bench.empty(DType::i32, {rows}), logits = bench.random(DType::f32, {rows, vocab}, 1, 3);
     temperature = bench.empty(DType::f32, {rows}), top_k = bench.empty(DType::i32, {rows});
+    typical_p = bench.empty(DType::f32, {rows});
     top_p = bench.empty(DType::f32, {rows}), min_p = bench.empty(DType::f32, {rows});
     keys = bench.empty(DType::i64, {rows, 3});
     for (int64_t row = 0; row < rows; ++row)
@@ -35,7 +36,7 @@ struct Rows {
   }
   void configure(int64_t row, Settings s) const {
     set(temperature, row, s.temperature), set(top_k, row, double(s.top_k));
-    set(top_p, row, s.top_p), set(min_p, row, s.min_p);
+    set(typical_p, row, s.typical_p), set(top_p, row, s.top_p), set(min_p, row, s.min_p);
   }
   void configure_all(Settings s) const {
     for (int64_t row = 0; row < tokens.count(); ++row) configure(row, s);
@@ -45,6 +46,7 @@ struct Rows {
             .logits = logits.rows(begin, end),
             .temperature = temperature.rows(begin, end),
             .top_k = top_k.rows(begin, end),
+            .typical_p = typical_p.rows(begin, end),
             .top_p = top_p.rows(begin, end),
             .min_p = min_p.rows(begin, end),
             .keys = keys.rows(begin, end),
@@ -71,17 +73,30 @@ std::vector<std::pair<int64_t, double>> kept_by_oracle(const Rows& rows, int64_t
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logit(a) > logit(b); });
   if (top_k > 0 && top_k < int64_t(order.size())) order.resize(size_t(top_k));
   double total = 0, sum = 0;
-  const auto chance = [&](int64_t id) { return std::exp((logit(id) - logit(order[0])) / get(rows.temperature, row)); };
+  const double greatest = logit(order[0]);
+  const auto chance = [&](int64_t id) { return std::exp((logit(id) - greatest) / get(rows.temperature, row)); };
   for (const int64_t id : order) total += chance(id);
+  const bool typical = get(rows.typical_p, row) < 1;
+  if (typical) {
+    double entropy = 0;
+    for (const int64_t id : order) entropy -= chance(id) / total * std::log(chance(id) / total);
+    const auto distance = [&](int64_t id) { return std::abs(-std::log(chance(id) / total) - entropy); };
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return distance(a) < distance(b); });
+    size_t count = 0;
+    double reached = 0;
+    while (count < order.size() && reached < get(rows.typical_p, row) * total) reached += chance(order[count++]);
+    order.resize(count), total = reached;
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logit(a) > logit(b); });
+  }
   std::vector<std::pair<int64_t, double>> kept;
   for (const int64_t id : order) {
     if (get(rows.top_p, row) < 1 && sum >= get(rows.top_p, row) * total) break;
-    if (chance(id) < get(rows.min_p, row)) break;
+    if (chance(id) < get(rows.min_p, row) * chance(order[0])) break;
     kept.emplace_back(id, chance(id)), sum += chance(id);
   }
   for (auto& [id, p] : kept) p /= sum;
   const bool cut = top_k > 0 && int64_t(order.size()) == top_k;
-  if (get(rows.top_p, row) >= 1 && get(rows.min_p, row) <= 0 && !cut) std::sort(kept.begin(), kept.end());
+  if (get(rows.top_p, row) >= 1 && get(rows.min_p, row) <= 0 && !cut && !typical) std::sort(kept.begin(), kept.end());
   return kept;
 }
 
@@ -101,6 +116,7 @@ TEST(SampleTokens, EqualTheOracle) {
   for (int64_t row = 0; row < 480; ++row)
     rows.configure(row, {.temperature = std::vector{0.3, 1.0, 4.0}[size_t(row % 3)],
                          .top_k = std::vector<int64_t>{0, 1, 5, 100, 10000}[size_t(row / 3 % 5)],
+                         .typical_p = std::vector{1.0, 0.95, 0.2}[size_t(row / 7 % 3)],
                          .top_p = std::vector{1.0, 0.3, 0.9, 0.999}[size_t(row / 15 % 4)],
                          .min_p = std::vector{0.0, 0.02, 0.5, 1.0}[size_t(row / 60 % 4)]});
   rows.run(1);
@@ -109,8 +125,9 @@ TEST(SampleTokens, EqualTheOracle) {
 
 TEST(SampleTokens, FrequenciesFollowProbabilities) {
   const std::vector<double> logits = {0.5, -1, 2, 1.9, 0, 0, -3, 1, 0.2, -0.4};
-  for (const Settings s : {Settings{.temperature = 0.7}, Settings{.top_k = 6},
-                           Settings{.temperature = 1.5, .top_p = 0.8}, Settings{.min_p = 0.1}}) {
+  for (const Settings s :
+       {Settings{.temperature = 0.7}, Settings{.top_k = 6}, Settings{.temperature = 1.5, .top_p = 0.8},
+        Settings{.min_p = 0.1}, Settings{.typical_p = 0.9}}) {
     const Rows rows(20000, 10);
     rows.repeat(logits), rows.configure_all(s), rows.run(2);
     std::map<int64_t, double> seen;
@@ -156,6 +173,10 @@ TEST(SampleTokens, EdgesOfTheFilters) {
   EXPECT_EQ(drawn(half, {.min_p = 0.501}).size(), 1U);
   EXPECT_EQ(drawn(half, {}).count(2), 0U);  // -infinity is never drawn
   EXPECT_EQ(drawn(half, {.temperature = 1e-6}).size(), 1U);
+  EXPECT_EQ(drawn(even, {.typical_p = 0.25}).size(), 2U);  // equal surprise: the lower ids
+  EXPECT_EQ(drawn({0, 0, std::log(6.0)}, {.typical_p = 0.7}).count(2), 1U);
+  EXPECT_EQ(drawn({0, 0, std::log(2.0)}, {.typical_p = 0.4}).size(), 1U);
+  EXPECT_EQ(drawn(half, {.typical_p = 0.999}).count(2), 0U);
   EXPECT_EQ(drawn({0, kInfinity, 5, kInfinity}, {}).size(), 2U);
 }
 
@@ -211,6 +232,8 @@ TEST(SampleTokens, RefuseOtherShapesAndTypes) {
   EXPECT_BROKEN(rows.run(1), "temperature and top_k are not negative");
   rows.configure(2, {.top_p = 0});
   EXPECT_BROKEN(rows.run(1), "top_p is in");
+  rows.configure(2, {.typical_p = 0});
+  EXPECT_BROKEN(rows.run(1), "typical_p is in");
   rows.configure(2, {.min_p = 1.5});
   EXPECT_BROKEN(rows.run(1), "min_p is in");
 }

@@ -19,28 +19,29 @@ struct Scratch {
   std::vector<int32_t> ids;     // candidates, ascending; later ranked from the front as far as needed
   std::vector<double> powers;   // exp((logit - greatest) / temperature) of the candidates as they were listed
   std::vector<double> chances;  // the same, by id
+  std::vector<std::pair<double, int32_t>> surprises;  // distance from the mean surprise, and id
 };
 
 struct Choice {
   double temperature;
   int64_t top_k;
-  double top_p, min_p, uniform;
+  double typical_p, top_p, min_p, uniform;
 };
 
 class Ranking {
  public:
-  Ranking(std::vector<int32_t>& ids, const float* logits) : ids_(ids), logits_(logits) {}
+  Ranking(std::vector<int32_t>& ids, const float* logits) : ids_(&ids), logits_(logits) {}
 
   // The id at a rank; ranks are asked for in ascending order.
   int32_t operator[](int64_t rank) {
     if (rank >= sorted_) sort_to(std::max<int64_t>(64, 4 * sorted_));
-    return ids_[size_t(rank)];
+    return (*ids_)[size_t(rank)];
   }
 
   // Forgets all but the first `count`.
   void cut(int64_t count) {
     if (count > sorted_) sort_to(count);
-    ids_.resize(size_t(count));
+    ids_->resize(size_t(count));
   }
 
  private:
@@ -48,17 +49,17 @@ class Ranking {
     const auto before = [this](int32_t a, int32_t b) {
       return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
     };
-    const auto from = ids_.begin() + sorted_, to = ids_.begin() + std::min(rank, int64_t(ids_.size()));
-    if (16 * (to - from) < ids_.end() - from) {
-      std::partial_sort(from, to, ids_.end(), before);  // the quickest for a few of many
+    const auto from = ids_->begin() + sorted_, to = ids_->begin() + std::min(rank, int64_t(ids_->size()));
+    if (16 * (to - from) < ids_->end() - from) {
+      std::partial_sort(from, to, ids_->end(), before);  // the quickest for a few of many
     } else {
-      if (to != ids_.end()) std::nth_element(from, to, ids_.end(), before);
+      if (to != ids_->end()) std::nth_element(from, to, ids_->end(), before);
       std::sort(from, to, before);
     }
-    sorted_ = to - ids_.begin();
+    sorted_ = to - ids_->begin();
   }
 
-  std::vector<int32_t>& ids_;
+  std::vector<int32_t>* ids_;
   const float* logits_;
   int64_t sorted_ = 0;
 };
@@ -91,6 +92,33 @@ double weigh(Scratch& scratch, const float* logits, float greatest, double tempe
   return row_sum<double>(scratch.powers.data(), count);
 }
 
+// Leaves the tokens whose surprise is nearest to the entropy, as many as reach typical_p of the whole, by id; returns
+// their sum. Tokens without a chance have no surprise.
+double keep_typical(Scratch& scratch, double whole, double typical_p) {
+  const double log_whole = std::log(whole);
+  double entropy = 0;
+  for (size_t i = 0; i < scratch.ids.size(); ++i)
+    if (const double power = scratch.powers[i]; power > 0) entropy += power / whole * (log_whole - std::log(power));
+  std::vector<std::pair<double, int32_t>>& surprises = scratch.surprises;
+  surprises.clear();
+  for (size_t i = 0; i < scratch.ids.size(); ++i) {
+    const double power = scratch.powers[i];
+    scratch.chances[size_t(scratch.ids[i])] = power;
+    if (power > 0) surprises.emplace_back(std::abs(log_whole - std::log(power) - entropy), scratch.ids[i]);
+  }
+  std::sort(surprises.begin(), surprises.end());
+  double sum = 0;
+  scratch.ids.clear();
+  for (const auto& [distance, id] : surprises) {
+    if (sum >= typical_p * whole) break;
+    sum += scratch.chances[size_t(id)];
+    scratch.ids.push_back(id);
+  }
+  std::sort(scratch.ids.begin(), scratch.ids.end());
+  for (size_t i = 0; i < scratch.ids.size(); ++i) scratch.powers[i] = scratch.chances[size_t(scratch.ids[i])];
+  return sum;
+}
+
 // Ranks [0, count) are kept, and weigh `sum` together.
 struct Kept {
   int64_t count;
@@ -100,10 +128,11 @@ struct Kept {
 Kept keep(Ranking& ranking, const Scratch& scratch, double whole, const Choice& choice) {
   const int64_t count = int64_t(scratch.ids.size());
   const double enough = choice.top_p < 1 ? choice.top_p * whole : std::numeric_limits<double>::infinity();
-  double sum = 0;
+  double sum = 0, least = 0;
   for (int64_t rank = 0; rank < count; ++rank) {
-    const double chance = scratch.chances[size_t(ranking[rank])];  // the greatest is 1
-    if (rank > 0 && (sum >= enough || chance < choice.min_p)) return {rank, sum};
+    const double chance = scratch.chances[size_t(ranking[rank])];
+    if (rank == 0) least = choice.min_p * chance;
+    if (rank > 0 && (sum >= enough || chance < least)) return {rank, sum};
     sum += chance;
   }
   return {count, sum};
@@ -131,8 +160,11 @@ int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<char
   if (choice.temperature == 0 || choice.top_k == 1) return best;
   Ranking ranking(scratch.ids, logits);
   if (choice.top_k > 0 && choice.top_k < int64_t(scratch.ids.size())) ranking.cut(choice.top_k);
-  const double whole = weigh(scratch, logits, logits[best], choice.temperature);
-  if (choice.top_p >= 1 && choice.min_p <= 0) {
+  double whole = weigh(scratch, logits, logits[best], choice.temperature);
+  if (choice.typical_p < 1) {
+    whole = keep_typical(scratch, whole, choice.typical_p);
+    ranking = Ranking(scratch.ids, logits);
+  } else if (choice.top_p >= 1 && choice.min_p <= 0) {
     const int64_t count = int64_t(scratch.ids.size());
     return scratch
         .ids[size_t(draw(count, choice.uniform * whole, [&](int64_t i) { return scratch.powers[size_t(i)]; }))];
@@ -145,17 +177,18 @@ int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<char
 
 // What the rows ask for, judged before threads start.
 std::vector<Choice> choices_of(const Sample& op) {
-  const float *temperature = op.temperature.elements<float>(), *top_p = op.top_p.elements<float>();
-  const float* min_p = op.min_p.elements<float>();
+  const float *temperature = op.temperature.elements<float>(), *typical_p = op.typical_p.elements<float>();
+  const float *top_p = op.top_p.elements<float>(), *min_p = op.min_p.elements<float>();
   const int32_t* top_k = op.top_k.elements<int32_t>();
   const Rows<int64_t> keys = rows_of<int64_t>(op.keys);
   std::vector<Choice> choices;
   for (int64_t row = 0; row < keys.count; ++row) {
     expect(temperature[row] >= 0 && top_k[row] >= 0, "temperature and top_k are not negative");
+    expect(typical_p[row] > 0 && typical_p[row] <= 1, "typical_p is in (0, 1]");
     expect(top_p[row] > 0 && top_p[row] <= 1, "top_p is in (0, 1]");
     expect(min_p[row] >= 0 && min_p[row] <= 1, "min_p is in [0, 1]");
     const int64_t *key = keys[row], seed = key[0], sequence = key[1], position = key[2];
-    choices.push_back({temperature[row], top_k[row], top_p[row], min_p[row],
+    choices.push_back({temperature[row], top_k[row], typical_p[row], top_p[row], min_p[row],
                        unit_interval(philox(uint64_t(seed), uint64_t(position), uint64_t(sequence))[0])});
   }
   return choices;

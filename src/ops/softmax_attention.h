@@ -1,12 +1,13 @@
 // o_i = sum over j <= i of softmax_j(q_i . k_j / sqrt(head_dim)) v_j, causal inside each sequence, grouped KV heads:
 // query head h reads KV head h / (heads / kv_heads) (spec/model.md 2.2).
 //
-// Keys are walked in blocks of 64 positions counted from the sequence's first token, with running statistics: per block
-// the scores, their maximum, exp, the rescaling of what was summed before, then P * V. So a row's bits depend on its
-// sequence alone, whether k and v come from this batch's rows or from pages, in any chunks.
+// Keys are walked in blocks of 64 positions (on Hopper, with heads of 128, of 128) counted from the sequence's first
+// token, with running statistics: per block the scores, their maximum, exp, the rescaling of what was summed before,
+// then P * V. So a row's bits depend on its sequence alone, whether k and v come from this batch's rows or from pages,
+// in any chunks.
 //
 // What a bf16 run rounds: the weights as they meet v (their sum is that of the unrounded ones), in backward also the
-// gradients of the scores, and what is stored. Scores, statistics and sums are f32.
+// gradients of the scores (on Hopper those for dk from weights so rounded), and what is stored. Scores, statistics and sums are f32.
 #pragma once
 #include "base/grid.h"
 #include "ops/operator.h"
@@ -24,6 +25,10 @@ struct SoftmaxAttention {
   Tensor page_table = {};   // i32 [sequences, pages], into kv_pages, which already hold these rows (store_kv)
   Tensor kv_pages = {};     // [pages, 2, kv_heads, 64, head_dim]
   Tensor log_sum_exp = {};  // wide [heads, rows], given when training: log of the sum of exp of the scaled scores
+  // false: the keys of a sequence's only row may be summed in pieces, counted from its first token, and the pieces then
+  // added: faster on a GPU where sequences are few and long, the same in any company, other bits than a chunk's. The
+  // CPU twin always goes in order.
+  bool in_order = true;
 
   int64_t kv_heads() const { return kv_pages ? kv_pages.dim(2) : k.dim(1); }
   auto operands() const {

@@ -102,20 +102,27 @@ TEST_P(SoftmaxAttentionBackwardTypes, MatchThePlainFormulas) {
   }
 }
 
-TEST_P(SoftmaxAttentionBackwardTypes, DependOnNeitherNeighboursNorThreads) {
-  constexpr Heads kHeads{3, 1, 16};
+void expect_same_bytes_in_company(DType type, const Heads& heads) {
   Bench bench(size_t(16) << 20);
-  const Tensor qkv = bench.random(GetParam(), {270, kHeads.all(), kHeads.width}, 6, 2);
-  const Tensor d_o = bench.random(GetParam(), {270, kHeads.q, kHeads.width}, 7);
-  const Parts packed = backward(bench, qkv, d_o, kHeads, lay_out(bench, {65, 0, 1, 130, 74}), 2);
+  const Tensor qkv = bench.random(type, {270, heads.all(), heads.width}, 6, 2);
+  const Tensor d_o = bench.random(type, {270, heads.q, heads.width}, 7);
+  const Parts packed = backward(bench, qkv, d_o, heads, lay_out(bench, {65, 0, 1, 130, 74}), 2);
   for (int64_t begin = 0; const int64_t count : {65, 1, 130, 74}) {
     const int64_t end = begin + count;
-    const Parts alone = backward(bench, qkv.rows(begin, end), d_o.rows(begin, end), kHeads, lay_out(bench, {count}), 1);
+    const Parts alone = backward(bench, qkv.rows(begin, end), d_o.rows(begin, end), heads, lay_out(bench, {count}), 1);
     EXPECT_TRUE(same_bits(packed.q.rows(begin, end), alone.q)) << "dq, " << count << " rows";
     EXPECT_TRUE(same_bits(packed.k.rows(begin, end), alone.k)) << "dk, " << count << " rows";
     EXPECT_TRUE(same_bits(packed.v.rows(begin, end), alone.v)) << "dv, " << count << " rows";
     begin = end;
   }
+}
+
+TEST_P(SoftmaxAttentionBackwardTypes, DependOnNeitherNeighboursNorThreads) {
+  expect_same_bytes_in_company(GetParam(), {3, 1, 16});
+}
+
+TEST(SoftmaxAttentionBackward, DependsOnNoNeighbourForWideHeads) {
+  expect_same_bytes_in_company(DType::bf16, {3, 1, 128});
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, SoftmaxAttentionBackwardTypes, run_types(), name_of_type);
@@ -142,6 +149,25 @@ TEST_P(SoftmaxAttentionBackwardTwin, MatchesF64) {
       EXPECT_LT(gap({count}, {4, 2, width}), bound_of(type)) << count << " rows of width " << width;
   EXPECT_LT(gap({257}, {3, 1, 32}), bound_of(type));
   EXPECT_LT(gap({1, 1, 64, 0, 2, 63, 65, 130, 1}, {6, 2, 16}), bound_of(type));
+}
+
+// Groups whose heads thread blocks may share evenly, or not.
+TEST(SoftmaxAttentionBackward, SharesHeadsOfAnyGroup) {
+  Bench bench(size_t(16) << 20);
+  const Layout layout = lay_out(bench, {1, 129, 0, 70});
+  for (const Heads heads : {Heads{1, 1, 128}, Heads{4, 2, 128}, Heads{5, 1, 128}, Heads{11, 1, 128}}) {
+    const Arena::Scope scope(bench.arena());
+    const SoftmaxAttentionBackward op =
+        backward_of(bench, bench.random(DType::bf16, {layout.rows, heads.all(), heads.width}, 8, 2),
+                    bench.random(DType::bf16, {layout.rows, heads.q, heads.width}, 9), heads, layout);
+    const SoftmaxAttentionBackward exact = in_f64(bench, op);
+    CaseStream stream({}, 2);
+    softmax_attention_backward(stream, exact), softmax_attention_backward(stream, op);
+    const std::string name = "group of " + std::to_string(heads.q / heads.kv);
+    EXPECT_LT(relative_gap(op.dq, exact.dq), bound_of(DType::bf16)) << "dq, " << name;
+    EXPECT_LT(relative_gap(op.dk, exact.dk), bound_of(DType::bf16)) << "dk, " << name;
+    EXPECT_LT(relative_gap(op.dv, exact.dv), bound_of(DType::bf16)) << "dv, " << name;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, SoftmaxAttentionBackwardTwin, testing::Values(DType::f32, DType::bf16), name_of_type);

@@ -54,6 +54,116 @@ TEST_P(SoftmaxAttentionTwin, MatchesThePlainSoftmax) {
   expect_near({1000}, {4, 2, 64}), expect_near({1, 1, 64, 0, 2, 63, 65, 130, 1}, {6, 2, 16});
 }
 
+// The last row of every sequence that has any, its keys in pages.
+struct LastRows {
+  std::vector<int64_t> lengths;
+  Heads heads;
+  Tensor q, pages, table;
+};
+
+LastRows last_rows(Bench& bench, DType type, const std::vector<int64_t>& lengths, const Heads& heads) {
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const int64_t columns = (longest + kGrid - 1) / kGrid, count = int64_t(lengths.size());
+  const int64_t rows = count - std::count(lengths.begin(), lengths.end(), 0);
+  std::vector<int64_t> table, starts;
+  int64_t used = 0;
+  for (const int64_t length : lengths) {
+    starts.push_back(used), used += (length + kGrid - 1) / kGrid;
+    for (int64_t c = 0; c < columns; ++c) table.push_back(c * kGrid < length ? starts.back() + c : -1);
+  }
+  for (int64_t& page : table) page = page < 0 ? page : used - 1 - page;
+  LastRows result{lengths, heads, bench.random(type, {rows, heads.q, heads.width}, 1, 2),
+                  bench.empty(type, {used, 2, heads.kv, kGrid, heads.width}),
+                  bench.indices(DType::i32, table).split({count, columns})};
+  for (size_t s = 0; s < lengths.size(); ++s)  // what lies behind the last row stays NaN
+    for (int64_t j = 0; j < lengths[s]; j += kGrid) {
+      const Tensor page =
+          result.pages.at(used - 1 - starts[s] - j / kGrid).slice(2, 0, std::min(kGrid, lengths[s] - j));
+      copy_elements(page, bench.random(type, {2, heads.kv, page.dim(2), heads.width}, uint64_t(10 + starts[s] + j), 2));
+    }
+  return result;
+}
+
+// Of sequence `only`, or of all.
+Attended attend_last(Bench& bench, const LastRows& c, bool in_order, int64_t only = -1) {
+  std::vector<int64_t> counts, starts, row{0};
+  for (const int64_t length : c.lengths) row.push_back(row.back() + (length > 0));
+  const int64_t begin = only < 0 ? 0 : only, end = only < 0 ? int64_t(c.lengths.size()) : only + 1;
+  for (int64_t s = begin; s < end; ++s)
+    counts.push_back(c.lengths[size_t(s)] > 0), starts.push_back(c.lengths[size_t(s)] - 1);
+  const Layout layout = lay_out(bench, counts, starts);
+  const Tensor q = c.q.rows(row[size_t(begin)], row[size_t(end)]);
+  const Attended result{bench.empty(q.dtype, {layout.rows, c.heads.q, c.heads.width}),
+                        bench.empty(wide(q.dtype), {c.heads.q, layout.rows})};
+  CaseStream stream({}, 2);
+  softmax_attention(stream, {.o = result.o,
+                             .q = q,
+                             .row_begin = layout.row_begin,
+                             .positions = layout.positions,
+                             .longest = layout.longest,
+                             .page_table = c.table.rows(begin, end),
+                             .kv_pages = c.pages,
+                             .log_sum_exp = result.log_sum_exp,
+                             .in_order = in_order});
+  return result;
+}
+
+// The plain softmax of sequence s, its row of q being `row`.
+Attended plain_last(Bench& bench, const LastRows& c, int64_t s, int64_t row) {
+  const int64_t length = c.lengths[size_t(s)];
+  const Heads& heads = c.heads;
+  const Attended result{bench.zeros(DType::f64, {1, heads.q, heads.width}), bench.zeros(DType::f64, {heads.q, 1})};
+  for (int64_t h = 0; h < heads.q; ++h) {
+    const Tensor q = c.q.at(row).at(h);
+    std::vector<double> scores;
+    double total = 0, highest = -INFINITY;
+    const auto rows = [&](int64_t part, int64_t j) {
+      const Tensor page = c.pages.at(int64_t(get(c.table, s * c.table.dim(1) + j / kGrid)));
+      return page.at(part).at(h / (heads.q / heads.kv)).at(j % kGrid);
+    };
+    for (int64_t j = 0; j < length; ++j)
+      scores.push_back(inner(q, rows(0, j)) / std::sqrt(double(heads.width))),
+          highest = std::max(highest, scores.back());
+    for (double& score : scores) total += score = std::exp(score - highest);
+    for (int64_t j = 0; j < length; ++j) {
+      const Tensor v = rows(1, j);
+      for (int64_t d = 0; d < heads.width; ++d)
+        set(result.o, h * heads.width + d, get(result.o, h * heads.width + d) + scores[size_t(j)] / total * get(v, d));
+    }
+    set(result.log_sum_exp, h, highest + std::log(total));
+  }
+  return result;
+}
+
+TEST_P(SoftmaxAttentionTwin, SumsTheKeysOfALastRowInAnyOrder) {
+  const DType type = GetParam();
+  Bench bench(size_t(64) << 20);
+  const auto expect_near = [&](const std::vector<int64_t>& lengths, const Heads& heads) {
+    const Arena::Scope call(bench.arena());
+    const LastRows c = last_rows(bench, type, lengths, heads);
+    const Attended all = attend_last(bench, c, false), in_order = attend_last(bench, c, true);
+    Gaps of_o;
+    for (int64_t s = 0, row = 0; s<int64_t(lengths.size()); row += lengths[size_t(s++)]> 0) {
+      if (lengths[size_t(s)] == 0) continue;
+      const Arena::Scope scope(bench.arena());
+      const std::string name = std::to_string(lengths[size_t(s)]) + " positions, width " + std::to_string(heads.width);
+      const Attended want = plain_last(bench, c, s, row), alone = attend_last(bench, c, false, s);
+      const Tensor o = all.o.rows(row, row + 1), log_sum_exp = all.log_sum_exp.slice(1, row, row + 1);
+      of_o.add(o, want.o);
+      EXPECT_LT(relative_gap(o, in_order.o.rows(row, row + 1)), bound_of(type)) << name;
+      EXPECT_LT(relative_gap(log_sum_exp, want.log_sum_exp), type == DType::f64 ? 1e-12 : 2e-6) << name;
+      EXPECT_TRUE(same_bits(o, alone.o)) << name << " alone";
+      EXPECT_TRUE(same_bits(log_sum_exp, alone.log_sum_exp)) << name << " alone";
+    }
+    EXPECT_LT(of_o.of(type), bound_of(type)) << lengths[0] << " positions first, width " << heads.width;
+  };
+  expect_near({1, 64, 0, 65, 256, 257, 700}, {6, 2, 128});
+  expect_near({63, 600}, {9, 1, 64}), expect_near({300}, {4, 4, 16});
+  std::vector<int64_t> few(300, 0);  // among many that rest, and longer than several rounds of a GPU's thread blocks
+  few[7] = 9000, few[200] = 5000;
+  expect_near(few, {2, 1, 64});
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, SoftmaxAttentionTwin, run_types(), name_of_type);
 
 TEST(SoftmaxAttention, SurvivesLargeScores) {
@@ -153,28 +263,27 @@ class Served {
   Tensor pages_;
 };
 
-class SoftmaxAttentionChunks : public testing::TestWithParam<DType> {};
-
-TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
-  constexpr Heads kHeads{6, 2, 24};
-  Bench bench(size_t(32) << 20);
+// The first of three sequences in chunks, alone and between the other two, against each of them at once.
+void expect_same_bytes_from_pages(DType type, const Heads& heads, const std::vector<int64_t>& lengths,
+                                  const std::vector<int64_t>& chunks) {
+  Bench bench(size_t(48) << 20);
   std::vector<Tensor> data;
   std::vector<Attended> whole;
-  for (const int64_t length : {257, 70, 129}) {
-    data.push_back(bench.random(GetParam(), {length, kHeads.all(), kHeads.width}, uint64_t(length), 3));
-    whole.push_back(attend(bench, data.back(), kHeads, lay_out(bench, {length}), 1));
+  for (const int64_t length : lengths) {
+    data.push_back(bench.random(type, {length, heads.all(), heads.width}, uint64_t(length), 3));
+    whole.push_back(attend(bench, data.back(), heads, lay_out(bench, {length}), 1));
   }
   const auto expect_same = [&](const Served::Sequence& have, const Attended& want, const std::string& what) {
     EXPECT_TRUE(same_bits(have.result.o, want.o)) << what << ": o";
     EXPECT_TRUE(same_bits(have.result.log_sum_exp, want.log_sum_exp)) << what << ": log-sum-exp";
   };
-  for (const int64_t chunk : {1, 17, 63, 64, 65, 255, 257}) {
-    const std::string name = "chunk " + std::to_string(chunk);
+  for (const int64_t chunk : chunks) {
+    const std::string name = "width " + std::to_string(heads.width) + ", chunk " + std::to_string(chunk);
     const Arena::Scope scope(bench.arena());
-    Served alone(bench, GetParam(), kHeads, 2);
+    Served alone(bench, type, heads, 2);
     alone.add(data[0], chunk), alone.run();
     expect_same(alone.sequences[0], whole[0], name + " alone");
-    Served company(bench, GetParam(), kHeads, chunk % 2 ? 2 : 1);
+    Served company(bench, type, heads, chunk % 2 ? 2 : 1);
     company.add(data[1], 3), company.add(data[0], chunk), company.add(data[2], 40), company.run();
     expect_same(company.sequences[0], whole[1], name + ": neighbour before");
     expect_same(company.sequences[1], whole[0], name + " in company");
@@ -182,7 +291,19 @@ TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
   }
 }
 
+class SoftmaxAttentionChunks : public testing::TestWithParam<DType> {};
+
+TEST_P(SoftmaxAttentionChunks, GiveTheSameBytesFromPages) {
+  expect_same_bytes_from_pages(GetParam(), {6, 2, 24}, {257, 70, 129}, {1, 17, 63, 64, 65, 255, 257});
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, SoftmaxAttentionChunks, run_types(), name_of_type);
+
+// Heads of 128, whose keys a kernel may walk in larger tiles.
+TEST(SoftmaxAttention, GivesTheSameBytesFromPagesForWideHeads) {
+  expect_same_bytes_from_pages(DType::bf16, {3, 1, 128}, {257, 10, 80}, {50, 64, 129});
+  expect_same_bytes_from_pages(DType::bf16, {2, 2, 128}, {131, 3, 40}, {1});
+}
 
 TEST(SoftmaxAttentionDeathTest, RefusesWrongOperands) {
   Bench bench(size_t(1) << 20);

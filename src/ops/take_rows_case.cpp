@@ -32,8 +32,9 @@ struct Pass {
 
 TEST(TakeRows, EqualsTheOracle) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
-    for (const int64_t taken : {1, 7, 65})
+    for (const int64_t taken : {1, 7, 65, 500})
       for (const int64_t width : {1, 17, 130, 299, 128, 2056}) {
+        if (taken == 500 && width > 130) continue;  // enough for a row that many places take
         SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << taken << " x " << width);
         Pass p(type, taken, width);
         const Tensor y = p.bench.zeros(DType::f64, {taken, width}), dx = p.bench.zeros(DType::f64, {kRows, width});
@@ -62,7 +63,7 @@ TEST(TakeRows, GradientEqualsCentralDifferences) {
 
 TEST(TakeRows, ThreadsDoNotChangeBits) {
   for (const DType type : {DType::f32, DType::bf16}) {
-    const Pass one(type, 165, 299), three(type, 165, 299);
+    const Pass one(type, 500, 131), three(type, 500, 131);
     one.run(1), three.run(3);
     EXPECT_TRUE(same_bits(one.y, three.y) && same_bits(one.dx, three.dx));
   }

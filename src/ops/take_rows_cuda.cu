@@ -6,17 +6,30 @@
 namespace fulgur::cuda {
 namespace {
 
+constexpr int kSide = 2;  // chunks of a thread, side by side
+
+// A row has as many takers as a token has experts; one with more than are listed looks for them among all indices.
 template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads, 4) sum_takers(Rows<T> dx, Rows<const T> dy, TakerLists takers) {
-  constexpr int N = kAtOnce<T>;
+__global__ void __launch_bounds__(kThreads, 8 / sizeof(T)) sum_takers(Rows<T> dx, Rows<const T> dy, TakerLists takers) {
+  __shared__ int32_t ordered[kThreads / 32][kListed];
   const int64_t row = row_of_thread();
   if (row >= dx.count) return;
   const int32_t count = takers.count[row];
-  const int32_t* const list = takers.places + takers.begin[row];
-  for (int64_t c = int64_t(threadIdx.x) * N; c < dx.width; c += int64_t(blockDim.x) * N) {
-    float sum[N] = {};
-    add_listed<kAligned>(sum, dy, list, count, c);
-    store<kAligned>(dx[row] + c, sum, dx.width - c);
+  int32_t(&mine)[kListed] = ordered[(threadIdx.y * blockDim.x + threadIdx.x) / 32];
+  if (count <= kListed) order_takers(mine, takers.listed + row * kListed, count);
+  const int64_t step = int64_t(blockDim.x) * kChunk;
+  for (int64_t c = int64_t(threadIdx.x) * kChunk; c < dx.width; c += kSide * step) {
+    float sums[kSide][kChunk] = {};
+    if (count <= kListed) {
+      add_listed<kAligned, 2>(sums, dy, mine, count, c, step);
+    } else {
+      for (int64_t i = 0; i < takers.taken; ++i) {
+        const int32_t taker = int32_t(i);
+        if (takers.indices[i] == row) add_listed<kAligned, 1>(sums, dy, &taker, 1, c, step);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kSide; ++k) store<kAligned>(dx[row] + c + k * step, sums[k], dx.width - c - k * step);
   }
 }
 
@@ -29,8 +42,8 @@ void take_rows(Stream& stream, const TakeRows& op) {
 void take_rows_backward(Stream& stream, const TakeRowsBackward& op) {
   const int64_t rows = op.dx.dim(0), width = op.dx.dim(1);
   with_cuda_type(op.dy.dtype, [&]<class T>() {
-    const Takers takers(stream, "take_rows_backward", op.rows.elements<int32_t>(), op.dy.dim(0), rows);
-    const RowBlocks blocks(rows, divide_up(width, kAtOnce<T>));
+    const Takers takers(stream, "take_rows_backward", op.rows.elements<int32_t>(), op.dy.dim(0), rows, false);
+    const RowBlocks blocks(rows, divide_up(width, kSide * kChunk));
     with_flag(aligned(op.dx, op.dy), [&]<bool kAligned>() {
       launch_blocks(stream, "take_rows_backward", blocks.blocks, blocks.threads, sum_takers<kAligned, T>,
                     rows_of<T>(op.dx), rows_of<const T>(op.dy), takers.lists);

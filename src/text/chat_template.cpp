@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "files/digest.h"
 #include "files/json_file.h"
 #include "text/jinja_evaluator.h"
 #include "text/jinja_json.h"
@@ -80,6 +81,7 @@ void ChatTemplate::add(const std::string& name, const std::string& origin, std::
   for (const Named& known : named_)
     if (known.name == name) fail(ErrorKind::corrupt_file, origin + ": a second template of that name");
   named_.push_back({name, origin, parsed(text, origin)});
+  texts_.append(name).append(1, '\0').append(text).append(1, '\0');
 }
 
 void ChatTemplate::add_from_config(const fs::path& file, bool with_templates) {
@@ -120,6 +122,8 @@ ChatTemplate ChatTemplate::parse(std::string_view text, const std::string& name)
   made.add("default", name, text);
   return made;
 }
+
+std::string ChatTemplate::digest() const { return digest_of(texts_ + special_tokens_->dump()); }
 
 std::string ChatTemplate::render(const ChatInput& input) const {
   const auto find = [&](const char* name) {

@@ -30,12 +30,16 @@ class ChatTemplate {
   // an undefined value, operands of wrong types; unsupported for what this program cannot.
   std::string render(const ChatInput& input) const;
 
+  // Equal for two templates only if their texts and special tokens are.
+  std::string digest() const;
+
  private:
   struct Named;
   ChatTemplate();
   void add(const std::string& name, const std::string& origin, std::string_view text);
   void add_from_config(const std::filesystem::path& file, bool with_templates);
   std::vector<Named> named_;
+  std::string texts_;                                       // all of them, one behind the other
   std::unique_ptr<nlohmann::ordered_json> special_tokens_;  // an object: name to text or list of texts
 };
 

@@ -19,6 +19,9 @@
 struct alignas(8) float2 {
   float x, y;
 };
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -39,6 +42,10 @@ inline float __expf(float x) { return std::exp(x); }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
+template <class T>
+T __ldcs(const T* from) {
+  return *from;
+}
 inline void __syncthreads() { fulgur::emulator::block_barrier(); }
 inline void __syncwarp() { fulgur::emulator::warp_barrier(); }
 template <class T>
@@ -70,6 +77,26 @@ template <class T>
 T __shfl_up_sync(unsigned, T value, int lanes) {
   return shuffled(value, lane_number() - lanes);
 }
+inline bool __any_sync(unsigned, bool value) {
+  for (int mask = 1; mask < 32; mask *= 2) value |= shuffled(value, lane_number() ^ mask);
+  return value;
+}
+
+// A bit for each lane whose predicate holds; all lanes call it.
+inline uint32_t __ballot_sync(unsigned, bool predicate) {
+  namespace emulator = fulgur::emulator;
+  std::memcpy(emulator::warp_slot(unsigned(lane_number())), &predicate, sizeof predicate);
+  emulator::warp_barrier();
+  uint32_t lanes = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    bool holds = false;
+    std::memcpy(&holds, emulator::warp_slot(lane), sizeof holds);
+    lanes |= uint32_t(holds) << lane;
+  }
+  emulator::warp_barrier();
+  return lanes;
+}
+inline int __popc(uint32_t word) { return __builtin_popcount(word); }
 
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
 enum cudaMemcpyKind { cudaMemcpyDefault };

@@ -61,12 +61,13 @@ uint32_t order = 1;  // of warps, by a generator of its own
 Block& block() { return blocks[current->rank]; }
 unsigned warp() { return thread_number() / kLanes; }
 
+void arrive_at(Barrier& barrier, unsigned threads) {
+  if (++barrier.waiting >= threads) barrier.waiting = 0, ++barrier.generation;
+}
+
 void wait_at(Barrier& barrier, unsigned threads) {
   const uint64_t generation = barrier.generation;
-  if (++barrier.waiting >= threads) {
-    barrier.waiting = 0, ++barrier.generation;
-    return;
-  }
+  arrive_at(barrier, threads);
   while (barrier.generation == generation) yield();
 }
 
@@ -160,6 +161,7 @@ void yield() {
 }
 void block_barrier() { wait_at(block().all, block().alive); }
 void named_barrier(int id, unsigned threads) { wait_at(block().named[id], threads); }
+void named_barrier_arrive(int id, unsigned threads) { arrive_at(block().named[id], threads); }
 void warp_barrier() { wait_at(block().warps[warp()], block().lanes_alive[warp()]); }
 
 void cluster_arrive() {

@@ -35,6 +35,7 @@ std::byte* shared_memory_of(unsigned rank);  // of a block of its cluster
 void yield();                                // others go on first
 void block_barrier();
 void named_barrier(int id, unsigned threads);
+void named_barrier_arrive(int id, unsigned threads);
 void warp_barrier();
 void cluster_arrive();
 void cluster_wait();

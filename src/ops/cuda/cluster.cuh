@@ -18,4 +18,17 @@ __device__ inline void store_shared(float* at, uint32_t rank, float value) {
       : "memory");
 }
 
+// Four numbers that lie at `at` in the shared memory of thread block `rank` of the cluster; a multiple of 16 bytes.
+__device__ inline float4 load_shared(const float* at, uint32_t rank) {
+  float4 x;
+  asm volatile(
+      "{ .reg .b32 there;\n"
+      "  mapa.shared::cluster.u32 there, %4, %5;\n"
+      "  ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+      : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+      : "r"(uint32_t(__cvta_generic_to_shared(at))), "r"(rank)
+      : "memory");
+  return x;
+}
+
 }  // namespace fulgur::cuda

@@ -1,39 +1,52 @@
-// y[i] = x[indices[i]], whole rows, 16 bytes a thread at a time: take_rows and embedding.
+// y[i] = x[indices[i]], whole rows: take_rows and embedding.
+//
+// Blocks go through all rows of a slab of columns before the next slab: a row that is taken again soon, or a slab that
+// fits the cache and is taken again at all, comes from memory once.
 #pragma once
 #include "ops/cuda/rows.cuh"
 
 namespace fulgur::cuda {
 
+inline constexpr int kSlabLanes = 16, kGathered = 4;  // chunks of a slab; rows of a thread, fetched together
+
 // The row of an index that says "none" (-1, where it may) is zeros; of one outside [0, rows of x): NaN.
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
-    gather_rows(Rows<T> y, Rows<const T> x, const int32_t* indices, bool may_be_none) {
-  constexpr int N = kAtOnce<T>;
-  const int64_t i = row_of_thread();
-  if (i >= y.count) return;
-  const int64_t index = indices[i];
-  const bool inside = index >= 0 && index < x.count;
-  const float instead = may_be_none && index == -1 ? 0.0f : __uint_as_float(0x7fffffff);
-#pragma unroll 4
-  for (int64_t c = int64_t(threadIdx.x) * N; c < y.width; c += int64_t(blockDim.x) * N) {
-    float v[N];
-    if (inside) {
-      load<kAligned>(v, x[index] + c, y.width - c);
-    } else {
+    gather_rows(Rows<T> y, Rows<const T> x, const int32_t* indices, bool may_be_none, int64_t groups) {
+  const int64_t c = (block_index() / groups * kSlabLanes + threadIdx.x) * kChunk, left = y.width - c;
+  const int64_t first = block_index() % groups * blockDim.y * kGathered + threadIdx.y;
+  if (left <= 0) return;
+  Chunk<T> chunk[kGathered];
+  int64_t index[kGathered];
 #pragma unroll
-      for (int e = 0; e < N; ++e) v[e] = instead;
+  for (int r = 0; r < kGathered; ++r) {
+    const int64_t i = first + r * blockDim.y;
+    index[r] = i < y.count ? indices[i] : -1;
+  }
+#pragma unroll
+  for (int r = 0; r < kGathered; ++r) {
+    if (index[r] >= 0 && index[r] < x.count) {
+      chunk[r] = fetch<kAligned>(x[index[r]] + c, left);
+    } else {
+      chunk[r] = filled<T>(may_be_none && index[r] == -1 ? 0.0F : __uint_as_float(0x7fffffff));
     }
-    store<kAligned>(y[i] + c, v, y.width - c);  // a bf16 that was widened is rounded to itself
+  }
+#pragma unroll
+  for (int r = 0; r < kGathered; ++r) {
+    const int64_t i = first + r * blockDim.y;
+    if (i < y.count) put<kAligned>(y[i] + c, chunk[r], left);
   }
 }
 
 template <class T>
 void gather(Stream& stream, const char* name, const Tensor& y, const Tensor& x, const Tensor& indices,
             bool may_be_none) {
-  const RowBlocks blocks(y.dim(0), divide_up(y.dim(1), kAtOnce<T>));
+  constexpr int kRowsAtOnce = kThreads / kSlabLanes;
+  const int64_t groups = divide_up(y.dim(0), kRowsAtOnce * kGathered);
+  const int64_t slabs = divide_up(y.dim(1), kSlabLanes * kChunk);
   with_flag(aligned(y, x), [&]<bool kAligned>() {
-    launch_blocks(stream, name, blocks.blocks, blocks.threads, gather_rows<kAligned, T>, rows_of<T>(y),
-                  rows_of<const T>(x), static_cast<const int32_t*>(indices.elements<int32_t>()), may_be_none);
+    launch_blocks(stream, name, groups * slabs, dim3(kSlabLanes, kRowsAtOnce), gather_rows<kAligned, T>, rows_of<T>(y),
+                  rows_of<const T>(x), static_cast<const int32_t*>(indices.elements<int32_t>()), may_be_none, groups);
   });
 }
 

@@ -45,7 +45,7 @@ struct KeyValueSweep {
     __device__ void multiply(Stage& stage, int block, uint32_t empty) {
       const uint64_t q = tile_descriptor(shared_address(stage.q)), d_o = tile_descriptor(shared_address(stage.d_o));
       const uint64_t own = tile_descriptor(shared_address(kPart == 1 ? stage.v() : stage.k()));
-      const uint64_t d_state = tile_descriptor(shared_address(shared_.d_state));
+      const uint64_t d_state = tile_descriptor(shared_address(shared_.d_state), kRowsBytes);
       float scores[32], gradient[64];
       uint32_t weights[4][4], aged[4][4];
       products_begin();
@@ -56,7 +56,7 @@ struct KeyValueSweep {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         if (kPart == 1) multiply_64x128x16<0, 0>(gradient, own + along(i), d_state + along(i, kRowsBytes), i > 0);
-        else multiply_64x128x16<0, 1, kRowsBytes>(gradient, own + along(i), d_state + down(i), i > 0);
+        else multiply_64x128x16<0, 1>(gradient, own + along(i), d_state + down(i), i > 0);
       }
       products_commit();
       products_wait<1>();

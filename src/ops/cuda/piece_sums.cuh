@@ -25,31 +25,48 @@ class PieceSums {
   Scratch scratch_;
 };
 
-// Blocks of 32 columns, a lane each: all warps bring pieces into shared memory, the first adds them.
-inline constexpr int kTilePieces = 128;
-static __global__ void __launch_bounds__(1024)
+// Blocks of 32 columns, a lane each. Every warp fetches its pieces of a round; they are added by one warp after
+// another, and who has had its turn fetches those of the next round.
+inline constexpr int kAddingWarps = 8, kFetchedPieces = 64;
+static __global__ void __launch_bounds__(32 * kAddingWarps)
     add_pieces(float* sums, const float* partial, int64_t pieces, int64_t pitch, int64_t width) {
-  __shared__ float tile[kTilePieces][32];
+  __shared__ float upto[32];
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
-  const int64_t column = block_index() * 32 + lane;
-  const bool adds = warp == 0 && column < width;
-  float sum = adds ? sums[column] : 0;
-  for (int64_t first = 0; first < pieces; first += kTilePieces) {
-    const int here = int(pieces - first < kTilePieces ? pieces - first : kTilePieces);
+  const int64_t column = block_index() * 32 + lane, inside = column < width ? column : width - 1;
+  const auto count_of = [&](int64_t turn) {
+    const int64_t left = pieces - turn * kFetchedPieces;
+    return int(left < kFetchedPieces ? left : kFetchedPieces);
+  };
+  float part[kFetchedPieces];
+  const auto fetch_pieces = [&](int64_t turn) {
+    const float* at = partial + turn * kFetchedPieces * pitch + inside;
+    const int count = count_of(turn);
 #pragma unroll
-    for (int i = 0; i < kTilePieces; i += 32)
-      if (warp + i < here && column < width) tile[warp + i][lane] = partial[(first + warp + i) * pitch + column];
+    for (int i = 0; i < kFetchedPieces; ++i, at += pitch)
+      if (i < count) part[i] = *at;
+  };
+  fetch_pieces(warp);
+  if (warp == 0) upto[lane] = sums[inside];
+  __syncthreads();
+  for (int64_t turn = 0; count_of(turn) > 0; ++turn) {
+    const bool mine = turn % kAddingWarps == warp;
+    if (mine) {
+      const int count = count_of(turn);
+      float sum = upto[lane];
+#pragma unroll
+      for (int i = 0; i < kFetchedPieces; ++i)
+        if (i < count) sum += part[i];
+      upto[lane] = sum;
+    }
     __syncthreads();
-    if (adds)
-      for (int i = 0; i < here; ++i) sum += tile[i][lane];
-    __syncthreads();
+    if (mine) fetch_pieces(turn + kAddingWarps);
   }
-  if (adds) sums[column] = sum;
+  if (warp == 0 && column < width) sums[column] = upto[lane];
 }
 
 inline void PieceSums::add_to(Stream& stream, const char* name, float* sums, int64_t width) const {
-  launch_blocks(stream, name, divide_up(width, 32), dim3(1024), add_pieces, sums, static_cast<const float*>(data()),
-                pieces, pitch, width);
+  launch_blocks(stream, name, divide_up(width, 32), dim3(32 * kAddingWarps), add_pieces, sums,
+                static_cast<const float*>(data()), pieces, pitch, width);
 }
 
 }  // namespace fulgur::cuda

@@ -61,7 +61,7 @@ void with_flag(bool flag, Body&& body) {
   else body.template operator()<false>();
 }
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+FULGUR_HOST_DEVICE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One axis of a grid ends at 2^31 - 1: beyond, blocks go on in the second. A kernel asks block_index() and leaves when
 // that is not below the number of blocks it was started for.
@@ -129,6 +129,59 @@ __device__ inline void store(bf16* y, const float (&v)[N], int64_t left) {
     for (int i = 0; i < N; ++i)
       if (i < left) y[i].bits = uint16_t(bf16_pair(v[i], 0));
   }
+}
+
+// kChunk elements as they lie in memory: half the registers of bf16's numbers, for what is fetched ahead of its use.
+template <class T>
+struct Chunk {
+  uint4 words[sizeof(T) / 2];
+};
+template <bool kAligned, class T>
+__device__ inline Chunk<T> fetch(const T* x, int64_t left) {
+  Chunk<T> chunk{};
+  if constexpr (kAligned) {
+    if (left > 0)
+#pragma unroll
+      for (int i = 0; i < int(sizeof(T) / 2); ++i) chunk.words[i] = reinterpret_cast<const uint4*>(x)[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i)
+      if (i < left) reinterpret_cast<T*>(chunk.words)[i] = x[i];
+  }
+  return chunk;
+}
+template <class T>
+__device__ inline void unpack(float (&v)[kChunk], const Chunk<T>& chunk) {
+#pragma unroll
+  for (int i = 0; i < int(sizeof(T) / 2); ++i) {
+    const unsigned words[] = {chunk.words[i].x, chunk.words[i].y, chunk.words[i].z, chunk.words[i].w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if constexpr (sizeof(T) == 4) v[4 * i + j] = __uint_as_float(words[j]);
+      else v[2 * j] = __uint_as_float(words[j] << 16), v[2 * j + 1] = __uint_as_float(words[j] & 0xffff0000);
+    }
+  }
+}
+
+template <bool kAligned, class T>
+__device__ inline void put(T* y, const Chunk<T>& chunk, int64_t left) {
+  if constexpr (kAligned) {
+    if (left > 0)
+#pragma unroll
+      for (int i = 0; i < int(sizeof(T) / 2); ++i) reinterpret_cast<uint4*>(y)[i] = chunk.words[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i)
+      if (i < left) y[i] = reinterpret_cast<const T*>(chunk.words)[i];
+  }
+}
+template <class T>
+__device__ inline Chunk<T> filled(float v) {
+  const unsigned word = sizeof(T) == 4 ? __float_as_uint(v) : bf16_pair(v, v);
+  Chunk<T> chunk;
+#pragma unroll
+  for (int i = 0; i < int(sizeof(T) / 2); ++i) chunk.words[i] = make_uint4(word, word, word, word);
+  return chunk;
 }
 
 // Blocks whose x are the threads of one row and whose y are rows, for work on rows that needs no sum along them.

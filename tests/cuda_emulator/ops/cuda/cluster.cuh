@@ -10,5 +10,11 @@ inline void store_shared(float* at, uint32_t rank, float value) {
   const auto offset = reinterpret_cast<std::byte*>(at) - emulator::shared_memory();
   std::memcpy(emulator::shared_memory_of(rank) + offset, &value, sizeof value);
 }
+inline float4 load_shared(const float* at, uint32_t rank) {
+  const auto offset = reinterpret_cast<const std::byte*>(at) - emulator::shared_memory();
+  float4 x;
+  std::memcpy(&x, emulator::shared_memory_of(rank) + offset, sizeof x);
+  return x;
+}
 
 }  // namespace fulgur::cuda

@@ -1,0 +1,19 @@
+// Samples of the attentions' results computed again in f64 on the CPU: the relative errors of the CUDA bench's table.
+#pragma once
+#include "ops/lightning_attention.h"
+#include "ops/softmax_attention.h"
+
+namespace fulgur::bench {
+
+// Over the last rows of the middle sequence, in its first and its last head. The f64 twin starts up to 32,768 rows
+// before the end, without a state; half of them are compared where that is not the whole sequence. For a gradient too,
+// of which dk and dv need what follows and dq what came before. Decode starts from the state and tail that are stored,
+// and may not end a block: those are read after the call.
+double error_of(Stream& stream, const LightningAttention& op);
+double error_of(Stream& stream, const LightningAttentionBackward& op);
+
+// Rows spread over the last sequence, in the first head; with pages, its last row.
+double error_of(Stream& stream, const SoftmaxAttention& op);
+double error_of(Stream& stream, const SoftmaxAttentionBackward& op);
+
+}  // namespace fulgur::bench

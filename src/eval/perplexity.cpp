@@ -1,0 +1,54 @@
+#include "eval/perplexity.h"
+
+#include <cmath>
+#include <map>
+#include <numbers>
+#include <numeric>
+
+namespace fulgur {
+
+double Perplexity::bits_per_byte() const { return nats / std::numbers::ln2 / double(bytes); }
+double Perplexity::per_token() const { return std::exp(nats / double(tokens)); }
+
+std::vector<int32_t> framed_tokens(const Tokenizer& tokenizer, const std::string& document) {
+  std::vector<int32_t> tokens = tokenizer.encode(document, SpecialTokens::as_text);
+  if (const auto begin = tokenizer.id_of("<beginning_of_sentence>")) tokens.insert(tokens.begin(), *begin);
+  auto end = tokenizer.id_of("<end_of_document>");
+  if (!end) end = tokenizer.id_of("<end_of_sentence>");
+  if (end) tokens.push_back(*end);
+  return tokens;
+}
+
+Perplexity perplexity(Scheduler& scheduler, const Tokenizer& tokenizer, const std::vector<std::string>& documents,
+                      int64_t parallel, const std::function<void(int64_t, int64_t)>& progress) {
+  Perplexity result{.documents = int64_t(documents.size())};
+  std::vector<double> nats(documents.size(), 0.0);  // added in the documents' order at the end
+  std::map<SessionId, size_t> reading;
+  size_t next = 0;
+  int64_t done = 0;
+  while (next < documents.size() || !reading.empty()) {
+    while (next < documents.size() && int64_t(reading.size()) < parallel) {
+      const std::string& document = documents[next];
+      result.bytes += int64_t(document.size());
+      std::vector<int32_t> tokens = framed_tokens(tokenizer, document);
+      const size_t number = next++;
+      if (tokens.size() < 2) continue;  // nothing to foresee
+      const SessionId session = scheduler.open();
+      scheduler.ask(session, {.tokens = std::move(tokens), .next_log_probs = true});
+      reading[session] = number;
+    }
+    for (const Event& event : scheduler.step()) {
+      const std::vector<float>& log_probs = scheduler.next_log_probs(event.session);
+      nats[reading.at(event.session)] = -std::accumulate(log_probs.begin(), log_probs.end(), 0.0);
+      result.tokens += int64_t(log_probs.size());
+      reading.erase(event.session);
+      scheduler.close(event.session);
+      progress(++done, result.tokens);
+    }
+  }
+  if (result.tokens == 0) fail(ErrorKind::invalid_input, "the documents hold no token to foresee");
+  result.nats = std::accumulate(nats.begin(), nats.end(), 0.0);
+  return result;
+}
+
+}  // namespace fulgur

@@ -1,0 +1,82 @@
+// S of lightning attention at every multiple of 4,096 tokens of long sequences, on Hopper: each segment's own sum by
+// itself, then the sums in order (ops/cuda/lightning_hopper.cuh). Segments are added to in an order of their own: the
+// same numbers as of a walk through the sequence, but other bits.
+#pragma once
+#include "ops/cuda/lightning_hopper_load.cuh"
+#include "ops/cuda/lightning_state.cuh"
+
+namespace fulgur::cuda::hopper {
+
+inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup;
+
+struct alignas(1024) SumStage {
+  uint8_t k[2][kTileBytes], aged[2][kTileBytes];
+};
+struct SumShared {
+  SumStage stage[kStages];
+  Walk walks[kFoundWalks];
+  uint4 raw[4][kAhead * kRawWords];
+  uint64_t full[kStages], empty[kStages];
+};
+
+// A warpgroup's half of the columns of S: after a segment, from zero on; after a sequence's first segment, from what
+// the slot holds on.
+__device__ inline void sum_segments(const Operands& p, const Items<1>& items, SumShared& shared,
+                                    const StageBarriers& barriers, int half) {
+  StateSum sum(int(threadIdx.x) % kWarpgroup);
+  float fade = 0;
+  Ring<kStages> stage;
+  for (Cursor<1> at(items); !at.done(); at.next(), stage.next()) {
+    const Walk& walk = at.walk;
+    if (at.block == 0) {
+      fade = lambda(walk.decay, kGrid);
+      if (walk.continues) sum.load(state_of(p, walk) + half * kHalf);
+      else sum.clear();
+    }
+    const SumStage& tiles = shared.stage[stage.slot];
+    barrier_wait(barriers.full + 8 * stage.slot, stage.parity);
+    sum.add_block(fade, tile_descriptor(shared_address(tiles.k)), tile_descriptor(shared_address(tiles.aged[half])));
+    arrive_warp(barriers.empty + 8 * stage.slot);
+    if (at.last()) sum.store(start_of(p, walk.sequence, walk.end, walk.head) + half * kHalf);
+  }
+}
+
+__device__ inline void load_segments(const Operands& p, const Items<1>& items, SumShared& shared,
+                                     const StageBarriers& barriers, int number) {
+  const int half = number % 2;
+  SumStage& first = shared.stage[0];
+  Duty duty{};
+  duty.half = half, duty.stage_bytes = sizeof(SumStage), duty.raw = shared.raw[number];
+  duty.part = number < 2 ? kK : kV;
+  if (number < 2) duty.tile = shared_address(first.k[half]);
+  else duty.aged = shared_address(first.aged[half]);
+  Loader<1>(p, items, duty, barriers, nullptr).run();
+}
+
+// The sums of segments, which stand where the next segment begins, to S there: S = lambda_4096 S + sum. A thread has
+// four numbers of a head of a sequence.
+__device__ inline void chain_segments(const Operands& p, int64_t thread, int sequence) {
+  constexpr int kPieces = kStateSize / 4, kAhead = 8;
+  const int head = int(thread / kPieces), begin = p.row_begin[sequence], rows = p.row_begin[sequence + 1] - begin;
+  if (head >= p.heads || rows <= kSegment) return;
+  const int past = p.slots ? int(p.positions[begin] % kSegment) : 0, starts = (past + rows - 1) / kSegment;
+  const int64_t step = int64_t(p.heads) * kPieces;
+  float4* at = reinterpret_cast<float4*>(start_of(p, sequence, begin - past + kSegment, head)) + thread % kPieces;
+  const float fade = lambda(p.decay[head], kSegment);
+  float4 s = *at, sums[kAhead];
+  for (int done = 1; done < starts; done += kAhead) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (done + i < starts) sums[i] = at[(i + 1) * step];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (done + i >= starts) break;
+      s = make_float4(fmaf(fade, s.x, sums[i].x), fmaf(fade, s.y, sums[i].y), fmaf(fade, s.z, sums[i].z),
+                      fmaf(fade, s.w, sums[i].w));
+      at[(i + 1) * step] = s;
+    }
+    at += kAhead * step;
+  }
+}
+
+}  // namespace fulgur::cuda::hopper

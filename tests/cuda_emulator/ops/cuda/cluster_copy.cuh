@@ -1,0 +1,67 @@
+// Stands in for src/ops/cuda/cluster_copy.cuh (emulator.h): a copy runs as late as it may, when its bytes alone are
+// missing where its barrier is waited for.
+#pragma once
+#include <cstring>
+#include <vector>
+
+#include "ops/cuda/hopper.cuh"
+
+namespace fulgur::cuda {
+
+inline constexpr uint32_t kRankAt = 24;  // the bit of an address from which on it names a block of the cluster
+inline std::byte* place_of(uint32_t there) {
+  return emulator::shared_memory_of(there >> kRankAt) + (there & ((1U << kRankAt) - 1));
+}
+inline uint32_t address_in(uint32_t rank, uint32_t address) { return rank << kRankAt | address; }
+
+struct CopyThere {
+  std::byte* to;
+  const std::byte* from;  // null: the number
+  int bytes;
+  float number;
+  SharedBarrier* barrier;
+};
+inline std::vector<CopyThere>& copies_on_their_way() {
+  static std::vector<CopyThere> all;
+  return all;
+}
+inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {
+  if (to_there % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
+  copies_on_their_way().push_back({place_of(to_there), emulator::shared_memory() + from, bytes, 0,
+                                   reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
+}
+inline void copy_here(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  if (to % 16 != 0 || uintptr_t(from) % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
+  copies_on_their_way().push_back(
+      {emulator::shared_memory() + to, static_cast<const std::byte*>(from), bytes, 0, &barrier_at(barrier)});
+}
+inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
+  copies_on_their_way().push_back(
+      {place_of(to_there), nullptr, sizeof number, number, reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
+}
+inline void run_copies(SharedBarrier& barrier) {
+  std::erase_if(copies_on_their_way(), [&](const CopyThere& copy) {
+    if (copy.barrier != &barrier) return false;
+    std::memcpy(copy.to, copy.from ? static_cast<const void*>(copy.from) : &copy.number, size_t(copy.bytes));
+    barrier.bytes -= copy.bytes;
+    return true;
+  });
+  end_phase(barrier);
+}
+
+inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
+  barrier_at(barrier).bytes += bytes;
+  barrier_arrive(barrier);
+}
+inline void barrier_arrive_there(uint32_t barrier_there) {
+  arrive(*reinterpret_cast<SharedBarrier*>(place_of(barrier_there)));
+}
+inline void barrier_wait_for_copies(uint32_t barrier, uint32_t parity) {
+  SharedBarrier& b = barrier_at(barrier);
+  while (b.phase % 2 == parity) {
+    if (b.missing == 0) run_copies(b);
+    if (b.phase % 2 == parity) emulator::yield();
+  }
+}
+
+}  // namespace fulgur::cuda
