@@ -272,7 +272,7 @@ TEST(LightningAttentionBackward, MatchesF64OfDividedSequences) {
     op.slots = counts.size() == 1 ? bench.indices(DType::i32, {1}) : bench.indices(DType::i32, {1, 0});
     op.state = bench.random(DType::f32, {2, 1, width, width}, 10, 20);
     op.tail = bench.random(DType::bf16, {2, 1, 2, kGrid, width}, 11);
-    op.d_state = bench.random(DType::f32, {2, 1, width, width}, 12);
+    op.d_state = bench.random(DType::f32, {2, 1, width, width}, 12, 100);
     op.d_tail = bench.random(DType::f32, {2, 1, 2, kGrid, width}, 13);
     op.in_order = false;
     return op;

@@ -185,11 +185,13 @@ class Multiplier {
   __device__ bf16* matrices_of(uint8_t* tiles, int i, int apart = kTileBytes) const {
     return reinterpret_cast<bf16*>(tiles + (offset_ ^ i / 4 % 8 * 16) + i / 32 * apart);
   }
-  // Begins S or dS with the rows `half` of what is stored.
+  // The warpgroup's 64 rows of what is stored of S or dS (kTurned: columns, turned over); null: zeros.
+  template <bool kTurned>
   __device__ void load(float (&sums)[64], const float* from) const {
     for_pairs(sums, [&](int i, float& x, float& y) {
-      const int at = (half_ * 64 + row_of(i)) * kHeadSize + column_of(i);
-      x = from ? from[at] : 0, y = from ? from[at + 1] : 0;
+      const int row = half_ * 64 + row_of(i), column = column_of(i);
+      const int at = kTurned ? column * kHeadSize + row : row * kHeadSize + column, next = kTurned ? kHeadSize : 1;
+      x = from ? from[at] : 0, y = from ? from[at + next] : 0;
     });
   }
   __device__ void store(float (&sums)[64], float* to) const {

@@ -35,7 +35,7 @@ struct Pieces {
   // Begins to copy rows [held, present) of a tensor and zeros behind them; the rows before `begin` are left alone.
   __device__ void fetch(uint8_t* tiles, const bf16* from, int64_t stride, int begin, int held, int present) const {
     from += row * stride + column;
-#pragma unroll
+#pragma unroll 2
     for (int i = 0; i < kEach; ++i, from += kRowsAtOnce * stride)
       if (const int r = row + i * kRowsAtOnce; r >= begin)
         copy_async(tiles + offset(i), from, r >= held && r < present);
@@ -105,22 +105,15 @@ class Copier {
   }
 
  private:
-  // part 0, 1, 2: of q, k, v.
+  // part 0, 1, 2: of q, k, v. One after the other: many at once hold up the multipliers' ways to shared memory.
   __device__ void store_rows(uint8_t* tiles, int part, int block) const {
-    constexpr int kAtOnce = 4;  // pieces that are loaded before the first is stored
     const int held = walk_.held_in(block) - pieces_.row, present = walk_.present(block) - pieces_.row;
     bf16* to = p_.dqkv + (int64_t(walk_.first_row(block)) + pieces_.row) * p_.dqkv_row + walk_.head * p_.dqkv_head +
                part * p_.dqkv_part + pieces_.column;
-#pragma unroll
-    for (int first = 0; first < Pieces::kEach; first += kAtOnce) {
-      uint4 pieces[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) pieces[i] = pieces_.at(tiles, first + i);
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i, to += Pieces::kRowsAtOnce * p_.dqkv_row)
-        if (const int row = (first + i) * Pieces::kRowsAtOnce; row >= held && row < present)
-          *reinterpret_cast<uint4*>(to) = pieces[i];
-    }
+#pragma unroll 2
+    for (int i = 0; i < Pieces::kEach; ++i, to += Pieces::kRowsAtOnce * p_.dqkv_row)
+      if (const int row = i * Pieces::kRowsAtOnce; row >= held && row < present)
+        *reinterpret_cast<uint4*>(to) = pieces_.at(tiles, i);
   }
 
   const Operands& p_;

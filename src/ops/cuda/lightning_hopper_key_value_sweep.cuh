@@ -36,7 +36,7 @@ struct KeyValueSweep {
    public:
     __device__ Multiplier(const Operands& p, Shared& shared)
         : hopper_backward::Multiplier(p, shared.walk, shared.powers, kPart - 1), shared_(shared) {
-      load(sum_, start_of<kBackward>(p, walk_));
+      load<false>(sum_, start_of<kBackward>(p, walk_));
       copy_state();
       const float fade = walk_.present(walk_.last - 1) == kBlock ? powers_.of[kBlock] : 1;
       scale(sum_, fade, fade);

@@ -55,7 +55,7 @@ struct SegmentSum {
    public:
     __device__ Multiplier(const Operands& p, Shared& shared)
         : hopper_backward::Multiplier(p, shared.walk, shared.powers, int(threadIdx.x) / kWarpgroup) {
-      load(sum_, nullptr);
+      load<false>(sum_, nullptr);
     }
 
     __device__ void multiply(Stage& stage, int block, uint32_t empty) {
