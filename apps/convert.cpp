@@ -1,5 +1,5 @@
-// fulgur convert: the same model in another element type or other shards, shard by shard; all it does not change is
-// kept.
+// fulgur convert: the same model in the other family's words, another element type or other shards, shard by shard; all
+// it does not change is kept.
 #include <cstdio>
 #include <set>
 
@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "files/json_file.h"
 #include "model/checkpoint.h"
+#include "model/config_family.h"
 
 namespace fulgur {
 namespace {
@@ -15,16 +16,12 @@ namespace fs = std::filesystem;
 
 struct ConvertOptions {
   std::string model, out, format, dtype;
-  int64_t max_shard_bytes = kMaxShardBytes;
+  int64_t max_shard_bytes = kMaxShardBytes, rotary_dim = 0;
 };
 
-void judge_format(const ConvertOptions& options, const ModelConfig& config) {
-  if (options.format == "minimax" && config.family != Family::minimax)
-    fail(ErrorKind::unsupported,
-         "--format minimax: writing that family is not supported yet, expected minimax_text_01");
-  if (options.format == "minimax_text_01" && config.family != Family::minimax_text_01)
-    fail(ErrorKind::unsupported, "--format minimax_text_01: " + options.model + " is of type " + config.model_type +
-                                     ", whose conversion is not supported yet; expected minimax_text_01 or minimax_m1");
+Family family_of(const ConvertOptions& options, const ModelConfig& config) {
+  if (options.format.empty()) return config.family;
+  return options.format == "minimax" ? Family::minimax : Family::minimax_text_01;
 }
 
 class Counter {
@@ -44,10 +41,12 @@ DType converted_type(const ConvertOptions& options, DType stored) {
 }
 
 // Each tensor is read when its turn to be written comes, and counted then.
-std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint, Counter& counter) {
+std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint, bool with_buffers,
+                                      Counter& counter) {
   std::vector<TensorToWrite> tensors;
   for (const Safetensors& shard : checkpoint.shards())
     for (const StoredTensor& t : shard.tensors()) {
+      if (!with_buffers && is_decay_buffer(t.name)) continue;
       const DType type = converted_type(options, t.dtype);
       tensors.push_back({t.name, type, t.shape, [&shard, &t, &counter, type](std::byte* out) {
                            read_as(type, out, t);
@@ -58,9 +57,8 @@ std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Check
   return tensors;
 }
 
-// The configuration's own text; only the element type it states follows the weights.
-std::string config_text(const ConvertOptions& options, const fs::path& file) {
-  std::string text = read_text(file);
+// The element type that it states follows the weights.
+std::string with_type(const ConvertOptions& options, std::string text) {
   const std::string name = options.dtype == "bf16" ? "\"bfloat16\"" : "\"float32\"";
   if (!options.dtype.empty())
     for (const char* key : {"torch_dtype", "dtype"}) text = with_value(text, key, name);
@@ -80,21 +78,27 @@ void run_convert(const ConvertOptions& options) {
   const fs::path model = options.model;
   std::error_code ignored;
   if (!fs::is_directory(model, ignored)) fail(ErrorKind::not_found, options.model + ": no such folder");
-  const std::string text = config_text(options, model / "config.json");
-  const ModelConfig config = parse_config(text, (model / "config.json").string(), int64_t(0));
-  judge_format(options, config);
+  const std::string text = read_text(model / "config.json");
+  // Where the family stays, how much of a head is rotated may be left open.
+  ModelConfig config = parse_config(text, (model / "config.json").string(), int64_t(0));
+  const Family family = family_of(options, config);
+  if (family != config.family) {
+    const auto rotary = options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt;
+    config = parse_config(text, (model / "config.json").string(), rotary);
+  }
+  const std::string converted = with_type(options, config_in_family(text, config, family));
   const Checkpoint checkpoint = Checkpoint::open(model);
   require_complete(config, checkpoint);
 
   AtomicFolder out(options.out);
   Counter counter(int64_t(checkpoint.names().size()));
-  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, counter);
+  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, family == config.family, counter);
   try {
     copy_other_files(model, out.path());
   } catch (const fs::filesystem_error& error) {
     fail(ErrorKind::not_found, error.path1().string() + ": cannot be copied: " + error.code().message());
   }
-  write_file(out.path() / "config.json", text);
+  write_file(out.path() / "config.json", converted);
   write_shards(out.path(), tensors, options.max_shard_bytes);
   out.commit();
   std::printf("%s: %zu tensors\n", options.out.c_str(), tensors.size());
@@ -104,13 +108,16 @@ void run_convert(const ConvertOptions& options) {
 
 void add_convert(CLI::App& app) {
   const auto options = std::make_shared<ConvertOptions>();
-  CLI::App* command = app.add_subcommand("convert", "Writes a model in another element type or with other shards");
+  CLI::App* command =
+      app.add_subcommand("convert", "Writes a model in the other family's words, another element type or other shards");
   command->add_option("MODEL", options->model, "Hugging Face directory")->required();
   command->add_option("OUT", options->out, "new directory")->required();
   command->add_option("--format", options->format, "family of names and keys; default: the model's")
       ->check(CLI::IsMember({"minimax_text_01", "minimax"}));
   command->add_option("--dtype", options->dtype, "f32 or bf16; default: each tensor's own")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  command->add_option("--rotary-dim", options->rotary_dim,
+                      "rotated dims of each head, where a `minimax` config leaves it open");
   command->add_option("--max-shard-bytes", options->max_shard_bytes, "bytes of a shard's tensors, at most")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 50))
       ->capture_default_str();

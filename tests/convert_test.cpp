@@ -1,4 +1,5 @@
 // fulgur convert: what it does not change is kept byte for byte, and OUT appears whole or not at all.
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "files/safetensors.h"
@@ -113,6 +114,84 @@ TEST_F(Convert, RefusesBeforeItWrites) {
 TEST_F(Convert, TheSameFamilyMayBeNamed) {
   expect_exit(convert(model_, scratch_ / "out", {"--format", "minimax_text_01"}), 0);
   EXPECT_EQ(content(scratch_ / "out"), content(model_));
+}
+
+class ConvertFamily : public Convert {
+ protected:
+  void SetUp() override {
+    Convert::SetUp();
+    if (IsSkipped()) return;
+    set_key("\"rotary_dim\": 4", "\"rotary_dim\": 8");  // whole heads, which is all that the other family can say
+  }
+  void set_key(const std::string& was, const std::string& now) {
+    spill(model_ / "config.json", tests::replaced(slurp(model_ / "config.json"), was, now));
+  }
+  std::vector<float> logits(const fs::path& model) {
+    const std::string file = (scratch_ / "logits.safetensors").string();
+    expect_exit(tests::run_program({"logits", model.string(), "--ids", "1,2,3,4,5,6,7,8,9,10", "--out", file},
+                                   scratch_ / "run"),
+                0);
+    const Safetensors stored = Safetensors::open(file);
+    const StoredTensor& t = stored.at("logits");
+    std::vector<float> values(size_t(t.count()));
+    std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
+    return values;
+  }
+};
+
+TEST_F(ConvertFamily, ThereAndBackIsEqualFileForFile) {
+  const fs::path there = scratch_ / "there", back = scratch_ / "back";
+  expect_exit(convert(model_, there, {"--format", "minimax"}), 0);
+  const nlohmann::json config = nlohmann::json::parse(slurp(there / "config.json"));
+  EXPECT_EQ(config.at("model_type"), "minimax");
+  EXPECT_EQ(config.at("architectures").at(0), "MiniMaxForCausalLM");
+  EXPECT_EQ(config.at("layer_types").size(), 4U);
+  EXPECT_TRUE(config.contains("linear_attn_alpha_factor") && config.contains("strange"));
+  EXPECT_FALSE(config.contains("attn_type_list") || config.contains("layernorm_mlp_alpha"));
+  EXPECT_EQ(content(there), content(model_));
+  const std::vector<float> a = logits(model_), b = logits(there);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 2e-5);
+
+  expect_exit(convert(there, back, {"--format", "minimax_text_01"}), 0);
+  expect_exit(convert(model_, scratch_ / "own"), 0);  // the same tensors under the header that this program writes
+  for (const char* file : {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"})
+    EXPECT_TRUE(slurp(back / file) == slurp(scratch_ / "own" / file)) << file;
+}
+
+TEST_F(ConvertFamily, WithoutTheOriginalTextTheModelIsTheSame) {
+  const fs::path there = scratch_ / "there", back = scratch_ / "back";
+  expect_exit(convert(model_, there, {"--format", "minimax"}), 0);
+  nlohmann::ordered_json config = nlohmann::ordered_json::parse(slurp(there / "config.json"));
+  config.erase("fulgur_original_config");
+  spill(there / "config.json", config.dump());
+  expect_exit(convert(there, back, {"--format", "minimax_text_01"}), 0);
+  EXPECT_EQ(nlohmann::json::parse(slurp(back / "config.json")).at("attn_type_list").size(), 4U);
+  EXPECT_EQ(logits(back), logits(model_));
+}
+
+// A changed copy is converted as it is now, not as it once was.
+TEST_F(ConvertFamily, AChangedConfigurationIsNotTheOriginal) {
+  const fs::path there = scratch_ / "there", back = scratch_ / "back";
+  expect_exit(convert(model_, there, {"--format", "minimax"}), 0);
+  nlohmann::ordered_json config = nlohmann::ordered_json::parse(slurp(there / "config.json"));
+  config["rope_parameters"]["rope_theta"] = 500.0;
+  spill(there / "config.json", config.dump());
+  expect_exit(convert(there, back, {"--format", "minimax_text_01"}), 0);
+  EXPECT_EQ(nlohmann::json::parse(slurp(back / "config.json")).at("rope_theta"), 500.0);
+}
+
+TEST_F(ConvertFamily, RefusesByNameWhatTheOtherCannotSay) {
+  const auto refused = [&](const std::string& was, const std::string& now, const std::string& key) {
+    const std::string whole = slurp(model_ / "config.json");
+    set_key(was, now);
+    const Finished finished = convert(model_, scratch_ / "out", {"--format", "minimax"});
+    expect_exit(finished, 2);
+    EXPECT_NE(finished.err.find(key), finished.err.npos) << finished.err;
+    spill(model_ / "config.json", whole);
+  };
+  refused("\"postnorm\": true", "\"postnorm\": false", "postnorm");
+  refused("\"rotary_dim\": 8", "\"rotary_dim\": 4", "rotary_dim");
+  refused("\"hidden_act\"", "\"lightning_norm_eps\": 1e-5, \"hidden_act\"", "epsilon");
 }
 
 class Inspect : public Convert {

@@ -1,0 +1,19 @@
+// config.json in the words of the other family: the released code's (minimax_text_01) or transformers' own (minimax).
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "model/config.h"
+
+namespace fulgur {
+
+// The same model as `config`, which is what `text` says. Keys that neither family knows are kept. A text that was
+// converted there and comes back is the one it was, byte for byte. Throws unsupported, naming the key, for what family
+// `to` cannot say: minimax has no pre-norm, no partial rotary, 1e-6 as the epsilon of the lightning norm, and other
+// slopes where the number of heads is no power of two (spec/model.md 6).
+std::string config_in_family(std::string_view text, const ModelConfig& config, Family to);
+
+// Buffers that checkpoints of family minimax may hold beside weights: they follow from the configuration.
+bool is_decay_buffer(std::string_view tensor);
+
+}  // namespace fulgur
