@@ -119,6 +119,11 @@ void Scheduler::ask(SessionId id, Request request) {
                                        std::to_string(n.pages) + " KV pages of 64, there are " +
                                        std::to_string(n.all_pages) + " (" + std::to_string(n.free_pages) + " free)");
   s.tokens().insert(s.tokens().end(), request.tokens.begin(), request.tokens.end());
+  if (store_ && s.position() == 0 && !request.next_log_probs)
+    if (std::optional<StateImage> known = store_->find(std::span(s.tokens()).first(s.tokens().size() - 1))) {
+      put_aside(s);
+      s.image = std::move(known);
+    }
   s.request = std::move(request);
   s.is_busy = true, s.arrival = ++arrivals_;
   s.answer_begin = int64_t(s.tokens().size());
@@ -141,6 +146,13 @@ void Scheduler::mark(SessionId id) {
   Session& s = idle_at(id);
   if (s.live && (s.marks.empty() || s.marks.back().position < s.position()))
     s.marks.push_back(s.live->state.checkpoint(engine_.stream()));
+}
+
+void Scheduler::remember(SessionId id) {
+  Session& s = idle_at(id);
+  if (!store_ || s.position() == 0) return;
+  StateImage image = s.live ? StateImage(engine_.stream(), s.live->state) : s.image->twin();
+  store_->put(std::span(s.tokens()).first(size_t(image.position())), std::move(image));
 }
 
 void Scheduler::undo(SessionId id, int64_t tokens) {

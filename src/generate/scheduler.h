@@ -7,7 +7,7 @@
 #include <string>
 
 #include "generate/engine.h"
-#include "state/state_image.h"
+#include "generate/prefix_store.h"
 
 namespace fulgur {
 
@@ -72,6 +72,12 @@ class Scheduler {
   // As Sequence::next_log_probs, of the last request: from the session's position on when it was asked.
   const std::vector<float>& next_log_probs(SessionId id) const;
 
+  // Where states of texts that were read before are kept; not owned, null: nowhere. A session of which nothing was read
+  // begins with the longest beginning that is known.
+  void use(PrefixStore* store) { store_ = store; }
+  // Puts what an idle session has read into that store.
+  void remember(SessionId id);
+
   // An idle session's state, which moves out of the pool until it is needed there; position 0 where nothing was read.
   const StateImage& image(SessionId id);
   SessionId open(std::vector<int32_t> tokens, StateImage image);  // throws invalid_input for a model of another shape
@@ -97,6 +103,7 @@ class Scheduler {
   void finish(Session& session, Finish how, Event& event);
 
   Engine& engine_;
+  PrefixStore* store_ = nullptr;
   std::map<SessionId, Session> sessions_;
   std::vector<Event> cancelled_;  // since the last step
   SessionId next_id_ = 1;
