@@ -1,31 +1,69 @@
 #include "apps/line_editor.h"
 
+#include <fcntl.h>
 #include <histedit.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <clocale>
 #include <cstdio>
+#include <cwchar>
 #include <iostream>
+#include <utility>
+
+#include "base/error.h"
 
 namespace fulgur {
 namespace {
 
 volatile sig_atomic_t interrupted = 0;
+int wakers[2] = {-1, -1};  // a pipe: a signal that comes between a question for keys and their reading is not missed
 struct sigaction before;
+
+void remember(int) {
+  interrupted = 1;
+  [[maybe_unused]] const ssize_t written = write(wakers[1], "", 1);  // a full pipe wakes too
+}
+
+// One character of the terminal: 1; 0 at the end of the input; -1 where Ctrl-C came.
+int next_character(EditLine*, wchar_t* to) {
+  std::mbstate_t state{};
+  for (;;) {
+    pollfd ready[] = {{STDIN_FILENO, POLLIN, 0}, {wakers[0], POLLIN, 0}};
+    if (poll(ready, 2, -1) < 0 && errno != EINTR) return -1;
+    if (interrupted) return -1;
+    if (ready[0].revents == 0) continue;
+    char byte;
+    const ssize_t count = read(STDIN_FILENO, &byte, 1);
+    if (count <= 0) return count < 0 && errno == EINTR ? -1 : 0;
+    const size_t used = std::mbrtowc(to, &byte, 1, &state);
+    if (used == size_t(-2)) continue;  // a part of a character
+    if (used == size_t(-1)) *to = L'\ufffd';
+    return 1;
+  }
+}
 
 }  // namespace
 
 Interrupts::Interrupts() {
-  struct sigaction remember {};
-  remember.sa_handler = [](int) { interrupted = 1; };  // no SA_RESTART: a read ends with it
-  sigaction(SIGINT, &remember, &before);
+  expect(pipe2(wakers, O_CLOEXEC | O_NONBLOCK) == 0, "a pipe can be had");
+  struct sigaction action {};
+  action.sa_handler = remember;  // no SA_RESTART: a read ends with it
+  sigaction(SIGINT, &action, &before);
 }
-Interrupts::~Interrupts() { sigaction(SIGINT, &before, nullptr); }
+Interrupts::~Interrupts() {
+  sigaction(SIGINT, &before, nullptr);
+  for (int& end : wakers) close(std::exchange(end, -1));
+}
 
 bool Interrupts::take() {
   const bool came = interrupted != 0;
   interrupted = 0;
+  char byte;
+  while (read(wakers[0], &byte, 1) > 0) {
+  }
   return came;
 }
 
@@ -47,6 +85,7 @@ struct LineEditor::Terminal {
         });
     el_set(editor, EL_HIST, ::history, history);
     el_set(editor, EL_EDITOR, "emacs");
+    el_set(editor, EL_GETCFN, &next_character);
     el_source(editor, nullptr);  // the user's own ~/.editrc
   }
   ~Terminal() { el_end(editor), history_end(history); }
