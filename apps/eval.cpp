@@ -20,18 +20,17 @@ struct EvalOptions {
   bool json = false;
 };
 
-std::vector<std::string> documents_of(const EvalOptions& o) {
-  std::vector<std::string> documents;
+std::vector<EvalDocument> documents_of(const EvalOptions& o, const Tokenizer& tokenizer) {
+  std::vector<EvalDocument> documents;
   for (const std::string& file : o.data)
-    for (std::string& document : read_documents(file)) documents.push_back(std::move(document));
+    for (const std::string& document : read_documents(file)) documents.push_back(framed(tokenizer, document));
   if (documents.empty()) fail(ErrorKind::invalid_input, "--data: the files hold no document");
   return documents;
 }
 
-EngineOptions engine_options(const EvalOptions& o, const Tokenizer& tokenizer,
-                             const std::vector<std::string>& documents) {
+EngineOptions engine_options(const EvalOptions& o, const std::vector<EvalDocument>& documents) {
   size_t longest = 0;
-  for (const std::string& document : documents) longest = std::max(longest, framed_tokens(tokenizer, document).size());
+  for (const EvalDocument& document : documents) longest = std::max(longest, document.tokens.size());
   const int64_t sequences = std::min(o.parallel, int64_t(documents.size()));
   return {.sequences = sequences,
           .tokens = sequences * int64_t(longest),
@@ -42,13 +41,13 @@ EngineOptions engine_options(const EvalOptions& o, const Tokenizer& tokenizer,
 
 void run_perplexity(const EvalOptions& o) {
   if (o.data.empty()) fail(ErrorKind::invalid_input, "--suite perplexity: expected --data with texts");
-  const std::vector<std::string> documents = documents_of(o);
   const Tokenizer tokenizer = Tokenizer::load(o.run.model);
+  const std::vector<EvalDocument> documents = documents_of(o, tokenizer);
   const LoadedModel model = load_model(o.run, o.run.type(DType::f32));
-  Engine engine(model.config, model.weights(), engine_options(o, tokenizer, documents));
+  Engine engine(model.config, model.weights(), engine_options(o, documents));
   Scheduler scheduler(engine);
   Progress progress("documents", int64_t(documents.size()), "tokens");
-  const Perplexity p = perplexity(scheduler, tokenizer, documents, o.parallel,
+  const Perplexity p = perplexity(scheduler, documents, o.parallel,
                                   [&](int64_t done, int64_t tokens) { progress.update(done, tokens); });
   if (!o.json) {
     std::printf("perplexity: %.4f bits per byte, %.3f per token (%lld documents, %lld bytes, %lld tokens)\n",

@@ -10,17 +10,17 @@ namespace fulgur {
 double Perplexity::bits_per_byte() const { return nats / std::numbers::ln2 / double(bytes); }
 double Perplexity::per_token() const { return std::exp(nats / double(tokens)); }
 
-std::vector<int32_t> framed_tokens(const Tokenizer& tokenizer, const std::string& document) {
+EvalDocument framed(const Tokenizer& tokenizer, const std::string& document) {
   std::vector<int32_t> tokens = tokenizer.encode(document, SpecialTokens::as_text);
   if (const auto begin = tokenizer.id_of("<beginning_of_sentence>")) tokens.insert(tokens.begin(), *begin);
   auto end = tokenizer.id_of("<end_of_document>");
   if (!end) end = tokenizer.id_of("<end_of_sentence>");
   if (end) tokens.push_back(*end);
-  return tokens;
+  return {std::move(tokens), int64_t(document.size())};
 }
 
-Perplexity perplexity(Scheduler& scheduler, const Tokenizer& tokenizer, const std::vector<std::string>& documents,
-                      int64_t parallel, const std::function<void(int64_t, int64_t)>& progress) {
+Perplexity perplexity(Scheduler& scheduler, const std::vector<EvalDocument>& documents, int64_t parallel,
+                      const std::function<void(int64_t, int64_t)>& progress) {
   Perplexity result{.documents = int64_t(documents.size())};
   std::vector<double> nats(documents.size(), 0.0);  // added in the documents' order at the end
   std::map<SessionId, size_t> reading;
@@ -28,13 +28,12 @@ Perplexity perplexity(Scheduler& scheduler, const Tokenizer& tokenizer, const st
   int64_t done = 0;
   while (next < documents.size() || !reading.empty()) {
     while (next < documents.size() && int64_t(reading.size()) < parallel) {
-      const std::string& document = documents[next];
-      result.bytes += int64_t(document.size());
-      std::vector<int32_t> tokens = framed_tokens(tokenizer, document);
+      const EvalDocument& document = documents[next];
+      result.bytes += document.bytes;
       const size_t number = next++;
-      if (tokens.size() < 2) continue;  // nothing to foresee
+      if (document.tokens.size() < 2) continue;  // nothing to foresee
       const SessionId session = scheduler.open();
-      scheduler.ask(session, {.tokens = std::move(tokens), .next_log_probs = true});
+      scheduler.ask(session, {.tokens = document.tokens, .next_log_probs = true});
       reading[session] = number;
     }
     for (const Event& event : scheduler.step()) {

@@ -17,15 +17,18 @@ struct Perplexity {
   double per_token() const;      // exp(nats / tokens)
 };
 
-// Each document alone, from its first token to its last with all that went before in mind, framed by the tokenizer's
-// <beginning_of_sentence> and <end_of_document> (else <end_of_sentence>) where it has them. `parallel` documents at a
+struct EvalDocument {
+  std::vector<int32_t> tokens;
+  int64_t bytes;  // of its UTF-8 text
+};
+// Framed by the tokenizer's <beginning_of_sentence> and <end_of_document> (else <end_of_sentence>) where it has them.
+EvalDocument framed(const Tokenizer& tokenizer, const std::string& document);
+
+// Each document alone, from its first token to its last with all that went before in mind. `parallel` documents at a
 // time; neither that nor the engine's chunks change the sums. progress(documents done, tokens done). The engine behind
 // the scheduler was made with `traces`. Throws invalid_input where there is no token to foresee, and as
 // Scheduler::ask.
-Perplexity perplexity(Scheduler& scheduler, const Tokenizer& tokenizer, const std::vector<std::string>& documents,
-                      int64_t parallel, const std::function<void(int64_t, int64_t)>& progress);
-
-// A document's tokens as perplexity() frames them.
-std::vector<int32_t> framed_tokens(const Tokenizer& tokenizer, const std::string& document);
+Perplexity perplexity(Scheduler& scheduler, const std::vector<EvalDocument>& documents, int64_t parallel,
+                      const std::function<void(int64_t, int64_t)>& progress);
 
 }  // namespace fulgur

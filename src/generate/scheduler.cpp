@@ -236,15 +236,18 @@ std::vector<Scheduler::Session*> Scheduler::with_room() {
 
 // Those that write first, so that a long prompt holds nobody up; fewer and fewer until the pool has the pages that
 // their next rows need.
-std::vector<Scheduler::Session*> Scheduler::choose() {
+Scheduler::Chosen Scheduler::choose() {
   std::vector<Session*> chosen = with_room();
   for (;;) {
     std::vector<Session*> order = chosen;
     std::stable_partition(order.begin(), order.end(), [](const Session* s) { return s->writes(); });
     int64_t pages = 0;
-    for (const Share& share : choose_rows(sequences_of(order), engine_.limits()))
+    Chosen result{order, {}};
+    for (const Share& share : choose_rows(sequences_of(order), engine_.limits())) {
       pages += share.sequence->state.pages_to_reserve(share.rows);
-    if (pages <= engine_.pool().free_pages()) return order;
+      if (share.reaches_end() && !share.wants_token()) result.read.push_back(share.sequence);
+    }
+    if (pages <= engine_.pool().free_pages()) return result;
     if (free_idle_memory(nullptr)) continue;
     expect(chosen.size() > 1, "a request that was accepted fits the pool alone");
     put_aside(*chosen.back());
@@ -262,15 +265,12 @@ bool ends(const Request& request, int32_t token) {
 
 std::vector<Event> Scheduler::step() {
   std::vector<Event> events = std::exchange(cancelled_, {});
-  const std::vector<Session*> chosen = choose();
+  const auto [chosen, read] = choose();
   if (chosen.empty()) return events;
   const std::vector<Sequence*> running = sequences_of(chosen);
-  const auto owner = [&](const Sequence* sequence) -> Session& {
+  const auto owner = [&, &chosen = chosen](const Sequence* sequence) -> Session& {
     return *chosen[size_t(std::find(running.begin(), running.end(), sequence) - running.begin())];
   };
-  std::vector<Session*> read;  // those that end with this step's rows and want no token
-  for (const Share& share : choose_rows(running, engine_.limits()))
-    if (share.reaches_end() && !share.wants_token()) read.push_back(&owner(share.sequence));
   const std::vector<Sampled> fresh = engine_.step(running);
   for (size_t i = 0; i < fresh.size(); ++i) {
     Session& s = owner(fresh[i].sequence);
@@ -279,7 +279,7 @@ std::vector<Event> Scheduler::step() {
         s.live->new_tokens == 0 && (i + 1 == fresh.size() || fresh[i + 1].sequence != fresh[i].sequence);
     if (is_last) finish(s, ends(s.request, fresh[i].token) ? Finish::stop : Finish::length, event);
   }
-  for (Session* s : read) finish(*s, Finish::length, events.emplace_back());
+  for (const Sequence* sequence : read) finish(owner(sequence), Finish::length, events.emplace_back());
   return events;
 }
 

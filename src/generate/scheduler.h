@@ -98,7 +98,11 @@ class Scheduler {
   void put_aside(Session& session);
   bool free_idle_memory(const Session* but);
   std::vector<Session*> with_room();
-  std::vector<Session*> choose();
+  struct Chosen {
+    std::vector<Session*> sessions;
+    std::vector<const Sequence*> read;  // those that end with this step's rows and want no token
+  };
+  Chosen choose();
   static std::vector<Sequence*> sequences_of(const std::vector<Session*>& sessions);
   void finish(Session& session, Finish how, Event& event);
 

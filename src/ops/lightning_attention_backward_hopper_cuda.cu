@@ -150,11 +150,6 @@ __global__ void __launch_bounds__(kScanThreads) start_segments(const __grid_cons
   add_up_segments(p, sum % p.walks, sum >= p.walks, int(blockIdx.x % kScanBlocks * kScanThreads + threadIdx.x) * 4);
 }
 
-template <class T>
-T* data_of(const Tensor& t) {
-  return t ? reinterpret_cast<T*>(t.data) : nullptr;
-}
-
 Operands operands_of(const LightningAttentionBackward& op) {
   const Tensor &dqkv = op.dqkv, &qkv = op.qkv, &d_o = op.d_o;
   return {.dqkv = data_of<bf16>(dqkv),

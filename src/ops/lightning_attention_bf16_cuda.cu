@@ -1,4 +1,5 @@
 // Lightning attention forward in bf16, on the matrix unit.
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/lightning_forward.cuh"
 #include "ops/cuda/lightning_kernels.h"
 
@@ -7,12 +8,7 @@ namespace {
 
 // Into how many thread blocks to divide the columns of a head: until three quarters of the processors have work. Every
 // division gives the same bits.
-int64_t wanted_parts(int64_t items) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return (3 * processors / 4 + items - 1) / items;
-}
+int64_t wanted_parts(int64_t items) { return (3 * processors() / 4 + items - 1) / items; }
 
 }  // namespace
 

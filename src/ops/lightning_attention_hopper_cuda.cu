@@ -1,6 +1,7 @@
 // Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernels and their launch.
 #include <algorithm>
 
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/lightning_hopper_products.cuh"
 #include "ops/cuda/lightning_kernels.h"
 #include "ops/cuda/lightning_operands.cuh"
@@ -82,11 +83,6 @@ __global__ void __launch_bounds__(kChainThreads) chain_segments_kernel(const __g
   chain_segments(p, int64_t(blockIdx.x) * kChainThreads + threadIdx.x, int(blockIdx.y));
 }
 
-template <class T>
-T* data_of(const Tensor& t) {
-  return t ? reinterpret_cast<T*>(t.data) : nullptr;
-}
-
 Operands operands_of(const LightningAttention& op) {
   const Tensor &o = op.o, &qkv = op.qkv, &state = op.state, &tail = op.tail;
   return {.o = data_of<bf16>(o),
@@ -112,13 +108,6 @@ Operands operands_of(const LightningAttention& op) {
           .squares_head = op.squares.stride[0]};
 }
 
-int64_t processors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
-}
-
 // `kernel` on as many clusters as run at once, which share the items out.
 template <class SharedMemory>
 void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int threads,
@@ -142,12 +131,7 @@ void find_starts(Stream& stream, Operands operands, int64_t sequences) {
 }  // namespace
 }  // namespace hopper
 
-bool is_for_hopper(int64_t head_dim) {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  return major == 9 && head_dim == hopper::kHeadSize;
-}
+bool is_for_hopper(int64_t head_dim) { return is_hopper() && head_dim == hopper::kHeadSize; }
 
 void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   expect_vectors(op.o, op.qkv, op.state, op.tail);

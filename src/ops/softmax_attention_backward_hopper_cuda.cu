@@ -14,20 +14,7 @@ __global__ void __launch_bounds__(kAlongThreads) row_products(const __grid_const
 
 __global__ void __launch_bounds__(kThreads, 1) row_gradient(const __grid_constant__ Backward op) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  RowsShared& shared = shared_layout<RowsShared>();
-  const Chunk chunk(op, blockIdx.x);
-  if (chunk.empty()) return;
-  if (threadIdx.x == 0) shared.keys.init(), shared.values.init();
-  barriers_are_ready();
-  __syncthreads();
-  const int warpgroup = warpgroup_number();
-  if (warpgroup == kMultipliers) {
-    registers_down<40>();
-    stream_keys(op, chunk, shared);
-  } else {
-    registers_up<232>();
-    RowGradient(op, chunk, shared, warpgroup).run();
-  }
+  work_on_chunk<RowGradient, RowsShared>(op);
 #endif
 }
 

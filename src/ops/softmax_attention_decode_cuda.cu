@@ -1,6 +1,7 @@
 // Softmax attention of one row a sequence over pages, its keys in pieces (ops/cuda/softmax_decode.cuh).
 #include <algorithm>
 
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/scratch.cuh"
 #include "ops/cuda/softmax_decode_add.cuh"
 #include "ops/cuda/softmax_kernels.h"
@@ -36,13 +37,6 @@ void launch_decode(Stream& stream, SoftmaxDecode op, int64_t pieces) {
          decode_pieces<kWidth>, op);
   launch(stream, "softmax_attention", {dim3(unsigned(heads), unsigned(sequences)), dim3(32 * kAdders)},
          add_pieces<kWidth>, op);
-}
-
-bool is_hopper() {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  return major == 9;
 }
 
 }  // namespace

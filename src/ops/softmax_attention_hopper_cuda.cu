@@ -1,6 +1,7 @@
 // Softmax attention forward for Hopper's tensor cores (ops/cuda/softmax_hopper_forward.cuh): its kernel and its launch.
 #include <cmath>
 
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/softmax_hopper_forward.cuh"
 #include "ops/cuda/softmax_kernels.h"
 
@@ -10,20 +11,7 @@ namespace {
 
 __global__ void __launch_bounds__(kThreads, 1) attend(const __grid_constant__ Forward op) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  ForwardShared& shared = shared_layout<ForwardShared>();
-  const Chunk chunk(op, blockIdx.x);
-  if (chunk.empty()) return;
-  if (threadIdx.x == 0) shared.keys.init(), shared.values.init();
-  barriers_are_ready();
-  __syncthreads();
-  const int warpgroup = warpgroup_number();
-  if (warpgroup == kMultipliers) {
-    registers_down<40>();
-    stream_keys(op, chunk, shared);
-  } else {
-    registers_up<232>();
-    ForwardRows(op, chunk, shared, warpgroup).run();
-  }
+  work_on_chunk<ForwardRows, ForwardShared>(op);
 #endif
 }
 
@@ -31,10 +19,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend(const __grid_constant__ Fo
 }  // namespace softmax_hopper
 
 bool has_softmax_hopper(const Tensor& q) {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  return major == 9 && q.dtype == DType::bf16 && q.dim(2) == softmax_hopper::kWidth;
+  return is_hopper() && q.dtype == DType::bf16 && q.dim(2) == softmax_hopper::kWidth;
 }
 
 void softmax_attention_hopper(Stream& stream, const SoftmaxAttention& op) {

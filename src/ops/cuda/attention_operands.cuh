@@ -12,6 +12,12 @@ struct HeadRows {
   __device__ T* at(int64_t row, int column) const { return data + row * stride + column; }
 };
 
+// Null where the operand was not given.
+template <class T>
+T* data_of(const Tensor& t) {
+  return t ? reinterpret_cast<T*>(t.data) : nullptr;
+}
+
 template <class T, int R>
 View<T, R> view_of(const Tensor& t) {
   if (!t) return {};

@@ -142,6 +142,25 @@ __device__ __forceinline__ void stream_keys(Ring<kStages>& ring, uint8_t (&to)[k
   }
 }
 
+// A thread block's work on a chunk: a warpgroup of copiers, and warpgroups that each run a Rows.
+template <class Rows, class Shared, class Operands>
+__device__ __forceinline__ void work_on_chunk(const Operands& op) {
+  Shared& shared = shared_layout<Shared>();
+  const Chunk chunk(op, blockIdx.x);
+  if (chunk.empty()) return;
+  if (threadIdx.x == 0) shared.keys.init(), shared.values.init();
+  barriers_are_ready();
+  __syncthreads();
+  const int warpgroup = warpgroup_number();
+  if (warpgroup == kMultipliers) {
+    registers_down<40>();
+    stream_keys(op, chunk, shared);
+  } else {
+    registers_up<232>();
+    Rows(op, chunk, shared, warpgroup).run();
+  }
+}
+
 // As the sums of a product lie in a warpgroup, so do the rows of the next.
 template <int kSums>
 __device__ __forceinline__ void pack(const float (&sums)[kSums], uint32_t (&weights)[kSums / 8][4]) {
