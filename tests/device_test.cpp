@@ -95,12 +95,6 @@ TEST(Cuda, to_the_device_and_back) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::out_of_memory) << error.what();
   }
-  try {
-    blend(*stream, {.y = t, .a = t, .alpha = 1});
-    FAIL() << "an operator listed in ops/cuda_missing.txt says so";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::unsupported);
-  }
 }
 
 }  // namespace

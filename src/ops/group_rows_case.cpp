@@ -47,6 +47,7 @@ TEST(GroupRows, EqualsTheOracle) {
       for (const int64_t k : {1, 2, 4})
         for (const auto& [windows, capacity] : {std::pair{0, 0}, {1, 1}, {2, 0}, {2, 3}, {2, 100}}) {
           if (k > experts || (windows > 0 && rows % windows != 0)) continue;
+          if (case_device->given() && rows == 8192 && k != 4) continue;  // an emulated GPU takes its time
           SCOPED_TRACE(::testing::Message() << rows << " rows, " << experts << " experts, " << k << ", " << windows
                                             << " windows of " << capacity);
           Bench bench(size_t(1) << 21);

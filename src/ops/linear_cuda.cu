@@ -1,0 +1,66 @@
+// y = x w^T; dx = dy w; dw += dy^T x: one product each.
+#include "ops/cuda/products.cuh"
+#include "ops/linear.h"
+
+namespace fulgur::cuda {
+namespace {
+
+template <class T, class Y>
+void forward(Stream& stream, const Linear& op) {
+  multiply<false, true, true>(stream, "linear",
+                              Factors<T, T, Y>{.a = strided<const T>(op.x),
+                                               .b = turned(strided<const T>(op.w.values)),
+                                               .c = strided<Y>(op.y),
+                                               .m = op.x.dim(0),
+                                               .n = op.w.out(),
+                                               .k = op.w.in(),
+                                               .adds = false,
+                                               .groups = {}});
+}
+
+template <class T, class Y>
+void backward(Stream& stream, const LinearBackward& op) {
+  const int64_t rows = op.x.dim(0), out = op.w.out(), in = op.w.in();
+  const Strided<const Y> dy = strided<const Y>(op.dy);
+  const Strided<const T> x = strided<const T>(op.x), w = strided<const T>(op.w.values);
+  multiply<false, true, false>(stream, "linear_backward",
+                               Factors<Y, T, T>{.a = dy,
+                                                .b = w,
+                                                .c = strided<T>(op.dx),
+                                                .m = rows,
+                                                .n = in,
+                                                .k = out,
+                                                .adds = op.dx_store == Store::add,
+                                                .groups = {}});
+  multiply<true, false, false>(stream, "linear_backward",
+                               Factors<Y, T, float>{.a = turned(dy),
+                                                    .b = x,
+                                                    .c = strided<float>(op.dw),
+                                                    .m = out,
+                                                    .n = in,
+                                                    .k = rows,
+                                                    .adds = true,
+                                                    .groups = {}});
+}
+
+}  // namespace
+
+void linear(Stream& stream, const Linear& op) {
+  if (op.w.scales) fail(ErrorKind::unsupported, "linear on CUDA: quantised weights");
+  with_cuda_type(op.x.dtype, [&]<class T>() {
+    with_cuda_type(op.y.dtype, [&]<class Y>() {
+      if constexpr (sizeof(Y) >= sizeof(T)) forward<T, Y>(stream, op);
+    });
+  });
+}
+
+void linear_backward(Stream& stream, const LinearBackward& op) {
+  if (op.w.scales) fail(ErrorKind::unsupported, "linear_backward on CUDA: quantised weights");
+  with_cuda_type(op.x.dtype, [&]<class T>() {
+    with_cuda_type(op.dy.dtype, [&]<class Y>() {
+      if constexpr (sizeof(Y) >= sizeof(T)) backward<T, Y>(stream, op);
+    });
+  });
+}
+
+}  // namespace fulgur::cuda
