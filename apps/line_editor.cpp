@@ -113,7 +113,8 @@ std::optional<std::string> LineEditor::read(const std::string& prompt) {
   terminal_->prompt = prompt;
   if (!terminal_->beginning.empty()) el_push(terminal_->editor, terminal_->beginning.c_str());
   terminal_->beginning.clear();
-  // Before the prompt is seen: an end of input typed at it would get lost where the terminal leaves its line mode later.
+  // Before the prompt is seen: an end of input typed at it would get lost where the terminal leaves its line mode
+  // later.
   el_set(terminal_->editor, EL_PREP_TERM, 1);
   int count = 0;
   const char* const typed = el_gets(terminal_->editor, &count);
