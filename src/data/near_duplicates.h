@@ -1,10 +1,10 @@
-// NearDuplicates: which documents are nearly the same as an earlier one, by MinHash and banded locality-sensitive hashing,
-// out of core. The answer is a function of the documents and the options, not of threads or memory.
+// NearDuplicates: which documents are nearly the same as an earlier one, by MinHash and banded locality-sensitive
+// hashing, out of core. The answer is a function of the documents and the options, not of threads or memory.
 //
 // A text is its set of shingles: five words in a row, or eight characters where the script puts no spaces between words
-// (five Chinese words are about eight characters). Words are runs of letters, marks and digits, ASCII in lower case; all
-// else only separates. Two texts are as similar as the Jaccard index of their sets, which the share of equal min-hashes
-// estimates.
+// (five Chinese words are about eight characters). Words are runs of letters, marks and digits, ASCII in lower case;
+// all else only separates. Two texts are as similar as the Jaccard index of their sets, which the share of equal
+// min-hashes estimates.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -38,13 +38,12 @@ class NearDuplicates {
   // Ascending document ids; spills to the work folder.
   void add(uint64_t document, std::span<const uint32_t> signature);
 
-  // The ids to drop, ascending: all of each cluster but its lowest. Once, after the last add. `progress` hears how many of
-  // how many band keys are done.
+  // The ids to drop, ascending: all of each cluster but its lowest. Once, after the last add. `progress` hears how many
+  // of how many band keys are done.
   std::vector<uint64_t> duplicates(const std::function<void(int64_t done, int64_t total)>& progress = {});
 
  private:
   struct Store;
-  Options options_;
   std::unique_ptr<Store> store_;
 };
 
