@@ -3,6 +3,7 @@
 // and no window of the evaluation texts stays. By hand on another corpus: FULGUR_PLANTED=FOLDER planted_corpus_test.
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -30,17 +31,19 @@ std::string normalised(const std::string& raw) {
 
 class PlantedCorpus : public testing::Test {
  protected:
+  static void SetUpTestSuite() {
+    scratch_ = std::make_unique<Scratch>();
+    const char* given = std::getenv("FULGUR_PLANTED");
+    folder_ = given ? fs::path(given) : *scratch_ / "corpus";
+    if (given) return;
+    const std::string script = FULGUR_SOURCE "/tests/planted_corpus.py";
+    Child child({"/usr/bin/env", "python3", script, folder_.string(), "--megabytes", "2"}, *scratch_ / "script");
+    const Finished made = child.wait(600);
+    ASSERT_EQ(made.exit, 0) << made.err;
+  }
+  static void TearDownTestSuite() { scratch_.reset(); }
+
   void SetUp() override {
-    if (const char* given = std::getenv("FULGUR_PLANTED")) {
-      folder_ = given;
-    } else {
-      folder_ = scratch_ / "corpus";
-      const std::string script = FULGUR_SOURCE "/tests/planted_corpus.py";
-      const Finished made =
-          Child({"/usr/bin/env", "python3", script, folder_.string(), "--megabytes", "2"}, scratch_ / "script")
-              .wait(600);
-      ASSERT_EQ(made.exit, 0) << made.err;
-    }
     manifest_ = parse_object(read_text(folder_ / "manifest.json"), "manifest.json");
     uint64_t first = 0;
     for (const auto& [file, documents] : manifest_.at("files").items())
@@ -60,8 +63,8 @@ class PlantedCorpus : public testing::Test {
     return first_of_.at(place.at(0).get<std::string>()) + place.at(1).get<uint64_t>();
   }
 
-  Scratch scratch_;
-  fs::path folder_;
+  static inline std::unique_ptr<Scratch> scratch_;
+  static inline fs::path folder_;
   Json manifest_;
   std::map<std::string, uint64_t> first_of_;
 };
@@ -69,7 +72,7 @@ class PlantedCorpus : public testing::Test {
 TEST_F(PlantedCorpus, copies_are_found_and_distinct_documents_stay) {
   const NearDuplicates::Options options;
   Threads threads(2);
-  NearDuplicates near(scratch_.path(), options, 2);
+  NearDuplicates near(scratch_->path(), options, 2);
   double seconds = 0, bytes = 0;
   for_each_file([&](uint64_t first, const std::vector<std::string>& texts) {
     std::vector<std::vector<uint32_t>> signatures(texts.size());
