@@ -89,6 +89,19 @@ TEST(Windows, lines_of_dashes) {
   EXPECT_TRUE(windows.occurs_in(text + std::string(199, '-') + "\n"));
 }
 
+TEST(Windows, equal_blocks_in_different_surroundings) {
+  std::mt19937 random(4);
+  const std::string block = random_text(random, 185, 26);
+  std::vector<std::string> evaluation;
+  for (int i = 0; i < 8; ++i) evaluation.push_back(random_text(random, 16, 26) + block + random_text(random, 16, 26));
+  const Windows windows = windows_of(evaluation);
+  for (const std::string& document : evaluation) {
+    EXPECT_TRUE(windows.occurs_in("#" + document.substr(1, 200) + "#"));
+    EXPECT_TRUE(windows.occurs_in("#" + document.substr(16, 200) + "#"));
+    EXPECT_FALSE(windows.occurs_in("#" + document.substr(2, 199) + "#"));
+  }
+}
+
 TEST(Windows, any_bytes) {
   std::string evaluation(260, '\0');
   for (size_t i = 0; i < evaluation.size(); ++i) evaluation[i] = char(i % 3 ? 0 : i);

@@ -179,6 +179,17 @@ TEST(NearDuplicates, the_lowest_of_a_cluster_stays) {
   EXPECT_TRUE(dropped_of({}, options, 2).empty());
 }
 
+// All agree in 15 of 21 bands and no further one, where 90 equal hashes are too few; every fiftieth is a copy.
+TEST(NearDuplicates, a_bucket_of_many_clusters) {
+  Signatures signatures(150, std::vector<uint32_t>(128, 7));
+  std::vector<uint64_t> copies;
+  for (uint32_t i = 0; i < 150; ++i) {
+    for (uint32_t row = 90; row < 128; ++row) signatures[i][row] = row % 6 == 5 ? 1000 + i : 100 + i % 50;
+    if (i >= 50) copies.push_back(10 * i + 5);
+  }
+  EXPECT_EQ(dropped_of(signatures, Options(), 2), copies);
+}
+
 TEST(NearDuplicates, texts_with_few_edits_are_found) {
   const Options options;
   std::string english, edited;
