@@ -4,7 +4,7 @@ usage: planted_corpus.py OUT --megabytes N [--shared FOLDER] [--seed S]
 
 The text comes from the repository's stories and, where --shared names the reference folder, from its archives; what is
 missing to N is made of shuffled sentences. Distinct documents are distinct by a check of their own: no two of them have a
-Jaccard index of 0.5 or more. OUT gets raw/*.txt and raw/*.jsonl, evaluation.jsonl and manifest.json:
+Jaccard index of 0.5 or more. OUT gets raw/*.txt and raw/*.jsonl, evaluation.jsonl, prepare.toml for `fulgur data prepare`, and manifest.json:
   files: documents of each file; distinct: number of distinct documents
   pairs: {a, b, kind, jaccard}    copies: b of the distinct document a, both [file, number]; jaccard of their shingles
   planted: {at, kind, expected}    expected: dropped, valid (if kept, then as valid UTF-8) or kept
@@ -234,6 +234,14 @@ def leak(evaluation, host, number):
             (f"{head} \u00a6{below}\u00a6 {tail}", "excerpt below a window", "kept")][number % 3]
 
 
+def configuration(out, files):
+    text = f'[prepare]\nout = "{out}/prepared"\ntokenizer = "{REPOSITORY}/data/tiny/tokenizer"\n\n'
+    for name, weight in (("en", 0.7), ("zh", 0.3)):
+        if any(file.startswith(f"raw/{name}-") for file in files):
+            text += f'[source.{name}]\nfiles = ["{out}/raw/{name}-*"]\nweight = {weight}\n\n'
+    return text + f'[decontaminate]\nfiles = ["{out}/evaluation.jsonl"]\n'
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
@@ -266,6 +274,7 @@ def main():
                    "jaccard": round(jaccard(a["data"], unicodedata.normalize("NFC", b["data"])), 4)} for a, b, kind in pairs],
         "planted": [{"at": item["at"], "kind": kind, "expected": expected} for kind, expected, item in planted],
     }
+    (options.out / "prepare.toml").write_text(configuration(options.out.resolve(), files))
     (options.out / "evaluation.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in evaluation))
     (options.out / "manifest.json").write_text(json.dumps(manifest))
     print(f"{sum((options.out / f).stat().st_size for f in files) / 1e6:.1f} MB in {len(files)} files: {len(texts)} distinct documents, "
