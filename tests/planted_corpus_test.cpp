@@ -137,5 +137,22 @@ TEST_F(PlantedCorpus, evaluation_texts_are_found) {
   EXPECT_EQ(found, expected);
 }
 
+#if __has_include("data/prepare.h")
+TEST_F(PlantedCorpus, prepared_data_passes_the_judge) {
+  const fs::path out = *scratch_ / "prepared", tokenizer = fs::path(FULGUR_SOURCE) / "data/tiny/tokenizer";
+  const std::string judge = FULGUR_SOURCE "/tests/judge_planted.py", config = (folder_ / "prepare.toml").string();
+  Child prepare({program(), "data", "prepare", config, "--set", "prepare.out=\"" + out.string() + "\""},
+                *scratch_ / "run");
+  const Finished prepared = prepare.wait(3600);
+  ASSERT_EQ(prepared.exit, 0) << prepared.err;
+  Child child(
+      {"/usr/bin/env", "python3", judge, folder_.string(), out.string(), (tokenizer / "tokenizer.json").string()},
+      *scratch_ / "judge");
+  const Finished judged = child.wait(3600);
+  std::printf("%s%s", prepared.out.c_str(), judged.out.c_str());
+  EXPECT_EQ(judged.exit, 0) << judged.err;
+}
+#endif
+
 }  // namespace
 }  // namespace fulgur::tests
