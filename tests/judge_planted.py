@@ -3,8 +3,8 @@
 usage: judge_planted.py CORPUS PREPARED TOKENIZER.json
 
 Fails where fewer than 95 % of the copies at a Jaccard index of 0.8 or more were found, 0.1 % or more of the distinct
-documents were lost, a window of 200 bytes of an evaluation text is in a shard, or another planted document was not treated as
-expected. A distinct document is lost where neither it nor a copy of it was kept.
+documents were lost, a window of 200 bytes of an evaluation text is in a shard, or another planted document was not treated
+as expected. A distinct document is lost where neither it nor a copy of it was kept.
 """
 
 import array
@@ -112,9 +112,10 @@ def main():
     for at, text in kept_documents(prepared, tokenizer, manifest["files"]):
         kept.add(at)
         hits += any(text[i:i + WINDOW] in windows for i in range(len(text) - WINDOW + 1))
-    print(f"{len(kept)} documents kept of {sum(manifest['files'].values())}, all valid UTF-8; {hits} hold one of {len(windows)} "
-          "evaluation windows")
-    passed = [judge_pairs(manifest["pairs"], kept), judge_lost(manifest, kept), judge_planted(manifest["planted"], kept), hits == 0]
+    print(f"{len(kept)} documents kept of {sum(manifest['files'].values())}, all valid UTF-8; {hits} hold one of "
+          f"{len(windows)} evaluation windows")
+    passed = [judge_pairs(manifest["pairs"], kept), judge_lost(manifest, kept),
+              judge_planted(manifest["planted"], kept), hits == 0]
     sys.exit(0 if all(passed) else "judge: failed")
 
 

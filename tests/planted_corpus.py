@@ -4,7 +4,8 @@ usage: planted_corpus.py OUT --megabytes N [--shared FOLDER] [--seed S]
 
 The text comes from the repository's stories and, where --shared names the reference folder, from its archives; what is
 missing to N is made of shuffled sentences. Distinct documents are distinct by a check of their own: no two of them have a
-Jaccard index of 0.5 or more. OUT gets raw/*.txt and raw/*.jsonl, evaluation.jsonl, prepare.toml for `fulgur data prepare`, and manifest.json:
+Jaccard index of 0.5 or more, and none shares 200 bytes with an evaluation text. OUT gets raw/*.txt and raw/*.jsonl,
+evaluation.jsonl, prepare.toml for `fulgur data prepare`, and manifest.json:
   files: documents of each file; distinct: number of distinct documents
   pairs: {a, b, kind, jaccard}    copies: b of the distinct document a, both [file, number]; jaccard of their shingles
   planted: {at, kind, expected}    expected: dropped, valid (if kept, then as valid UTF-8) or kept
@@ -13,6 +14,7 @@ The judge is judge_planted.py.
 
 import argparse
 import io
+import itertools
 import json
 import lzma
 import pathlib
@@ -32,19 +34,20 @@ FOOTER = ("\n\nShare this page with your friends. Subscribe to our newsletter fo
           "By using this site you agree to the terms of service and the privacy policy.")
 
 
-def is_unspaced(code_point):
-    return any(first <= code_point <= last for first, last in UNSPACED)
-
-
 class Folding(dict):
     """A table for str.translate: words in lower case (ASCII), characters of unspaced scripts alone, spaces for the rest."""
+
+    def __init__(self):
+        super().__init__()
+        self.unspaced = set()  # characters met so far
 
     def __missing__(self, code_point):
         char = chr(code_point)
         if unicodedata.category(char)[0] not in "LMN":
             folded = " "
-        elif is_unspaced(code_point):
+        elif any(first <= code_point <= last for first, last in UNSPACED):
             folded = f" {char} "
+            self.unspaced.add(char)
         else:
             folded = char.lower() if code_point < 128 else char
         self[code_point] = folded
@@ -54,14 +57,18 @@ class Folding(dict):
 FOLDING = Folding()
 
 
-def shingles(text):
-    """What src/data/shingles.h says, as a set of texts."""
-    units = text.translate(FOLDING).split()
-    found = set()
+def units_of(text):
+    return text.translate(FOLDING).split()
+
+
+def shingles(text, wanted=lambda unit: True):
+    """What src/data/shingles.h says, as a set of texts: those whose first unit is wanted."""
+    units, unspaced, found = units_of(text), FOLDING.unspaced, set()
     for i, unit in enumerate(units):
-        count = 8 if is_unspaced(ord(unit[0])) else 5
-        if i + count <= len(units):
-            found.add(" ".join(units[i:i + count]))
+        if wanted(unit):
+            count = 8 if unit in unspaced else 5
+            if i + count <= len(units):
+                found.add(" ".join(units[i:i + count]))
     return found or {" ".join(units)}
 
 
@@ -71,7 +78,7 @@ def jaccard(a, b):
 
 
 def archive_texts(shared):
-    """(name, text) of every text file in the archives, and the dialogues of every .jsonl as texts of their own."""
+    """Every text file of the archives, and the dialogues of every .jsonl as texts of their own."""
     for archive in ARCHIVES:
         with tarfile.open(shared / "data" / f"{archive}.tar.xz") as tar:
             for member in sorted((m for m in tar if m.isfile()), key=lambda m: m.name):
@@ -101,50 +108,76 @@ def documents_of(text, rng):
                 piece, wanted = [], rng.randrange(600, 5000)
 
 
+class InSample(dict):
+    """Which units begin a shingle of the sample: a fourth of all, by a hash."""
+
+    def __missing__(self, unit):
+        self[unit] = zlib.crc32(unit.encode()) % 4 == 0
+        return self[unit]
+
+
 class Distinct:
-    """Accepts the texts that have nothing to do with one accepted before, by the owners of a fourth of their shingles."""
+    """Accepts a text whose Jaccard index with every one accepted before is below 0.5. What to compare it with is found
+    through a sample of shingles; one that many texts hold tells nothing."""
+
+    MOST = 32
 
     def __init__(self):
-        self.texts, self.owner = [], {}
+        self.texts, self.owners, self.in_sample = [], {}, InSample()
+
+    def holders(self, text):
+        """How many shingles of the text's sample each accepted text holds, and how many there are."""
+        sample, counts = {zlib.crc32(s.encode()) for s in shingles(text, self.in_sample.__getitem__)}, {}
+        for h in sample:
+            for d in self.owners.get(h, ()):
+                counts[d] = counts.get(d, 0) + 1
+        return sample, counts
 
     def offer(self, text):
-        sample = {h for h in (zlib.crc32(s.encode()) for s in shingles(text)) if h % 4 == 0}
-        shared = {}
-        for h in sample & self.owner.keys():
-            shared[self.owner[h]] = shared.get(self.owner[h], 0) + 1
-        close = [d for d, n in shared.items() if n >= 0.3 * len(sample)]
-        if len(sample) < 8 or any(jaccard(text, self.texts[d]) >= 0.5 for d in close):
+        sample, counts = self.holders(text)
+        close = [d for d, n in counts.items() if n >= 0.2 * len(sample)]
+        if len(sample) < 12 or any(jaccard(text, self.texts[d]) >= 0.5 for d in close):
             return False
         for h in sample:
-            self.owner.setdefault(h, len(self.texts))
+            owners = self.owners.setdefault(h, [])
+            if len(owners) < self.MOST:
+                owners.append(len(self.texts))
         self.texts.append(text)
         return True
 
+    def with_windows_of(self, numbers):
+        """The accepted texts that share 200 bytes with one of the given ones, themselves among them."""
+        windows, candidates = set(), set()
+        for d in numbers:
+            data = self.texts[d].encode()
+            windows.update(data[i:i + 200] for i in range(len(data) - 199))
+            candidates |= self.holders(self.texts[d])[1].keys()
+        encoded = ((d, self.texts[d].encode()) for d in candidates)
+        return {d for d, data in encoded if any(data[i:i + 200] in windows for i in range(len(data) - 199))}
+
 
 def is_plain(text):
-    """Text that the usual filters keep, so that what is lost was lost to a search for duplicates."""
-    letters = sum(c.isalpha() for c in text)
+    """Prose, so that what is lost was lost to a search for duplicates."""
     lines = text.split("\n")
-    return 300 <= len(text) <= 20_000 and letters >= 0.65 * len(text) and len(set(lines)) >= 0.8 * len(lines) \
-        and unicodedata.is_normalized("NFC", text) and text.isprintable() | ("\n" in text) and "\ufffd" not in text
+    return 300 <= len(text) <= 20_000 and sum(map(len, units_of(text))) >= 0.65 * len(text) \
+        and len(set(lines)) >= 0.8 * len(lines) and unicodedata.is_normalized("NFC", text) and "\ufffd" not in text
 
 
 def distinct_texts(shared, wanted, rng):
     texts = lzma.decompress((REPOSITORY / "data" / "stories_train.txt.xz").read_bytes()).decode()
     accepted, total = Distinct(), 0
-    sources = [texts] if not shared else (t for part in ([texts], archive_texts(shared)) for t in part)
-    for text in sources:
+    for text in itertools.chain([texts], archive_texts(shared) if shared else []):
         for document in documents_of(text, rng):
             document = document.strip()
             if total < wanted and is_plain(document) and accepted.offer(document):
                 total += len(document.encode())
-    pool = [s for text in rng.sample(accepted.texts, min(len(accepted.texts), 40_000)) for s in re.split(r"(?<=[.!?。！？])\s*", text)
-            if 30 <= len(s) <= 300]
+    pool = [s for text in rng.sample(accepted.texts, min(len(accepted.texts), 40_000))
+            for s in re.split(r"(?<=[.!?。！？])\s*", text) if 30 <= len(s) <= 300]
     while total < wanted:
         document = " ".join(rng.sample(pool, rng.randrange(12, 40)))
         if is_plain(document) and accepted.offer(document):
             total += len(document.encode())
-    return accepted.texts
+    return accepted
 
 
 def scattered(text, share, rng):
@@ -176,7 +209,7 @@ def exact_copy(text, rng):
 
 
 def is_chinese(text):
-    return sum(is_unspaced(ord(c)) for c in text[:400]) > 100
+    return sum(unit in FOLDING.unspaced for unit in units_of(text[:400])) > 100
 
 
 class Corpus:
@@ -211,8 +244,8 @@ class Corpus:
         return counts
 
 
-NEAR_KINDS = ["scattered 0.002", "scattered 0.005", "scattered 0.01", "scattered 0.02", "scattered 0.05", "cut 0.02", "cut 0.05",
-              "cut 0.1", "block 0.02", "block 0.05"]
+NEAR_KINDS = ["scattered 0.002", "scattered 0.005", "scattered 0.01", "scattered 0.02", "scattered 0.05",
+              "cut 0.02", "cut 0.05", "cut 0.1", "block 0.02", "block 0.05"]
 
 
 def broken(text, number, rng):
@@ -267,10 +300,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    texts = distinct_texts(options.shared, int(options.megabytes * 1e6 * 0.86), rng)
+    accepted = distinct_texts(options.shared, int(options.megabytes * 1e6 * 0.88), rng)
+    held = max(5, len(accepted.texts) // 200)
+    held_back = rng.sample(range(len(accepted.texts)), held)
+    evaluation, tainted = [accepted.texts[d] for d in held_back], accepted.with_windows_of(held_back)
+    texts = [text for d, text in enumerate(accepted.texts) if d not in tainted]
     rng.shuffle(texts)
-    held = max(5, len(texts) // 200)
-    evaluation, used, texts = texts[:held], texts[held:3 * held], texts[3 * held:]
+    used, texts = texts[:2 * held], texts[2 * held:]
     corpus = Corpus(options.out, rng)
     pairs, planted = [], []
     for number, text in enumerate(texts):
@@ -281,21 +317,20 @@ def main():
         elif share < 0.12:
             kind = NEAR_KINDS[number % len(NEAR_KINDS)]
             pairs.append((original, corpus.add(near_copy(text, kind, rng)), kind))
-    for number, (text, host, held_back) in enumerate(zip(used[:held], used[held:], evaluation)):
-        for data, kind, expected in (broken(text, number, rng), leak(held_back, host, number)):
+    for number, (text, host, leaked) in enumerate(zip(used[:held], used[held:], evaluation)):
+        for data, kind, expected in (broken(text, number, rng), leak(leaked, host, number)):
             planted.append((kind, expected, corpus.add(data)))
     files = corpus.write()
-    manifest = {
-        "files": files, "distinct": len(texts),
-        "pairs": [{"a": a["at"], "b": b["at"], "kind": kind,
-                   "jaccard": round(jaccard(a["data"], unicodedata.normalize("NFC", b["data"])), 4)} for a, b, kind in pairs],
-        "planted": [{"at": item["at"], "kind": kind, "expected": expected} for kind, expected, item in planted],
-    }
+    copies = [{"a": a["at"], "b": b["at"], "kind": kind,
+               "jaccard": round(jaccard(a["data"], unicodedata.normalize("NFC", b["data"])), 4)} for a, b, kind in pairs]
+    others = [{"at": item["at"], "kind": kind, "expected": expected} for kind, expected, item in planted]
+    manifest = {"files": files, "distinct": len(texts), "pairs": copies, "planted": others}
     (options.out / "prepare.toml").write_text(configuration(options.out.resolve(), files))
     (options.out / "evaluation.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in evaluation))
     (options.out / "manifest.json").write_text(json.dumps(manifest))
-    print(f"{sum((options.out / f).stat().st_size for f in files) / 1e6:.1f} MB in {len(files)} files: {len(texts)} distinct documents, "
-          f"{len(pairs)} copies, {len(planted)} others planted")
+    megabytes = sum((options.out / file).stat().st_size for file in files) / 1e6
+    print(f"{megabytes:.1f} MB in {len(files)} files: {len(texts)} distinct documents, {len(copies)} copies, "
+          f"{len(others)} others planted")
 
 
 if __name__ == "__main__":
