@@ -23,8 +23,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kSeparator = "\n<|endoftext|>\n";
 
-// Prose of its own for every number: words drawn from a small vocabulary.
-std::string prose(uint64_t number, int64_t words = 90) {
+// Words of their own for every number, from a small vocabulary; a line has 13.
+std::string words(uint64_t number, int64_t count, char line_end = '\n') {
   static const Words kNouns{"river",  "garden", "teacher", "letter", "window", "forest", "kitchen",
                             "engine", "market", "village", "island", "music",  "winter", "doctor",
                             "horse",  "ladder", "mirror",  "pocket", "silver", "harbour"};
@@ -32,12 +32,16 @@ std::string prose(uint64_t number, int64_t words = 90) {
                             "followed", "crossed", "repaired", "watched", "described"};
   static const Words kSmall{"the", "and", "of", "to", "with", "in", "that", "was", "for", "on"};
   std::string text;
-  for (int64_t w = 0; w < words; ++w) {
+  for (int64_t w = 0; w < count; ++w) {
     const uint32_t draw = philox(11, uint64_t(w), number)[0];
     const Words& list = w % 3 == 0 ? kSmall : w % 3 == 1 ? kNouns : kVerbs;
-    text += list[draw % list.size()] + (w % 13 == 12 ? ".\n" : " ");
+    text += list[draw % list.size()] + (w % 13 == 12 ? line_end : ' ');
   }
-  return text + "end " + std::to_string(number) + ".";
+  return text;
+}
+
+std::string prose(uint64_t number, int64_t count = 90) {
+  return words(number, count) + "end " + std::to_string(number) + ".";
 }
 
 std::string repeated(const std::string& text, int times) {
@@ -64,25 +68,21 @@ std::string chinese(uint64_t number, int64_t characters = 160) {
 
 // Each document that one rule has to drop, by the rule.
 std::vector<std::pair<std::string, std::string>> offenders() {
-  std::string ellipses, bullets, bits;
+  std::string ellipses, bullets, bits, paragraphs;
   for (uint64_t i = 0; i < 12; ++i) {
-    ellipses += prose(500 + i, 9) + "...\n", bullets += "- " + prose(600 + i, 9) + "\n";
-    bits += std::string(1, char(i % 8)) + prose(700 + i, 3);
+    ellipses += words(500 + i, 12) + "...\n", bullets += "- " + words(600 + i, 9) + "\n";
+    bits += std::string(1, char(i % 8)) + words(700 + i, 3);
   }
-  std::string numbers, symbols, signs, long_words, german, paragraphs, phrases;
+  std::string numbers, symbols, signs, long_words, german;
   for (uint64_t i = 0; i < 90; ++i) {
-    numbers += i % 3 ? std::to_string(7919 * (i + 3)) + " " : "river ";
-    symbols += "river <{" + std::to_string(i) + "}> ==> ";
-    signs += prose(800 + i, 3) + " # ";
-    long_words += "incomprehensibilities" + std::to_string(i) + " ";
-    german += std::vector<std::string>{"der",     "Hund", "lief", "durch",  "einen",
-                                       "dunklen", "Wald", "und",  "suchte", "Knochen"}[philox(3, i, 0)[0] % 10] +
-              std::to_string(i) + " ";
+    numbers += i % 3 ? std::to_string(7919 * (i + 3)) + " " : "the ";
+    symbols += "the<{~}>^ ";
+    signs += words(800 + i, 5) + " # ";
+    long_words += i % 4 ? "incomprehensibilities" + std::to_string(i) + " " : "the ";
+    german += Words{"der", "Hund", "lief", "durch", "dunklen", "Wald", "und", "suchte"}[philox(3, i, 0)[0] % 8] + " ";
   }
-  for (uint64_t i = 0; i < 4; ++i)
-    paragraphs += prose(900 + i, 30) + "\n\n" + repeated(prose(910, 13) + "\n\n", i % 2 ? 1 : 0);
-  for (uint64_t i = 0; i < 12; ++i)
-    phrases += prose(920 + i, 6) + " many ships sailed slowly past our old harbour wall ";
+  for (uint64_t i = 0; i < 5; ++i) paragraphs += prose(900 + i, 100) + "\n\nThe teacher opened a window.\n\n";
+  const std::string said = words(940, 60, ' ');
   return {{"binary", bits},
           {"encoding", repeated("\xB2\xE2\xCA\xD4\xCE\xC4\xB1\xBE", 30)},
           {"short", "Too short to be of use."},
@@ -94,9 +94,9 @@ std::vector<std::pair<std::string, std::string>> offenders() {
           {"ellipses", ellipses},
           {"bullets", bullets},
           {"repeated lines", prose(50, 30) + "\n" + repeated("Sign up for our letter today.\n", 8)},
-          {"repeated paragraphs", paragraphs + repeated(prose(930, 5) + "\nand\n\n", 1)},
-          {"frequent n-gram", prose(60, 30) + repeated(" buy gold", 20)},
-          {"repeated n-grams", phrases},
+          {"repeated paragraphs", paragraphs},
+          {"frequent n-gram", words(60, 60) + repeated(" buy gold", 40)},
+          {"repeated n-grams", said + words(950, 40, ' ') + said},
           {"language", german},
           {"too large", prose(70, 4000)},
           {"exact duplicate", prose(1) + "\n"},

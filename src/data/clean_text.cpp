@@ -100,7 +100,8 @@ std::string from_windows_1252(std::string_view bytes) {
 
 // As UTF-8 that may still hold broken characters, few of them; empty where it is beyond repair.
 std::string repaired(std::string_view bytes) {
-  bytes = without_cut_ends(bytes);
+  const size_t end = bytes.find_last_not_of(" \t\r\n");
+  bytes = without_cut_ends(bytes.substr(0, end == bytes.npos ? 0 : end + 1));
   const Utf8Counts counts = count_utf8(bytes);
   if (counts.broken * 1000 <= counts.characters) return std::string(bytes);
   if (counts.beyond_ascii == 0 && counts.broken * 10 <= int64_t(bytes.size()) * 3 &&

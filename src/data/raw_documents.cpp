@@ -41,7 +41,7 @@ class RawDocuments::Input {
         document.size += int64_t(piece.size());
         const size_t room = size_t(max_bytes_) + 1 - (unit.bytes.size() - document.begin);
         unit.bytes.append(piece.substr(0, room));
-        blank = blank && is_blank(piece);
+        blank = blank && lines_are_documents_ && is_blank(piece);
       }
       line_ += ends_line_, begins_line_ = ends_line_;
       if (!ends) continue;

@@ -15,7 +15,7 @@
 namespace fulgur {
 
 struct RawDocument {
-  int64_t input, number;  // number: in its input, those without text left out
+  int64_t input, number;  // number: in its input, blank lines of a .jsonl left out
   int64_t line;           // of its begin in the file, from 1
   int64_t size;           // bytes in the file
   size_t begin, end;      // in the unit's bytes; the first part of a document that is longer than max_bytes

@@ -102,7 +102,7 @@ StageReport Stages::drop_exact_duplicates() {
 
 std::vector<uint64_t> Stages::near_duplicates(StageClock& clock) {
   const NearDuplicates::Options& options = config.near_options;
-  const std::filesystem::path file = work.path() / "near_duplicates.safetensors";
+  const std::filesystem::path file = work.path() / "near.safetensors";
   if (!WorkFolder::has(file, key)) {
     make_units(kSignatures, clock, [&](const std::vector<std::string_view>& texts) {
       std::vector<uint32_t> signatures;
@@ -112,7 +112,7 @@ std::vector<uint64_t> Stages::near_duplicates(StageClock& clock) {
       }
       return signatures;
     });
-    NearDuplicates near(work.path(), options, threads.count());
+    NearDuplicates near(work.stage("near"), options, threads.count());
     for (int64_t unit = 0; unit < selection.units(); ++unit) {
       const Safetensors opened = Safetensors::open(work.file(kSignatures, unit));
       std::span<const uint32_t> signatures = elements_of<uint32_t>(opened, "values");

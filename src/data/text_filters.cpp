@@ -164,18 +164,22 @@ double TextFilters::repeated_share(int64_t n) {
   return share(repeated, word_end_.back());
 }
 
-Rule TextFilters::against_ngrams() {
+// units_per_word: 2 where most units are characters of a script without spaces.
+Rule TextFilters::against_ngrams(int64_t units_per_word) {
   constexpr int64_t kTop = 2, kRepeated = 5;  // the smallest n of the two lists
   const int64_t units = int64_t(word_hash_.size());
   const int64_t tops = int64_t(limits_.max_top_ngram.size()), repeats = int64_t(limits_.max_repeated_ngrams.size());
+  const int64_t longest = std::max(kTop + tops, kRepeated + repeats) - 1;
   ngram_ = word_hash_;
-  for (int64_t n = 2; n < std::max(kTop + tops, kRepeated + repeats) && n <= units; ++n) {
-    ngram_.resize(size_t(units - n + 1));
+  for (int64_t k = 2; k <= std::min(units, longest * units_per_word); ++k) {
+    ngram_.resize(size_t(units - k + 1));
     for (size_t i = 0; i < ngram_.size(); ++i)
-      ngram_[i] = (ngram_[i] * 0x9E3779B97F4A7C15 + word_hash_[i + size_t(n) - 1]) | 1;
-    if (n - kTop < tops && top_share(n) > limits_.max_top_ngram[size_t(n - kTop)]) return "frequent n-gram";
+      ngram_[i] = (ngram_[i] * 0x9E3779B97F4A7C15 + word_hash_[i + size_t(k) - 1]) | 1;
+    const int64_t n = k / units_per_word;
+    if (k % units_per_word != 0 || n < kTop) continue;
+    if (n - kTop < tops && top_share(k) > limits_.max_top_ngram[size_t(n - kTop)]) return "frequent n-gram";
     if (n >= kRepeated && n - kRepeated < repeats &&
-        repeated_share(n) > limits_.max_repeated_ngrams[size_t(n - kRepeated)])
+        repeated_share(k) > limits_.max_repeated_ngrams[size_t(n - kRepeated)])
       return "repeated n-grams";
   }
   return nullptr;
@@ -188,7 +192,7 @@ Rule TextFilters::rule_against(std::string_view text, Language language) {
   const Counts counts = count(text);
   if (const Rule rule = against_words(counts)) return rule;
   if (const Rule rule = against_lines(text)) return rule;
-  return against_ngrams();
+  return against_ngrams(2 * counts.unspaced > int64_t(word_hash_.size()) ? 2 : 1);
 }
 
 }  // namespace fulgur

@@ -45,7 +45,7 @@ class TextFilters {
   Rule against_words(const Counts& counts) const;
   Rule against_lines(std::string_view text);
   bool repeats(std::span<const std::string_view> pieces, double most_pieces, double most_bytes);
-  Rule against_ngrams();
+  Rule against_ngrams(int64_t units_per_word);
   int64_t add(uint64_t hash);  // how often it came, this time included
   void clear(size_t hashes);
   double top_share(int64_t n);
