@@ -21,16 +21,16 @@ TEST(CleanText, is_repaired) {
     EXPECT_EQ(clean_text(clean.text).text, text) << "it gives it again";
   };
   gives("plain text\n", "plain text");
-  gives("\xEF\xBB\xBF\n \n  a\r\nb\rc\x0Cd \n\n", "  a\nb\nc\nd");
+  gives("\xEF\xBB\xBF\n \n  a\r\nb\rc\fd \n\n", "  a\nb\nc\nd");
   gives(
       "a\xC2\x85"
       "b\xE2\x80\xA8"
       "c",
       "a\nb\nc");
   gives("tab\there, zero\xEF\xBB\xBFwidth", "tab\there, zerowidth");
-  gives("e\xCC\x81t\xC3\xA9", "\xC3\xA9t\xC3\xA9");                                       // NFC
-  gives("caf\xE9 \x93na\xEFve\x94", "caf\xC3\xA9 \xE2\x80\x9Cna\xC3\xAFve\xE2\x80\x9D");  // Windows-1252
-  gives("\x9D\xAD\xE4\xB8\xAD\xE6\x96\x87\xE6\x96", "\xE4\xB8\xAD\xE6\x96\x87");          // cut at both ends
+  gives("e\xCC\x81t\xC3\xA9", "\xC3\xA9t\xC3\xA9");                                             // NFC
+  gives("a caf\xE9, \x93na\xEFve\x94", "a caf\xC3\xA9, \xE2\x80\x9Cna\xC3\xAFve\xE2\x80\x9D");  // Windows-1252
+  gives("\x9D\xAD\xE4\xB8\xAD\xE6\x96\x87\xE6\x96", "\xE4\xB8\xAD\xE6\x96\x87");                // cut at both ends
   gives(std::string("\xFF\xFEh\0i\0", 6), "hi");
   gives(std::string("\xFE\xFF\0h\xD8\x3D\xDE\x00", 8), "h\xF0\x9F\x98\x80");
   gives(std::string("n\0o\0 \0m\0a\0r\0k\0\n", 15), "no mark");
@@ -96,9 +96,9 @@ TEST(RawDocuments, are_those_of_read_documents) {
   PrepareConfig config;
   config.unit_bytes = 300000, config.max_bytes = 2 << 20;
   config.sources = {{"s", 1, {(scratch / "a.txt").string()}}};
-  for (int shift = 0; shift < 40; ++shift) {
-    const std::string head(size_t((1 << 20) - 30 + shift), 'x');
-    for (const std::string& middle :
+  for (int shift = 0; shift < 18; ++shift) {
+    const std::string head(size_t((1 << 20) - 16 + shift), 'x');
+    for (const std::string middle :
          {"\n<|endoftext|>\n", "\n<|endoftext|>\r\nno", " <|endoftext|>\n", "\n<|endoftext|>"}) {
       spill(scratch / "a.txt", head + middle);
       int64_t units = 0;
