@@ -142,6 +142,8 @@ TEST(TextFilters, thresholds_are_exact) {
   EXPECT_EQ(rule("one two three four"), "");
   EXPECT_EQ(rule("one two three 4 5"), "alphabetic");
   EXPECT_EQ(rule("one two three four 5"), "");
+  const std::string quoted = "\xE2\x80\x9C\xE4\xB8\xAD\xE2\x80\x9D\xEF\xBC\x8C\xE6\x96\x87\xE3\x80\x82";
+  EXPECT_EQ(rule("one two three four five six " + quoted), "") << "Chinese punctuation is no word without letters";
   EXPECT_EQ(rule("aa\nbb\ncc\ndd\naa\nbb\ncc"), "repeated lines");
   const std::string five = "aa bb cc dd ee ", other = "ff gg hh ii jj ";
   EXPECT_EQ(rule(five + other + five), "") << "a third";

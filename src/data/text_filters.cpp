@@ -54,7 +54,8 @@ struct TextFilters::Counts {
   int64_t words() const { return spaced + unspaced / 2; }
 };
 
-// Units for n-grams: words between spaces, and each character of a script without.
+// Units for n-grams: words between spaces, and each character of a script without. Punctuation beside such a character
+// is no word.
 TextFilters::Counts TextFilters::count(std::string_view text) {
   const CharFlags* flags = char_flags();
   Counts counts;
@@ -63,32 +64,36 @@ TextFilters::Counts TextFilters::count(std::string_view text) {
     word_hash_.push_back(hash_of(unit));
     word_end_.push_back(word_end_.back() + int64_t(unit.size()));
   };
-  size_t begin = 0;  // of the open word
-  int64_t characters = 0;
-  bool alphabetic = false;
-  const auto end_word = [&](size_t end) {
-    if (characters > 0) {
-      add_unit(text.substr(begin, end - begin));
-      ++counts.spaced, counts.spaced_characters += characters, counts.alphabetic += alphabetic;
+  struct {
+    size_t begin = 0;
+    int64_t characters = 0;
+    CharFlags flags = 0;  // of all of them
+    bool beside_unspaced = false;
+  } word;
+  const auto end_word = [&](size_t end, bool by_unspaced) {
+    const bool has_content = (word.flags & (kLetter | kMark | kNumber)) != 0;
+    if (word.characters > 0 && (has_content || !(word.beside_unspaced || by_unspaced))) {
+      add_unit(text.substr(word.begin, end - word.begin));
+      ++counts.spaced, counts.spaced_characters += word.characters;
+      counts.alphabetic += (word.flags & kLetter) != 0;
     }
-    characters = 0, alphabetic = false;
+    word = {.begin = end, .beside_unspaced = by_unspaced};
   };
   for (size_t at = 0; at < text.size();) {
     uint8_t bytes;
     const uint32_t c = code_point_at(text.data() + at, bytes);
-    const bool unspaced = is_unspaced(c);
-    if ((flags[c] & kSpace) || unspaced) end_word(at);
-    if (!(flags[c] & kSpace)) {
+    const bool unspaced = is_unspaced(c), space = (flags[c] & kSpace) != 0;
+    if (space || unspaced) end_word(at, unspaced);
+    if (unspaced) ++counts.unspaced, add_unit(text.substr(at, bytes));
+    else if (!space && word.characters++ == 0) word.begin = at;
+    if (!space) {
       ++counts.characters, counts.symbols += (flags[c] & (kLetter | kMark | kNumber)) == 0;
       counts.symbol_words += c == '#' || c == 0x2026 || text.substr(at, 3) == "...";
-      if (unspaced) ++counts.unspaced, add_unit(text.substr(at, bytes));
-      else if (characters++ == 0) begin = at;
-      alphabetic |= (flags[c] & kLetter) != 0;
+      if (!unspaced) word.flags |= flags[c];
     }
     at += bytes;
-    if (unspaced) alphabetic = false;
   }
-  end_word(text.size());
+  end_word(text.size(), false);
   return counts;
 }
 
