@@ -9,6 +9,7 @@ void add_convert(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_detokenize(CLI::App& app);
 void add_tokenizer(CLI::App& app);
+void add_data(CLI::App& app);
 void add_render(CLI::App& app);
 void add_logits(CLI::App& app);
 void add_gradients(CLI::App& app);

@@ -24,6 +24,16 @@ struct EvalDocument {
 // Framed by the tokenizer's <beginning_of_sentence> and <end_of_document> (else <end_of_sentence>) where it has them.
 EvalDocument framed(const Tokenizer& tokenizer, const std::string& document);
 
+// Of each document read by itself: the nats of its tokens after the first, summed; 0 where there is none. `parallel`
+// documents at a time; neither that nor the engine's chunks change a sum. The engine behind the scheduler was made with
+// `traces`.
+struct DocumentNats {
+  std::vector<double> nats;
+  int64_t tokens = 0;  // that were foreseen, of all documents
+};
+DocumentNats document_nats(Scheduler& scheduler, const std::vector<EvalDocument>& documents, int64_t parallel,
+                           const std::function<void(int64_t, int64_t)>& progress);
+
 // Each document alone, from its first token to its last with all that went before in mind. `parallel` documents at a
 // time; neither that nor the engine's chunks change the sums. progress(documents done, tokens done). The engine behind
 // the scheduler was made with `traces`. Throws invalid_input where there is no token to foresee, and as
