@@ -130,6 +130,8 @@ TEST_F(Course, KilledAnywhereItEndsInTheSameBytes) {
     Finished finished;
     Words more;
     for (uint64_t kills = 0; kills < 4; ++kills) {
+      if (i % 2 == 1)
+        more.insert(more.end(), {"--set", "train.save_every=" + std::to_string(2 + kills)});  // changes no bit
       finished = train(dir, settings, more, std::to_string(130 + philox(i, kills, 11)[0] % 900) + ":kill");
       if (finished.signal == 0) break;
       EXPECT_EQ(finished.signal, SIGKILL) << finished.err;

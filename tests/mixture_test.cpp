@@ -242,6 +242,13 @@ TEST(Course, sources_are_named) {
                [&] { read_run_corpus(tiny_tokenizer(), {{(scratch / "p").string()}}, {}); });
 }
 
+TEST(Course, sample_configuration) {
+  const RunConfig run = read_run_config(std::string(FULGUR_SOURCE) + "/configs/stages.toml", {});
+  EXPECT_EQ(run.batch_ramp.size(), 2u);
+  EXPECT_EQ(run.stages.size(), 1u);
+  EXPECT_EQ(run.spike.window, 32);
+}
+
 TEST(SpikeWatch, judges_by_the_last_steps_and_counts_rows_around_what_is_left_out) {
   SpikeWatch watch({.window = 4, .sigma = 3, .rewind_steps = 1, .max = 3});
   const auto took = [&](double loss, double norm) {

@@ -13,6 +13,7 @@
 #include "model/checkpoint.h"
 #include "model/initialise.h"
 #include "train/checkpoint_writer.h"
+#include "train/course_notes.h"
 #include "train/metrics.h"
 #include "train/run_course.h"
 #include "train/train_rows.h"
@@ -98,11 +99,9 @@ class Run {
   void start_afresh();
   void open_folder();
   void open_metrics();
-  void say_sources(Progress& progress);
   StepReport take_step();
   bool step_back(const StepReport& report, Progress& progress);
   void find_floor();
-  std::vector<std::pair<std::string, double>> course(Progress& progress);
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
   double validate(Progress& progress);
@@ -121,12 +120,12 @@ class Run {
   RunIdentity identity_;
   MixedRows rows_;
   SpikeWatch watch_;
+  CourseNotes notes_;
   TrainingMemory memory_;
   Stream stream_;
   Arena scratch_, tape_;
   std::optional<Metrics> metrics_;
   std::vector<double> losses_;
-  std::vector<double> epochs_;  // that each source has gone through
   int64_t first_step_ = 0, saved_step_ = -1;
   int64_t steps_here_ = 0, tokens_here_ = 0;     // computed by this call, those gone back from included
   double step_seconds_ = 0, floor_seconds_ = 0;  // of all steps here; of one step at best, 0 where that is not known
@@ -146,6 +145,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       identity_(judged_identity(identity_of(run, corpus_, config_text_), from_)),
       rows_(rows_of(run, corpus_)),
       watch_(run.spike, from_ ? from_->spikes : SpikeState{}),
+      notes_(run, rows_, watch_, !corpus_.prepared.empty()),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
       stream_({}, run.thread_count()),
       scratch_(memory_.scratch()),
@@ -206,7 +206,7 @@ void Run::open_metrics() {
   if (std::filesystem::exists(dir_ / "metrics.jsonl"))
     losses_ = cut_metrics(dir_ / "metrics.jsonl", memory_.state.step);
   metrics_.emplace(dir_ / "metrics.jsonl");
-  epochs_ = rows_.epochs_before(watch_.row_at(run_.rows_through(memory_.state.step)));
+  notes_.stand_at(memory_.state.step);
 }
 
 StepReport Run::take_step() {
@@ -247,15 +247,7 @@ bool Run::step_back(const StepReport& report, Progress& progress) {
     }
     open_metrics();
   }
-  char line[240];
-  std::snprintf(
-      line, sizeof line,
-      "step %lld: loss %.4f (expected up to %.4f), gradient norm %.4g (up to %.4g): rows %lld to %lld are left "
-      "out; going on after step %lld",
-      static_cast<long long>(rows.step), rows.loss, bounds.loss, rows.gradient_norm, bounds.gradient_norm,
-      static_cast<long long>(rows.begin), static_cast<long long>(rows.end - 1),
-      static_cast<long long>(memory_.state.step));
-  progress.say(line);
+  progress.say(spike_line(rows, bounds, memory_.state.step));
   return first <= here;
 }
 
@@ -266,31 +258,6 @@ void Run::find_floor() {
     floor_seconds_ = floor_();
 }
 
-// Of the step just taken: the batch where it changes, each source's epochs, the rows left out right before.
-std::vector<std::pair<std::string, double>> Run::course(Progress& progress) {
-  const int64_t step = memory_.state.step;
-  std::vector<std::pair<std::string, double>> line;
-  if (!run_.batch_ramp.empty()) line.emplace_back("batch_tokens", double(run_.tokens_in(step)));
-  const std::vector<double> epochs = rows_.epochs_before(watch_.row_at(run_.rows_through(step)));
-  for (size_t s = 0; s < epochs.size(); ++s) {
-    const std::string& name = rows_.sources()[s].name;
-    if (!corpus_.prepared.empty()) line.emplace_back("epochs_" + name, epochs[s]);
-    if (std::ceil(epochs[s]) > std::max(std::ceil(epochs_[s]), 1.0))
-      progress.say("step " + std::to_string(step) + ": the source " + name + " begins epoch " +
-                   std::to_string(std::lround(std::ceil(epochs[s]))));
-  }
-  epochs_ = epochs;
-  if (const SkippedRows* rows = watch_.skipped_before(run_.rows_through(step - 1)))
-    for (const auto& [key, value] : {std::pair{"skipped_from", double(rows->begin)},
-                                     {"skipped_to", double(rows->end)},
-                                     {"spikes", double(rows->spikes)},
-                                     {"spike_step", double(rows->step)},
-                                     {"spike_loss", rows->loss},
-                                     {"spike_gradient_norm", rows->gradient_norm}})
-      line.emplace_back(key, value);
-  return line;
-}
-
 void Run::note(const StepReport& report, Progress& progress) {
   losses_.push_back(report.loss);
   const int64_t step = memory_.state.step;
@@ -299,7 +266,7 @@ void Run::note(const StepReport& report, Progress& progress) {
                                                    {"gradient_norm", report.gradient_norm},
                                                    {"lr", learning_rate(run_, step)},
                                                    {"tokens", double(run_.tokens_through(step))}};
-  for (auto& entry : course(progress)) line.push_back(std::move(entry));
+  for (auto& field : notes_.note(step, progress)) line.push_back(std::move(field));
   line.emplace_back("tokens_per_second", double(tokens_here_) / progress.seconds());
   add_metrics(line, report.router);
   metrics_->write(line);
@@ -341,26 +308,13 @@ void Run::save_trained_model() {
   folder.commit();
 }
 
-// What the whole run takes of each source.
-void Run::say_sources(Progress& progress) {
-  const int64_t rows = run_.rows_through(run_.steps);
-  const std::vector<double> epochs = rows_.epochs_before(rows);
-  for (size_t s = 0; s < epochs.size(); ++s) {
-    const double tokens = double(rows_.sources()[s].documents.tokens);
-    char line[160];
-    std::snprintf(line, sizeof line, ": %.4g %% of the run's tokens, %.2f epochs of ",
-                  100 * epochs[s] * tokens / double(run_.tokens_through(run_.steps)), epochs[s]);
-    progress.say("source " + rows_.sources()[s].name + line + short_number(tokens) + " tokens");
-  }
-}
-
 // A step's checkpoint comes before its validation, so a run that goes on from it validates there.
 TrainReport Run::go() {
   Progress progress("step", run_.steps, "tokens", first_step_);
   progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
                short_number(double(parameter_count(config_).active)) + " active; " +
                short_number(double(rows_.tokens_per_epoch())) + " training tokens");
-  say_sources(progress);
+  notes_.say_sources(progress);
   progress.say(memory_.plan.describe());
   if (from_) progress.say("going on after step " + std::to_string(first_step_));
   TrainReport report;
