@@ -34,7 +34,8 @@ void prepare_texts(const fs::path& folder, bool poisoned) {
   const Documents all = tokenized("data/tiny/train.txt");
   const int64_t half = int64_t(all.size()) / 2;
   std::vector<int32_t> longest{all[0]};
-  while (longest.size() < 1500) longest.insert(longest.end() - 1, all[1].begin() + 1, all[1].end() - 1);
+  for (size_t d = 1; longest.size() < 1500; ++d)
+    longest.insert(longest.end() - 1, all.at(d).begin() + 1, all[d].end() - 1);
   const Documents first(all.begin(), all.begin() + half), second(all.begin() + half, all.end());
   prepare(folder, {{"tales", 2, {first}}, {"web", 1, {second, {poisoned ? noise(longest, 3) : longest}}}});
 }
@@ -87,7 +88,7 @@ double bits_per_byte(const fs::path& dir) {
 
 TEST_F(Course, ASpikeIsLeftOutAndCostsNothingElse) {
   prepare_texts(scratch_ / "clean", false), prepare_texts(scratch_ / "poisoned", true);
-  const Words settings{"train.steps=160", "train.save_every=7", "data.weights={tales=1, web=2}"};
+  const Words settings{"train.steps=240", "train.save_every=7", "data.weights={tales=1, web=2}"};
   Words watched = settings;
   watched.push_back("train.spike={window=16, sigma=8, rewind_steps=2, max=20}");
   const auto with = [&](Words words, const std::string& folder) {

@@ -112,16 +112,16 @@ TEST(Mixture, no_error_adds_up) {
 TEST(MixedRows, are_the_packed_rows_of_each_source) {
   std::vector<TokenizedDocuments> documents(2);
   for (int32_t d = 0; d < 9; ++d) documents[size_t(d % 2)].add(std::vector<int32_t>(size_t(3 + d * 5), d));
-  MixedRows mixed({{"a", 1, 5, list_of(documents[0])}, {"b", 1, 6, list_of(documents[1])}}, {{0, {3, 1}}}, 16, 7, 9);
+  MixedRows mixed({{"a", 1, list_of(documents[0])}, {"b", 1, list_of(documents[1])}}, {{0, {3, 1}}}, 16, 7, 9);
   std::vector<PackedRows> alone;
-  for (const uint64_t key : {5, 6}) alone.emplace_back(documents[key - 5], 16, 7 ^ key);
+  for (const TokenizedDocuments& source : documents) alone.emplace_back(source, 16, 7);
   Mixture order({{0, {3, 1}}});
   for (int64_t i = 0; i < 40; ++i) {
     const MixedRow at = order.at(i);
     EXPECT_EQ(mixed.row(i).tokens, alone[size_t(at.source)].row(at.row).tokens);
   }
   EXPECT_EQ(mixed.epochs_before(40)[1], 10 * 16 / double(documents[1].tokens.size()));
-  MixedRows small({{"a", 1, 0, list_of(documents[0])}}, {{0, {1}}}, 16, 7, 8);
+  MixedRows small({{"a", 1, list_of(documents[0])}}, {{0, {1}}}, 16, 7, 8);
   expect_error(ErrorKind::corrupt_file, {"source a", "token 8", "0 to 7"}, [&] {
     for (int64_t i = 0; i < 8; ++i) small.row(i);
   });

@@ -1,9 +1,9 @@
 #include "data/corpus.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
-#include "base/random.h"
 #include "data/documents.h"
 #include "files/digest.h"
 #include "text/tokenizer.h"
@@ -61,7 +61,7 @@ std::string digest_of_training(const RunCorpus& run) {
   for (const auto& prepared : run.prepared) {
     std::string text = prepared->index().fingerprint();
     for (const TokenShards::Source& source : prepared->sources())
-      text += " " + source.name() + " " + std::to_string(source.weight());
+      text += " " + source.name() + " " + nlohmann::json(source.weight()).dump();
     digest += digest_of(text);
   }
   return digest;
@@ -100,10 +100,9 @@ std::vector<TrainingSource> training_sources(const RunCorpus& corpus) {
     add({.name = kFilesSource, .documents = list_of(corpus.training.documents)});
   for (const auto& prepared : corpus.prepared)
     for (const TokenShards::Source& source : prepared->sources())
-      add({source.name(),
-           source.weight(),
-           fnv1a64(source.name()),
-           {source.documents(), source.tokens(), [&source](int64_t i) { return source.document(i); }}});
+      add({source.name(), source.weight(), {source.documents(), source.tokens(), [&source](int64_t i) {
+                                              return source.document(i);
+                                            }}});
   return sources;
 }
 

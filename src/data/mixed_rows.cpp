@@ -10,7 +10,7 @@ MixedRows::MixedRows(std::vector<TrainingSource> sources, std::vector<MixtureSta
   for (const TrainingSource& source : sources_) {
     if (source.documents.tokens == 0)
       fail(ErrorKind::invalid_input, "data.train: the source " + source.name + " holds no text");
-    rows_.emplace_back(source.documents, sequence, seed ^ source.key);
+    rows_.emplace_back(source.documents, sequence, seed);
   }
 }
 

@@ -11,7 +11,6 @@ namespace fulgur {
 struct TrainingSource {
   std::string name;
   double weight = 1;  // where the configuration gives none
-  uint64_t key = 0;   // with the seed, of the order of its documents
   DocumentList documents;
 };
 
