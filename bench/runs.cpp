@@ -93,7 +93,7 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
-  PackedRows rows(random_documents(config, run.rows_per_step() * 2, run.sequence), run.sequence, run.seed);
+  PackedRows rows(random_documents(config, run.rows_through(1) * 2, run.sequence), run.sequence, run.seed);
   for (int64_t i = 0; i <= steps + 1; ++i) {
     const double seconds =
         timed(stream, i > steps ? &m.recorder : nullptr, [&] { train_rows(exec, memory.state, run, rows); });

@@ -1,5 +1,8 @@
 #include "data/corpus.h"
 
+#include <nlohmann/json.hpp>
+#include <set>
+
 #include "base/error.h"
 #include "data/documents.h"
 #include "files/digest.h"
@@ -38,6 +41,32 @@ std::string digest_of_documents(const TokenizedDocuments& documents) {
   return digest_of(std::as_bytes(std::span(documents.tokens))) + digest_of(std::as_bytes(std::span(documents.begin)));
 }
 
+std::shared_ptr<const TokenShards> open_prepared(const CorpusFile& folder, const RunCorpus& run) {
+  const auto refuse = [&](const std::string& what) { fail(ErrorKind::invalid_input, folder.path + ": " + what); };
+  if (folder.times != 1) refuse("prepared data has no weight of its own; data.weights gives each of its sources one");
+  auto shards = std::make_shared<const TokenShards>(TokenShards::open(folder.path));
+  const TokenIndex& index = shards->index();
+  if (index.tokenizer_digest != run.tokenizer_digest)
+    refuse("was prepared with the tokenizer " + index.tokenizer_digest + ", data.tokenizer is " + run.tokenizer_digest +
+           ": prepare it with this one");
+  if (index.vocab_size != run.vocab_size || index.begin_of_sentence != run.begin_of_sentence ||
+      index.end_of_document != run.end_of_document)
+    refuse("its vocabulary's size or framing tokens are not those of data.tokenizer: prepare it again");
+  return shards;
+}
+
+// Of what decides the rows: the files' documents, and the shards and weights of what was prepared.
+std::string digest_of_training(const RunCorpus& run) {
+  std::string digest = run.training.documents.count() > 0 ? digest_of_documents(run.training.documents) : "";
+  for (const auto& prepared : run.prepared) {
+    std::string text = prepared->index().fingerprint();
+    for (const TokenShards::Source& source : prepared->sources())
+      text += " " + source.name() + " " + nlohmann::json(source.weight()).dump();
+    digest += digest_of(text);
+  }
+  return digest;
+}
+
 }  // namespace
 
 RunCorpus read_run_corpus(const std::filesystem::path& path, const std::vector<CorpusFile>& training,
@@ -48,11 +77,33 @@ RunCorpus read_run_corpus(const std::filesystem::path& path, const std::vector<C
   run.begin_of_sentence = required(tokenizer, "<beginning_of_sentence>", path);
   run.end_of_sentence = required(tokenizer, "<end_of_sentence>", path);
   run.end_of_document = required(tokenizer, "<end_of_document>", path);
-  run.training = read_corpus(tokenizer, run, training), run.validation = read_corpus(tokenizer, run, validation);
   run.tokenizer_digest = std::to_string(tokenizer.digest());
-  run.data_digest = digest_of_documents(run.training.documents);
+  std::vector<CorpusFile> files;
+  for (const CorpusFile& entry : training)
+    if (std::filesystem::is_directory(entry.path)) run.prepared.push_back(open_prepared(entry, run));
+    else files.push_back(entry);
+  run.training = read_corpus(tokenizer, run, files), run.validation = read_corpus(tokenizer, run, validation);
+  run.data_digest = digest_of_training(run);
   run.validation_digest = digest_of_documents(run.validation.documents);
   return run;
+}
+
+std::vector<TrainingSource> training_sources(const RunCorpus& corpus) {
+  std::vector<TrainingSource> sources;
+  std::set<std::string> names;
+  const auto add = [&](TrainingSource source) {
+    if (!names.insert(source.name).second)
+      fail(ErrorKind::invalid_input, "data.train: two sources are named " + source.name + ": prepare one of them anew");
+    sources.push_back(std::move(source));
+  };
+  if (corpus.training.documents.count() > 0)
+    add({.name = kFilesSource, .documents = list_of(corpus.training.documents)});
+  for (const auto& prepared : corpus.prepared)
+    for (const TokenShards::Source& source : prepared->sources())
+      add({source.name(), source.weight(), {source.documents(), source.tokens(), [&source](int64_t i) {
+                                              return source.document(i);
+                                            }}});
+  return sources;
 }
 
 }  // namespace fulgur

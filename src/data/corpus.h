@@ -1,15 +1,17 @@
-// The text of a run: its files read, tokenised and framed as documents.
+// The text of a run: its files read, tokenised and framed as documents, or prepared data opened.
 #pragma once
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "data/packed_rows.h"
+#include "data/mixed_rows.h"
+#include "data/token_shards.h"
 
 namespace fulgur {
 
 struct CorpusFile {
-  std::string path;
+  std::string path;   // a file, or for training a PREPARED folder
   int64_t times = 1;  // how often the corpus holds its documents
 };
 
@@ -20,15 +22,22 @@ struct Corpus {
 };
 
 struct RunCorpus {
-  Corpus training, validation;
+  Corpus training, validation;  // of files
+  std::vector<std::shared_ptr<const TokenShards>> prepared;
   int32_t vocab_size;  // of the tokenizer
   int32_t begin_of_sentence, end_of_sentence, end_of_document;
   std::string tokenizer_digest, data_digest, validation_digest;
 };
 
-// tokenizer: a folder or a tokenizer.json. Throws invalid_input when it lacks one of the three tokens, and what reading
-// files and tokenizers throws.
+// tokenizer: a folder or a tokenizer.json. Throws invalid_input when it lacks one of the three tokens or is not the one
+// that data was prepared with, and what reading files and tokenizers throws.
 RunCorpus read_run_corpus(const std::filesystem::path& tokenizer, const std::vector<CorpusFile>& training,
                           const std::vector<CorpusFile>& validation);
+
+inline constexpr const char* kFilesSource = "files";
+
+// The sources of prepared data by their names, and all files together as kFilesSource. The corpus outlives them. Throws
+// invalid_input where two have one name.
+std::vector<TrainingSource> training_sources(const RunCorpus& corpus);
 
 }  // namespace fulgur

@@ -1,12 +1,25 @@
 #include "data/packed_rows.h"
 
 #include <algorithm>
+#include <limits>
+#include <memory>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/random.h"
 
 namespace fulgur {
+namespace {
+
+// A list that keeps its documents.
+DocumentList keeping(TokenizedDocuments documents) {
+  const auto kept = std::make_shared<const TokenizedDocuments>(std::move(documents));
+  DocumentList list = list_of(*kept);
+  list.document = [kept](int64_t i) { return kept->document(i); };
+  return list;
+}
+
+}  // namespace
 
 void TokenizedDocuments::add(std::span<const int32_t> document) {
   tokens.insert(tokens.end(), document.begin(), document.end());
@@ -22,16 +35,27 @@ void append_document(PackedRow& row, std::span<const int32_t> document) {
   }
 }
 
-PackedRows::PackedRows(TokenizedDocuments documents, int64_t sequence, uint64_t seed)
-    : documents_(std::move(documents)), sequence_(sequence), seed_(seed) {
-  if (documents_.tokens.empty()) fail(ErrorKind::invalid_input, "data.train: the files hold no text");
+DocumentList list_of(const TokenizedDocuments& documents) {
+  return {documents.count(), int64_t(documents.tokens.size()),
+          [&documents](int64_t i) { return documents.document(i); }};
 }
+
+PackedRows::PackedRows(DocumentList documents, int64_t sequence, uint64_t seed)
+    : documents_(std::move(documents)), sequence_(sequence), seed_(seed) {
+  if (documents_.tokens == 0) fail(ErrorKind::invalid_input, "data.train: the files hold no text");
+  if (documents_.count > std::numeric_limits<int32_t>::max())
+    fail(ErrorKind::unsupported, "data.train: a source has " + std::to_string(documents_.count) +
+                                     " documents; at most 2^31 - 1 are supported: divide it");
+}
+
+PackedRows::PackedRows(TokenizedDocuments documents, int64_t sequence, uint64_t seed)
+    : PackedRows(keeping(std::move(documents)), sequence, seed) {}
 
 // Fisher-Yates with one Philox draw per document, keyed by the seed and counted by (document, epoch).
 void PackedRows::order_epoch(int64_t epoch) {
   if (epoch == epoch_) return;
   epoch_ = epoch;
-  order_.resize(size_t(documents_.count()));
+  order_.resize(size_t(documents_.count));
   std::iota(order_.begin(), order_.end(), 0);
   for (size_t i = order_.size(); i-- > 1;) {
     const PhiloxBlock draw = philox(seed_, i, uint64_t(epoch));

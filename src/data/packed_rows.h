@@ -2,6 +2,7 @@
 // padding. Row i is a function of the documents, the seed and i alone.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,14 @@ struct TokenizedDocuments {
   void add(std::span<const int32_t> document);
 };
 
+// Documents, wherever they lie.
+struct DocumentList {
+  int64_t count = 0, tokens = 0;
+  std::function<std::span<const int32_t>(int64_t)> document;
+};
+// Of documents that outlive the list.
+DocumentList list_of(const TokenizedDocuments& documents);
+
 struct PackedRow {
   std::vector<int32_t> tokens, targets;  // [sequence]; targets: the document's next token, -1 at its end
   std::vector<int64_t> positions;        // restart at every document and at the row's start
@@ -28,18 +37,26 @@ struct PackedRow {
 // Appends a whole document.
 void append_document(PackedRow& row, std::span<const int32_t> document);
 
-class PackedRows {
+// The rows of a run, of equal length; row i is always the same.
+class Rows {
+ public:
+  virtual ~Rows() = default;
+  virtual PackedRow row(int64_t index) = 0;
+};
+
+class PackedRows : public Rows {
  public:
   // sequence: tokens of a row. Throws invalid_input when the documents hold no token to predict.
+  PackedRows(DocumentList documents, int64_t sequence, uint64_t seed);
   PackedRows(TokenizedDocuments documents, int64_t sequence, uint64_t seed);
 
-  PackedRow row(int64_t index);
-  int64_t tokens_per_epoch() const { return int64_t(documents_.tokens.size()); }
+  PackedRow row(int64_t index) override;
+  int64_t tokens_per_epoch() const { return documents_.tokens; }
 
  private:
   void order_epoch(int64_t epoch);
 
-  TokenizedDocuments documents_;
+  DocumentList documents_;
   int64_t sequence_;
   uint64_t seed_;
   int64_t epoch_ = -1;

@@ -8,14 +8,14 @@ CheckpointWriter::CheckpointWriter(std::filesystem::path run_dir, const RunConfi
                                    const ModelWeights& table, Tensor snapshot)
     : run_dir_(std::move(run_dir)), run_(run), identity_(identity), table_(table), snapshot_(snapshot) {}
 
-void CheckpointWriter::save(Stream& stream, const TrainedTensors& tensors, int64_t step) {
+void CheckpointWriter::save(Stream& stream, const TrainedTensors& tensors, int64_t step, const SpikeState& spikes) {
   finish();
-  if (!snapshot_) return write(tensors, step);
+  if (!snapshot_) return write(tensors, step, spikes);
   const TrainedTensors copies{snapshot_.at(0), snapshot_.at(1), snapshot_.at(2)};
   copy(stream, copies.master, tensors.master);
   copy(stream, copies.first, tensors.first), copy(stream, copies.second, tensors.second);
   stream.synchronize();
-  writing_ = std::async(std::launch::async, [this, copies, step] { write(copies, step); });
+  writing_ = std::async(std::launch::async, [this, copies, step, spikes] { write(copies, step, spikes); });
 }
 
 void CheckpointWriter::check() {
@@ -26,9 +26,9 @@ void CheckpointWriter::finish() {
   if (writing_.valid()) writing_.get();
 }
 
-void CheckpointWriter::write(const TrainedTensors& tensors, int64_t step) const {
+void CheckpointWriter::write(const TrainedTensors& tensors, int64_t step, const SpikeState& spikes) const {
   try {
-    save_run_checkpoint(run_dir_, run_, identity_, table_, tensors, step);
+    save_run_checkpoint(run_dir_, run_, identity_, table_, tensors, step, spikes);
   } catch (const Error& error) {
     const int64_t newest = newest_checkpoint(run_dir_);
     fail(error.kind(), std::string(error.what()) + "; saving step " + std::to_string(step) + " failed, " +

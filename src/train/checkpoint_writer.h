@@ -19,14 +19,14 @@ class CheckpointWriter {
   ~CheckpointWriter() = default;  // waits for the write
 
   // Of the step just taken. Throws what the write before, or this one, failed with.
-  void save(Stream& stream, const TrainedTensors& tensors, int64_t step);
+  void save(Stream& stream, const TrainedTensors& tensors, int64_t step, const SpikeState& spikes = {});
   // Throws what a write has failed with; does not wait.
   void check();
   // The same when the write is complete.
   void finish();
 
  private:
-  void write(const TrainedTensors& tensors, int64_t step) const;
+  void write(const TrainedTensors& tensors, int64_t step, const SpikeState& spikes) const;
 
   const std::filesystem::path run_dir_;
   const RunConfig& run_;

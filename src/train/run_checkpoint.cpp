@@ -69,6 +69,34 @@ std::string state_text(Json state) {
   return state.dump(1) + "\n";
 }
 
+// What is not finite is null.
+Json json_of(const SpikeState& spikes) {
+  Json skipped = Json::array();
+  for (const SkippedRows& rows : spikes.skipped)
+    skipped.push_back({{"begin", rows.begin},
+                       {"end", rows.end},
+                       {"spikes", rows.spikes},
+                       {"step", rows.step},
+                       {"loss", rows.loss},
+                       {"gradient_norm", rows.gradient_norm}});
+  return {{"skipped", skipped}, {"losses", spikes.losses}, {"gradient_norms", spikes.gradient_norms}};
+}
+
+SpikeState spikes_of(const Json& state) {
+  SpikeState spikes;
+  if (!state.contains("spikes")) return spikes;
+  const auto number = [](const Json& value) {
+    return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+  };
+  const Json& from = state["spikes"];
+  for (const Json& rows : from.at("skipped"))
+    spikes.skipped.push_back({rows.at("begin"), rows.at("end"), rows.at("spikes"), rows.at("step"),
+                              number(rows.at("loss")), number(rows.at("gradient_norm"))});
+  for (const Json& loss : from.at("losses")) spikes.losses.push_back(loss);
+  for (const Json& norm : from.at("gradient_norms")) spikes.gradient_norms.push_back(norm);
+  return spikes;
+}
+
 RunCheckpoint read_state(const fs::path& folder, int64_t step) {
   const fs::path file = folder / kState;
   Json state = parse_object(read_text(file), file.string());
@@ -79,7 +107,7 @@ RunCheckpoint read_state(const fs::path& folder, int64_t step) {
       fail(ErrorKind::corrupt_file,
            file.string() + ": what it says does not have the xxh3 " + in_quotes(own) + " that it states");
     const Json& digests = state.at("digests");
-    RunCheckpoint checkpoint{folder, state.at("step"), {}, state.at("xxh3")};
+    RunCheckpoint checkpoint{folder, state.at("step"), {}, state.at("xxh3"), spikes_of(state)};
     checkpoint.identity = {state.at("configuration").dump(), digests.at("tokenizer"), digests.at("data"),
                            digests.at("validation")};
     for (const char* name : kTensorFiles) checkpoint.digests.at(name);
@@ -151,7 +179,8 @@ std::string changes(const RunIdentity& now, const RunIdentity& before) {
 }  // namespace
 
 void save_run_checkpoint(const fs::path& run_dir, const RunConfig& run, const RunIdentity& identity,
-                         const ModelWeights& table, const TrainedTensors& tensors, int64_t step) {
+                         const ModelWeights& table, const TrainedTensors& tensors, int64_t step,
+                         const SpikeState& spikes) {
   disk::make_folder(checkpoints_of(run_dir));
   AtomicFolder folder(checkpoints_of(run_dir) / folder_name(step), Replace::no);
   const Tensor flats[] = {tensors.master, tensors.first, tensors.second};
@@ -159,29 +188,31 @@ void save_run_checkpoint(const fs::path& run_dir, const RunConfig& run, const Ru
   for (size_t i = 0; i < std::size(flats); ++i)
     files[kTensorFiles[i]] = save_parameters(folder.path() / kTensorFiles[i], on_flat(table, flats[i]), DType::f32);
   const Json keys = Json::parse(identity.keys);
-  const Json state{{"step", step},
-                   {"next_sample", step * run.rows_per_step()},
-                   {"seed", run.seed},
-                   {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
-                   {"digests",
-                    {{"configuration", digest_of(keys.dump())},
-                     {"tokenizer", identity.tokenizer},
-                     {"data", identity.data},
-                     {"validation", identity.validation}}},
-                   {"xxh3", files},
-                   {"configuration", keys}};
+  Json state{{"step", step},
+             {"next_sample", SpikeWatch(run.spike, spikes).row_at(run.rows_through(step))},
+             {"seed", run.seed},
+             {"pieces", {{"lanes", run.lanes}, {"segments", 1}, {"slices", 1}}},
+             {"digests",
+              {{"configuration", digest_of(keys.dump())},
+               {"tokenizer", identity.tokenizer},
+               {"data", identity.data},
+               {"validation", identity.validation}}},
+             {"xxh3", files},
+             {"configuration", keys}};
+  if (run.spike.window > 0) state["spikes"] = json_of(spikes);
   write_file(folder.path() / kState, state_text(state));
   folder.commit();
   prune(run_dir, run.keep);
 }
 
-int64_t newest_checkpoint(const fs::path& run_dir) {
-  const std::vector<int64_t> steps = complete_steps(run_dir);
+int64_t newest_checkpoint(const fs::path& run_dir, int64_t last) {
+  std::vector<int64_t> steps = complete_steps(run_dir);
+  std::erase_if(steps, [&](int64_t step) { return step > last; });
   return steps.empty() ? -1 : steps.back();
 }
 
-RunCheckpoint open_run_checkpoint(const fs::path& run_dir) {
-  const int64_t step = newest_checkpoint(run_dir);
+RunCheckpoint open_run_checkpoint(const fs::path& run_dir, int64_t last) {
+  const int64_t step = newest_checkpoint(run_dir, last);
   if (step < 0)
     fail(ErrorKind::invalid_input,
          "--resume: run.dir " + run_dir.string() + " holds no complete checkpoint; expected checkpoints/step-N in it");
@@ -200,6 +231,11 @@ void load_run_checkpoint(const RunCheckpoint& checkpoint, const ModelWeights& ta
   const Tensor flats[] = {tensors.master, tensors.first, tensors.second};
   for (size_t i = 0; i < std::size(flats); ++i)
     load_parameters(checkpoint.folder / kTensorFiles[i], on_flat(table, flats[i]));
+}
+
+void remove_checkpoints_after(const fs::path& run_dir, int64_t step) {
+  for (int64_t newest; (newest = newest_checkpoint(run_dir)) > step;)
+    remove_folder(checkpoints_of(run_dir) / folder_name(newest));
 }
 
 void remove_unfinished_checkpoints(const fs::path& run_dir) {

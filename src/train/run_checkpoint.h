@@ -3,10 +3,12 @@
 // has its name.
 #pragma once
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <string>
 
 #include "train/run_config.h"
+#include "train/spike_watch.h"
 #include "train/train_step.h"
 
 namespace fulgur {
@@ -25,10 +27,11 @@ struct TrainedTensors {
 // Writes checkpoints/step-`step`, then removes complete ones beyond the newest run.keep. `table`: the parameters' names
 // and offsets. Throws not_found with the file and the cause; what was complete before stays.
 void save_run_checkpoint(const std::filesystem::path& run_dir, const RunConfig& run, const RunIdentity& identity,
-                         const ModelWeights& table, const TrainedTensors& tensors, int64_t step);
+                         const ModelWeights& table, const TrainedTensors& tensors, int64_t step,
+                         const SpikeState& spikes = {});
 
-// Step of the newest complete checkpoint; -1 without any.
-int64_t newest_checkpoint(const std::filesystem::path& run_dir);
+// Step of the newest complete checkpoint, of those up to `last`; -1 without any.
+int64_t newest_checkpoint(const std::filesystem::path& run_dir, int64_t last = std::numeric_limits<int64_t>::max());
 
 // A complete checkpoint whose state.json has been read and judged.
 struct RunCheckpoint {
@@ -36,11 +39,13 @@ struct RunCheckpoint {
   int64_t step = 0;
   RunIdentity identity;
   std::map<std::string, std::string> digests;  // file name to xxh3
+  SpikeState spikes;
 };
 
-// The newest complete one. Throws invalid_input without any; corrupt_file for a damaged state.json, naming the newest
-// older checkpoint that is whole.
-RunCheckpoint open_run_checkpoint(const std::filesystem::path& run_dir);
+// The newest complete one, of those up to `last`. Throws invalid_input without any; corrupt_file for a damaged
+// state.json, naming the newest older checkpoint that is whole.
+RunCheckpoint open_run_checkpoint(const std::filesystem::path& run_dir,
+                                  int64_t last = std::numeric_limits<int64_t>::max());
 
 // Throws invalid_input with every key that differs and both its values.
 void require_same(const RunCheckpoint& checkpoint, const RunIdentity& identity);
@@ -50,5 +55,8 @@ void load_run_checkpoint(const RunCheckpoint& checkpoint, const ModelWeights& ta
 
 // Removes what interrupted saves have left in checkpoints/.
 void remove_unfinished_checkpoints(const std::filesystem::path& run_dir);
+
+// Removes the complete ones of later steps, the newest first.
+void remove_checkpoints_after(const std::filesystem::path& run_dir, int64_t step);
 
 }  // namespace fulgur

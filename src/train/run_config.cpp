@@ -8,13 +8,13 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <set>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/grid.h"
 #include "base/threads.h"
+#include "train/run_course.h"
 
 namespace fulgur {
 namespace {
@@ -108,6 +108,17 @@ class Reader {
     if (list.empty() && (required || !node.is_array()))
       fail(ErrorKind::invalid_input, key + ": expected a list of files");
     return list;
+  }
+  // The value of a key without a default; null where it is absent.
+  nlohmann::ordered_json value(const std::string& key) {
+    const toml::node_view<toml::node> node = take(key);
+    return node ? json_of(*node.node(), key) : nlohmann::ordered_json();
+  }
+  // A number of steps, or of tokens by the key's other form. Says which it is; `tokens`: where neither key is there.
+  bool counts_tokens(const std::string& key, bool tokens) {
+    const bool by_tokens = bool(take(key + "_tokens"));
+    if (by_tokens) refuse(key, key + "_tokens says the same in tokens; expected one of them");
+    return by_tokens || (tokens && !take(key));
   }
   // A key that only one value is supported of so far.
   template <class T>
@@ -228,7 +239,7 @@ toml::table parse_file(const std::filesystem::path& file) {
   }
 }
 
-constexpr int64_t kMany = int64_t(1) << 40;
+constexpr int64_t kMany = int64_t(1) << 40, kManyTokens = int64_t(1) << 50;
 
 void read_schedule(Reader& r, RunConfig& run) {
   const std::map<std::string, Schedule> schedules{{"constant", Schedule::constant},
@@ -236,8 +247,10 @@ void read_schedule(Reader& r, RunConfig& run) {
                                                   {"wsd", Schedule::wsd},
                                                   {"exponential", Schedule::exponential}};
   run.schedule = schedules.at(r.word("train.schedule", "cosine", {"constant", "cosine", "wsd", "exponential"}));
-  run.warmup = r.integer("train.warmup", 0, 0, kMany);
-  run.decay = r.integer("train.decay", std::max<int64_t>(run.steps - run.warmup, 0), 0, kMany);
+  run.warmup_in_tokens = r.counts_tokens("train.warmup", false);
+  run.warmup = r.integer(run.warmup_in_tokens ? "train.warmup_tokens" : "train.warmup", 0, 0, kManyTokens);
+  run.decay_in_tokens = r.counts_tokens("train.decay", run.warmup_in_tokens);
+  run.decay = r.integer(run.decay_in_tokens ? "train.decay_tokens" : "train.decay", after_warm_up(run), 0, kManyTokens);
   if (run.schedule == Schedule::constant)
     r.refuse("train.final_lr", "the schedule constant has no other rate than train.lr");
   else run.final_lr = r.number("train.final_lr", run.schedule == Schedule::wsd ? 0 : run.lr / 10, 0, run.lr);
@@ -247,6 +260,11 @@ void read_train(Reader& r, RunConfig& run) {
   run.steps = r.integer("train.steps", 0, 1, kMany);
   run.sequence = r.integer("train.sequence", 0, 2, int64_t(1) << 30);
   run.tokens_per_step = r.integer("train.tokens_per_step", 0, 1, int64_t(1) << 40);
+  const nlohmann::ordered_json ramp = r.value("train.batch_ramp");
+  if (run.tokens_per_step > 0) read_batch_ramp(run, ramp);
+  if (double(run.steps) * double(run.largest_batch()) > double(kManyTokens))
+    fail(ErrorKind::invalid_input,
+         "train.steps = " + std::to_string(run.steps) + ": expected at most 2^50 tokens in all");
   run.micro_rows = r.integer("train.micro_rows", 1, 1, int64_t(1) << 30);
   run.lr = r.number("train.lr", 0, 0, 100);
   read_schedule(r, run);
@@ -259,6 +277,7 @@ void read_train(Reader& r, RunConfig& run) {
   run.threads = int(r.integer("train.threads", 0, 0, 4096));
   run.save_every = r.integer("train.save_every", 0, 0, kMany), run.keep = r.integer("train.keep", 2, 1, kMany);
   run.validate_every = r.integer("train.validate_every", 0, 0, kMany);
+  read_spike_rule(run, r.value("train.spike"));
 }
 
 void read_moe(Reader& r, RunConfig& run) {
@@ -266,6 +285,18 @@ void read_moe(Reader& r, RunConfig& run) {
   const bool report = r.word("moe.aux_form", "report", {"report", "transformers"}) == "report";
   run.aux_form = report ? AuxForm::report : AuxForm::transformers;
   run.aux = r.number("moe.aux", report ? 0.01 : 0.001, 0, 1e6), run.z = r.number("moe.z", 0, 0, 1e6);
+}
+
+// `key`: of the tokens of a step.
+void judge_batch(const RunConfig& run, const std::string& key, int64_t tokens) {
+  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
+  if (tokens < 1 || tokens % run.sequence != 0)
+    wrong(key + " = " + std::to_string(tokens) +
+          ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
+  const int64_t rows = tokens / run.sequence;
+  if (rows % (run.lanes * run.micro_rows) != 0)
+    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " +
+          std::to_string(rows / run.lanes) + " rows of a lane");
 }
 
 void judge_sizes(const RunConfig& run) {
@@ -277,17 +308,14 @@ void judge_sizes(const RunConfig& run) {
   if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
   if (run.schedule == Schedule::exponential && run.final_lr <= 0)
     wrong("train.final_lr: expected a rate above 0, where an exponential decay ends");
-  if (run.schedule == Schedule::exponential && run.warmup + run.decay > run.steps)
-    wrong("train.decay = " + std::to_string(run.decay) + ": expected at most the " +
-          std::to_string(run.steps - run.warmup) + " steps after the warm-up");
-  if (run.tokens_per_step < 1 || run.tokens_per_step % run.sequence != 0)
-    wrong("train.tokens_per_step = " + std::to_string(run.tokens_per_step) +
-          ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
-  const int64_t rows = run.rows_per_step();
+  if (run.schedule == Schedule::exponential && run.decay > after_warm_up(run))
+    wrong((run.decay_in_tokens ? "train.decay_tokens = " : "train.decay = ") + std::to_string(run.decay) +
+          ": expected at most the " + std::to_string(after_warm_up(run)) +
+          (run.decay_in_tokens ? " tokens" : " steps") + " after the warm-up");
   if (run.lanes & (run.lanes - 1)) wrong("parallel.lanes = " + std::to_string(run.lanes) + ": expected a power of two");
-  if (rows % (run.lanes * run.micro_rows) != 0)
-    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " +
-          std::to_string(rows / run.lanes) + " rows of a lane");
+  judge_batch(run, "train.tokens_per_step", run.tokens_per_step);
+  for (size_t i = 0; i < run.batch_ramp.size(); ++i)
+    judge_batch(run, "train.batch_ramp[" + std::to_string(i) + "].tokens_per_step", run.batch_ramp[i].tokens_per_step);
   if (run.window != 0 && (run.micro_rows * run.sequence) % run.window != 0)
     wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " +
           std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
@@ -338,8 +366,10 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
     r.only<int64_t>(std::string("parallel.") + key, 1);
   r.only<int64_t>("parallel.zero", 0);
   run.run_dir = r.word("run.dir", "");
+  const nlohmann::ordered_json weights = r.value("data.weights"), stages = r.value("data.stage");
   r.refuse_unknown();
   judge_sizes(run);
+  read_mixture(run, weights, stages);
   run.decisive = decisive_keys(table);
   std::ostringstream text;
   text << table << '\n';
@@ -348,21 +378,5 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
 }
 
 int RunConfig::thread_count() const { return threads > 0 ? threads : available_cores(); }
-
-double learning_rate(const RunConfig& run, int64_t step) {
-  if (step <= run.warmup) return run.lr * double(step) / double(run.warmup);
-  if (run.schedule == Schedule::cosine && run.decay > 0) {
-    const double done = std::min(1.0, double(step - run.warmup) / double(run.decay));
-    const double share = run.final_lr / run.lr;
-    return run.lr * (share + (1 - share) * 0.5 * (1 + std::cos(std::numbers::pi * done)));
-  }
-  const int64_t left = run.steps - step;
-  if (left >= run.decay) return run.lr;
-  if (run.schedule == Schedule::wsd)
-    return run.final_lr + (run.lr - run.final_lr) * double(left + 1) / double(run.decay + 1);
-  if (run.schedule == Schedule::exponential)
-    return run.lr * std::pow(run.final_lr / run.lr, double(run.decay - left) / double(run.decay));
-  return run.lr;
-}
 
 }  // namespace fulgur

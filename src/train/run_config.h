@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,19 +15,45 @@ namespace fulgur {
 enum class Schedule : uint8_t { constant, cosine, wsd, exponential };
 enum class AuxForm : uint8_t { report, transformers };  // of the auxiliary loss (ops/load_balance.h)
 
+// From a step on, the tokens of each step.
+struct BatchRamp {
+  int64_t first_step, tokens_per_step;
+};
+
+// From a row on, the weight of each source by its name.
+struct DataStage {
+  int64_t first_row;
+  std::map<std::string, double> weights;
+};
+
+// A step whose loss or gradient norm is above the mean of the last `window` steps by `sigma` standard deviations, or
+// not finite, is not taken: its rows and those of the `rewind_steps` before it, back to rows left out already, are left
+// out, and the run goes back to where they begin.
+struct SpikeRule {
+  int64_t window = 0;  // 0: none
+  double sigma = 0;
+  int64_t rewind_steps = 0;
+  int64_t max = 0;  // steps of a run that are not taken
+};
+
 struct RunConfig {
   std::string model_path;  // an existing MODEL to go on from; empty: `model_json` describes a new one
   std::string model_json;  // [model] as config.json would say it
   std::vector<CorpusFile> train_files, validation_files;
   std::string tokenizer;  // folder or tokenizer.json
   int64_t steps = 0;
-  int64_t tokens_per_step = 0;
+  int64_t tokens_per_step = 0;            // at first
+  std::vector<BatchRamp> batch_ramp;      // ascending
+  std::map<std::string, double> weights;  // of sources; empty: those of the prepared data
+  std::vector<DataStage> stages;          // ascending
+  SpikeRule spike;
   int64_t sequence = 0;    // tokens of a packed row
   int64_t micro_rows = 0;  // rows of one forward and backward
   double lr = 0;
   Schedule schedule = Schedule::cosine;
-  int64_t warmup = 0;   // steps
-  int64_t decay = 0;    // steps
+  int64_t warmup = 0;  // steps, or tokens
+  int64_t decay = 0;   // steps, or tokens
+  bool warmup_in_tokens = false, decay_in_tokens = false;
   double final_lr = 0;  // where the decay ends
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
   bool recompute = false;  // layers keep only their input, and backward runs them again; changes no bit
@@ -48,7 +75,10 @@ struct RunConfig {
 
   // Checkpoints before the last step.
   bool saves_meanwhile() const { return save_every > 0 && save_every < steps; }
-  int64_t rows_per_step() const { return tokens_per_step / sequence; }
+  int64_t tokens_in(int64_t step) const;       // of this step, counted from 1
+  int64_t tokens_through(int64_t step) const;  // of steps 1 to this one
+  int64_t rows_through(int64_t step) const { return tokens_through(step) / sequence; }
+  int64_t largest_batch() const;  // tokens of the largest step
   int thread_count() const;
 };
 
@@ -58,7 +88,8 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
 
 // Learning rate of a step counted from 1: linear warm-up, then constant; cosine: to final_lr over `decay` steps; wsd
 // and exponential: constant, then over the last `decay` steps linearly towards final_lr, one step short of it, or
-// exponentially to it (the report's form).
+// exponentially to it (the report's form). Where warmup or decay counts tokens, a step stands at those trained on when
+// it is done, whatever its batch.
 double learning_rate(const RunConfig& run, int64_t step);
 
 }  // namespace fulgur

@@ -6,7 +6,7 @@ namespace fulgur {
 namespace {
 
 // Form `transformers` is the sum over layers of form `report` with pooled shares (ops/load_balance.h).
-Balance balance_of(const RunConfig& run, const ModelConfig& config) {
+Balance balance_of(const RunConfig& run, const ModelConfig& config, int64_t tokens) {
   const int64_t window = run.window ? run.window : run.sequence;
   const bool pooled = run.aux_form == AuxForm::transformers;
   const double experts = double(config.experts);
@@ -15,9 +15,9 @@ Balance balance_of(const RunConfig& run, const ModelConfig& config) {
           .window = window,
           .row_block = run.sequence,
           .capacity = expert_capacity(config, window, run.capacity),
-          .scale = alpha / double(run.tokens_per_step / window),
+          .scale = alpha / double(tokens / window),
           .pooled = pooled,
-          .z_scale = run.z / double(run.tokens_per_step)};
+          .z_scale = run.z / double(tokens)};
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ Balance balance_of(const RunConfig& run, const ModelConfig& config) {
 StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t step) {
   return {.lanes = {},
           .counted_rows = 0,
-          .balance = balance_of(run, config),
+          .balance = balance_of(run, config, run.tokens_in(step)),
           .learning_rate = learning_rate(run, step),
           .beta1 = run.beta1,
           .beta2 = run.beta2,
@@ -35,17 +35,19 @@ StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t st
           .keep = run.recompute ? Keep::inputs : Keep::everything};
 }
 
-StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, PackedRows& rows) {
+StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Rows& rows, const SpikeWatch& watch) {
   const Arena::Scope scope(exec.scratch);
-  const int64_t first = state.step * run.rows_per_step(), lane_rows = run.rows_per_step() / run.lanes;
+  const int64_t first = run.rows_through(state.step),
+                lane_rows = (run.rows_through(state.step + 1) - first) / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
   StepInput input = step_input(run, exec.config, state.step + 1);
+  input.bounds = watch.bounds();
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {
       std::vector<PackedRow> packed;
       for (int64_t r = 0; r < run.micro_rows; ++r)
-        packed.push_back(rows.row(first + int64_t(lane) * lane_rows + at + r));
+        packed.push_back(rows.row(watch.row_at(first + int64_t(lane) * lane_rows + at + r)));
       for (const PackedRow& row : packed)
         for (const int32_t target : row.targets) input.counted_rows += target >= 0;
       batches[lane].push_back(micro_batch_of(exec, packed));

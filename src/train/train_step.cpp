@@ -44,6 +44,15 @@ Batch routed(Exec& exec, Batch batch, const Balance& balance) {
   return batch;
 }
 
+bool may_be_taken(const StepReport& report, const std::optional<StepBounds>& bounds, int64_t step) {
+  const bool finite = std::isfinite(report.loss) && std::isfinite(report.gradient_norm);
+  if (!finite && !bounds)
+    fail(ErrorKind::invalid_input, "step " + std::to_string(step) + ": loss " + std::to_string(report.loss) +
+                                       ", gradient norm " + std::to_string(report.gradient_norm) +
+                                       ": training diverged; try a lower train.lr");
+  return finite && (!bounds || (report.loss <= bounds->loss && report.gradient_norm <= bounds->gradient_norm));
+}
+
 }  // namespace
 
 void round_master(Stream& stream, TrainingState& t) {
@@ -77,12 +86,11 @@ StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
   const Tensor gradient = t.grads.front().flat;
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
 
-  const StepReport report{read(exec.stream, loss), read(exec.stream, norm),
-                          router_report(download<double>(exec.stream, balance.sums), exec.config, balance.window)};
-  if (!exec.stream.measuring() && !(std::isfinite(report.loss) && std::isfinite(report.gradient_norm)))
-    fail(ErrorKind::invalid_input, "step " + std::to_string(t.step + 1) + ": loss " + std::to_string(report.loss) +
-                                       ", gradient norm " + std::to_string(report.gradient_norm) +
-                                       ": training diverged; try a lower train.lr");
+  StepReport report{.loss = read(exec.stream, loss),
+                    .gradient_norm = read(exec.stream, norm),
+                    .router = router_report(download<double>(exec.stream, balance.sums), exec.config, balance.window)};
+  report.taken = exec.stream.measuring() || may_be_taken(report, input.bounds, t.step + 1);
+  if (!report.taken) return report;
   adamw(exec.stream, {.weights = is_rounded(t) ? t.weights.flat : Tensor{},
                       .master = t.master,
                       .first = t.first,

@@ -1,5 +1,6 @@
 // One optimizer step over the global batch.
 #pragma once
+#include <optional>
 #include <span>
 
 #include "model/model.h"
@@ -13,6 +14,11 @@ struct MicroBatch {
 };
 using Lane = std::span<const MicroBatch>;
 
+// What a step is taken up to.
+struct StepBounds {
+  double loss, gradient_norm;
+};
+
 // The global batch is cut into `parallel.lanes` lanes, a power of two. A lane's micro-batches are summed in order,
 // lanes pairwise in one tree, so a step has one result however it is cut into micro-batches.
 struct StepInput {
@@ -21,6 +27,7 @@ struct StepInput {
   Balance balance;       // of the whole step, over all lanes; its sums are the step's own
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
   Keep keep;  // what a layer's forward leaves its backward
+  std::optional<StepBounds> bounds = {};
 };
 
 // Of the step's batch before its update: mean cross-entropy in nats per token, the norm of the gradient, and what the
@@ -28,6 +35,7 @@ struct StepInput {
 struct StepReport {
   double loss = 0, gradient_norm = 0;
   RouterReport router;
+  bool taken = true;  // false: weights, moments and the count of steps are what they were
 };
 
 // Flat buffers with the offsets of ModelWeights::flat.
@@ -46,7 +54,8 @@ void round_master(Stream& stream, TrainingState& state);
 // Gradient buffers that a number of lanes takes.
 int64_t gradient_levels(int64_t lanes);
 
-// A step whose loss or gradient norm is not finite changes no weight and throws invalid_input with both.
+// A step whose loss or gradient norm is above its bound or not finite is not taken; without bounds, one that is not
+// finite changes no weight and throws invalid_input with both.
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
 // Forward, loss and backward of one micro-batch; grads, loss (f64 [1]) and the routers' sums are accumulated.

@@ -13,7 +13,9 @@
 #include "model/checkpoint.h"
 #include "model/initialise.h"
 #include "train/checkpoint_writer.h"
+#include "train/course_notes.h"
 #include "train/metrics.h"
+#include "train/run_course.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
@@ -68,6 +70,11 @@ void create_folder(const std::filesystem::path& dir) {
   if (error) fail(ErrorKind::not_found, dir.string() + ": cannot be created: " + error.message());
 }
 
+MixedRows rows_of(const RunConfig& run, const RunCorpus& corpus) {
+  const std::vector<TrainingSource> sources = training_sources(corpus);
+  return {sources, mixture_stages(run, sources), run.sequence, run.seed, corpus.vocab_size};
+}
+
 RunIdentity judged_identity(RunIdentity identity, const std::optional<RunCheckpoint>& from) {
   if (from) require_same(*from, identity);
   return identity;
@@ -82,15 +89,18 @@ class Run {
  private:
   Exec exec() { return {stream_, scratch_, tape_, config_}; }
   TrainedTensors trained() const { return {memory_.state.master, memory_.state.first, memory_.state.second}; }
-  int64_t tokens_here() const { return (memory_.state.step - first_step_) * run_.tokens_per_step; }
   bool stopped() const { return stop_ && *stop_; }
   bool due(int64_t every) const {
     const int64_t step = memory_.state.step;
     return step == run_.steps || (every > 0 && step > 0 && step % every == 0);
   }
   std::optional<RunCheckpoint> judged_start(bool resume);
+  void load(const RunCheckpoint& from);
+  void start_afresh();
   void open_folder();
-  StepReport take_step(PackedRows& rows);
+  void open_metrics();
+  StepReport take_step();
+  bool step_back(const StepReport& report, Progress& progress);
   void find_floor();
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
@@ -108,12 +118,16 @@ class Run {
   std::string config_text_;
   ModelConfig config_;
   RunIdentity identity_;
+  MixedRows rows_;
+  SpikeWatch watch_;
+  CourseNotes notes_;
   TrainingMemory memory_;
   Stream stream_;
   Arena scratch_, tape_;
   std::optional<Metrics> metrics_;
   std::vector<double> losses_;
   int64_t first_step_ = 0, saved_step_ = -1;
+  int64_t steps_here_ = 0, tokens_here_ = 0;     // computed by this call, those gone back from included
   double step_seconds_ = 0, floor_seconds_ = 0;  // of all steps here; of one step at best, 0 where that is not known
   CheckpointWriter writer_;
 };
@@ -129,21 +143,33 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       config_text_(config_text(run, corpus_)),
       config_(judged_config(config_text_, run, corpus_)),
       identity_(judged_identity(identity_of(run, corpus_, config_text_), from_)),
+      rows_(rows_of(run, corpus_)),
+      watch_(run.spike, from_ ? from_->spikes : SpikeState{}),
+      notes_(run, rows_, watch_, !corpus_.prepared.empty()),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
       stream_({}, run.thread_count()),
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
       writer_(dir_, run, identity_, memory_.state.weights, memory_.snapshot_tensor()) {
-  if (from_) {
-    load_run_checkpoint(*from_, memory_.state.weights, trained());
-    memory_.state.step = first_step_ = saved_step_ = from_->step;
-  } else {
-    ModelWeights master = views_of(config_, memory_.state.master);
-    if (run.model_path.empty()) initialise(config_, master, run.seed, stream_.threads());
-    else load_weights_into(master, config_, run.model_path);
-  }
-  round_master(stream_, memory_.state);
+  if (from_) load(*from_);
+  else start_afresh();
+  first_step_ = memory_.state.step;
   open_folder();
+}
+
+void Run::load(const RunCheckpoint& from) {
+  load_run_checkpoint(from, memory_.state.weights, trained());
+  memory_.state.step = saved_step_ = from.step;
+  round_master(stream_, memory_.state);
+}
+
+// The moments are zero already.
+void Run::start_afresh() {
+  ModelWeights master = views_of(config_, memory_.state.master);
+  if (run_.model_path.empty()) initialise(config_, master, run_.seed, stream_.threads());
+  else load_weights_into(master, config_, run_.model_path);
+  memory_.state.step = 0, saved_step_ = -1;
+  round_master(stream_, memory_.state);
 }
 
 // The newest checkpoint, where the run is to go on; nothing for a new folder.
@@ -165,28 +191,70 @@ void Run::open_folder() {
   if (from_) {
     remove_unfinished_checkpoints(dir_);
     for (const char* name : {"model", "run.toml", "metrics.jsonl"}) remove_leftovers(dir_ / name);
-    losses_ = cut_metrics(dir_ / "metrics.jsonl", from_->step);
   } else {
     create_folder(dir_);
     lock_.emplace(dir_);
   }
   write_file(dir_ / "run.toml", run_.resolved);
-  metrics_.emplace(dir_ / "metrics.jsonl");
+  open_metrics();
 }
 
-StepReport Run::take_step(PackedRows& rows) {
+// Cut back to the steps taken, where there are any.
+void Run::open_metrics() {
+  metrics_.reset();
+  losses_.clear();
+  if (std::filesystem::exists(dir_ / "metrics.jsonl"))
+    losses_ = cut_metrics(dir_ / "metrics.jsonl", memory_.state.step);
+  metrics_.emplace(dir_ / "metrics.jsonl");
+  notes_.stand_at(memory_.state.step);
+}
+
+StepReport Run::take_step() {
   Exec e = exec();
   const double start = monotonic_seconds();
   const RecordedStep recorded(stream_, recorder_);
-  const StepReport report = train_rows(e, memory_.state, run_, rows);
+  tokens_here_ += run_.tokens_in(memory_.state.step + 1), ++steps_here_;
+  const StepReport report = train_rows(e, memory_.state, run_, rows_, watch_);
   step_seconds_ += monotonic_seconds() - start;
+  if (report.taken) watch_.note(report);
   return report;
+}
+
+// Leaves the rows of a step that was not taken out and goes back to where they begin. False where that is here. What
+// came before a range that is left out already has been found good.
+bool Run::step_back(const StepReport& report, Progress& progress) {
+  const int64_t here = memory_.state.step;
+  int64_t first = here + 1;
+  while (first > 1 && here + 1 - first < run_.spike.rewind_steps &&
+         !watch_.skipped_before(run_.rows_through(first - 1)))
+    --first;
+  const SkippedRows rows{.begin = watch_.row_at(run_.rows_through(first - 1)),
+                         .end = watch_.row_at(run_.rows_through(here + 1) - 1) + 1,
+                         .step = here + 1,
+                         .loss = report.loss,
+                         .gradient_norm = report.gradient_norm};
+  const StepBounds bounds = watch_.bounds().value();
+  watch_.skip(rows);
+  if (first <= here) {
+    writer_.finish();
+    remove_checkpoints_after(dir_, first - 1);
+    if (newest_checkpoint(dir_) >= 0) {
+      const RunCheckpoint from = open_run_checkpoint(dir_);
+      load(from), watch_.go_back(from.spikes);
+    } else {
+      clear(stream_, trained().first), clear(stream_, trained().second);
+      start_afresh(), watch_.go_back({});
+    }
+    open_metrics();
+  }
+  progress.say(spike_line(rows, bounds, memory_.state.step));
+  return first <= here;
 }
 
 // After the recorded step, and only where measuring the machine's rates is nothing beside the run.
 void Run::find_floor() {
-  const int64_t done = memory_.state.step - first_step_, left = run_.steps - memory_.state.step;
-  if (floor_ && done == kRecordedStep && double(left) * step_seconds_ / double(done) > kLongSeconds)
+  const int64_t left = run_.steps - memory_.state.step;
+  if (floor_ && steps_here_ == kRecordedStep && double(left) * step_seconds_ / double(steps_here_) > kLongSeconds)
     floor_seconds_ = floor_();
 }
 
@@ -197,22 +265,23 @@ void Run::note(const StepReport& report, Progress& progress) {
                                                    {"loss", report.loss},
                                                    {"gradient_norm", report.gradient_norm},
                                                    {"lr", learning_rate(run_, step)},
-                                                   {"tokens", double(step * run_.tokens_per_step)},
-                                                   {"tokens_per_second", double(tokens_here()) / progress.seconds()}};
+                                                   {"tokens", double(run_.tokens_through(step))}};
+  for (auto& field : notes_.note(step, progress)) line.push_back(std::move(field));
+  line.emplace_back("tokens_per_second", double(tokens_here_) / progress.seconds());
   add_metrics(line, report.router);
   metrics_->write(line);
   char note[64];
-  const double share = floor_seconds_ * double(step - first_step_) / step_seconds_;
+  const double share = floor_seconds_ * double(steps_here_) / step_seconds_;
   if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
   else std::snprintf(note, sizeof note, "loss %.4f", report.loss);
-  progress.update(step, tokens_here(), note);
+  progress.update(step, tokens_here_, note);
 }
 
 // Nothing where this step is saved already.
 void Run::save_checkpoint() {
   if (saved_step_ == memory_.state.step) return;
   metrics_->flush();
-  writer_.save(stream_, trained(), saved_step_ = memory_.state.step);
+  writer_.save(stream_, trained(), saved_step_ = memory_.state.step, watch_.state());
 }
 
 // Bits per byte, noted; NaN without validation files, and when the run is stopped meanwhile.
@@ -241,21 +310,23 @@ void Run::save_trained_model() {
 
 // A step's checkpoint comes before its validation, so a run that goes on from it validates there.
 TrainReport Run::go() {
-  PackedRows rows(corpus_.training.documents, run_.sequence, run_.seed);
   Progress progress("step", run_.steps, "tokens", first_step_);
   progress.say(short_number(double(parameter_count(config_).total)) + " parameters, " +
                short_number(double(parameter_count(config_).active)) + " active; " +
-               short_number(double(rows.tokens_per_epoch())) + " training tokens");
+               short_number(double(rows_.tokens_per_epoch())) + " training tokens");
+  notes_.say_sources(progress);
   progress.say(memory_.plan.describe());
   if (from_) progress.say("going on after step " + std::to_string(first_step_));
   TrainReport report;
   while (true) {
-    report.tokens_per_second = double(tokens_here()) / progress.seconds();
+    report.tokens_per_second = double(tokens_here_) / progress.seconds();
     if (due(run_.save_every)) save_checkpoint();
     writer_.check();
     if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
     if (memory_.state.step == run_.steps || stopped()) break;
-    const StepReport step = take_step(rows);
+    StepReport step = take_step();
+    while (!step.taken && !step_back(step, progress)) step = take_step();
+    if (!step.taken) continue;
     find_floor();
     note(step, progress);
   }

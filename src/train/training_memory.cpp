@@ -41,7 +41,7 @@ ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
   Exec exec{stream, scratch, tape, config};
   TrainingState state = state_shapes(config, run.dtype);
   std::vector<MicroBatch> laid_out;
-  for (int64_t i = 0; i < run.rows_per_step(); i += run.micro_rows)
+  for (int64_t i = 0; i < run.largest_batch() / run.sequence; i += run.micro_rows)
     laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
   const Lane lane(laid_out.data(), 1);
   StepInput input = step_input(run, config, 1);
