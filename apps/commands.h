@@ -1,6 +1,8 @@
 // The subcommands of fulgur: each registers itself, with a callback that does the work and throws fulgur::Error.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
 
 namespace fulgur {
 
@@ -20,5 +22,8 @@ void add_train(CLI::App& app);
 void add_signature(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_doctor(CLI::App& app);
+
+// What `fulgur signature` prints, line by line.
+std::vector<std::string> signature_lines(int threads);
 
 }  // namespace fulgur

@@ -96,18 +96,21 @@ std::string signature(DType type, int threads) {
   return digest_of(numbers);
 }
 
-void run_signature(int threads) {
-  std::printf("f32 %s\n", signature(DType::f32, threads).c_str());
-  std::printf("bf16 %s %s\n", cpu::bf16_path(), signature(DType::bf16, threads).c_str());
-}
-
 }  // namespace
+
+std::vector<std::string> signature_lines(int threads) {
+  return {"f32 " + signature(DType::f32, threads),
+          std::string("bf16 ") + cpu::bf16_path() + " " + signature(DType::bf16, threads)};
+}
 
 void add_signature(CLI::App& app) {
   auto threads = std::make_shared<int>(0);
   CLI::App* command = app.add_subcommand("signature", "Prints a hash of a fixed small training run and generation");
   command->add_option("--threads", *threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
-  command->callback([threads] { run_signature(*threads > 0 ? *threads : available_cores()); });
+  command->callback([threads] {
+    for (const std::string& line : signature_lines(*threads > 0 ? *threads : available_cores()))
+      std::printf("%s\n", line.c_str());
+  });
 }
 
 }  // namespace fulgur

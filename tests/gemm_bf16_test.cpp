@@ -66,7 +66,7 @@ struct Named {
 std::vector<Named> kernels() {
   std::vector<Named> all = {{"generic", bf16_kernel_widened(Isa::generic)},
                             {"emulated tiles", TileProducts<EmulatedTiles>::kernel()}};
-  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::neon, Isa::avx2, Isa::avx512}) {
     if (has(isa)) all.push_back({std::string("widened on ") + name_of(isa), bf16_kernel_widened(isa)});
   }
   if (has_avx512_bf16() && bf16_kernel_avx512() != nullptr) all.push_back({"avx512_bf16", *bf16_kernel_avx512()});
@@ -294,7 +294,7 @@ TEST(Bf16Products, AreOneChainWhereBf16IsWidened) {
         float& sum = wanted[size_t(i * (s.n + 1) + j)];
         sum = std::fma(float(s.a.at(i, p)), float(s.b.at(p, j)), sum);
       }
-  for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::generic, Isa::neon, Isa::avx2, Isa::avx512}) {
     if (!has(isa)) continue;
     EXPECT_TRUE(same_bits(s.on(bf16_kernel_widened(isa), Store::add), wanted)) << name_of(isa);
   }

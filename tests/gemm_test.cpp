@@ -107,7 +107,7 @@ TYPED_TEST_SUITE(Gemm, Elements);
 TYPED_TEST(Gemm, EveryInstructionSetRunsTheScalarChain) {
   using T = TypeParam;
   constexpr Layout kLayouts[] = {Layout::rows, Layout::columns, Layout::spread};
-  for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::generic, Isa::neon, Isa::avx2, Isa::avx512}) {
     const GemmKernels* const kernels = gemm_kernels(isa);
     if (kernels == nullptr) continue;
     for (const Shape& s : kShapes) {

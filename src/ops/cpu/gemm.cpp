@@ -149,6 +149,7 @@ const GemmKernels* gemm_kernels(Isa isa) {
     case Isa::amx:
     case Isa::avx512: return gemm_kernels_avx512();
     case Isa::avx2: return gemm_kernels_avx2();
+    case Isa::neon: return gemm_kernels_neon();
     case Isa::generic: return gemm_kernels_generic();
   }
   return nullptr;

@@ -95,12 +95,11 @@ const Bf16Kernel& picked() {
 }  // namespace
 
 const Bf16Kernel& bf16_kernel(Isa isa) {
-  static const Bf16Kernel widened[] = {bf16_kernel_widened(Isa::generic),
-                                       bf16_kernel_widened(has(Isa::avx2) ? Isa::avx2 : Isa::generic),
-                                       bf16_kernel_widened(has(Isa::avx512) ? Isa::avx512 : Isa::generic)};
+  const auto on = [](Isa wished) { return bf16_kernel_widened(has(wished) ? wished : Isa::generic); };
+  static const Bf16Kernel widened[] = {on(Isa::generic), on(Isa::neon), on(Isa::avx2), on(Isa::avx512)};
   if (isa == Isa::amx && bf16_kernel_amx() != nullptr) return *bf16_kernel_amx();
   if (isa >= Isa::avx512 && has_avx512_bf16() && bf16_kernel_avx512() != nullptr) return *bf16_kernel_avx512();
-  return widened[std::min(int(isa), 2)];
+  return widened[std::min(int(isa), int(Isa::avx512))];
 }
 
 void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {

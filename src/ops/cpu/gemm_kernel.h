@@ -31,6 +31,7 @@ struct GemmKernels {
 
 // Null where the file was not compiled for its instruction set.
 const GemmKernels* gemm_kernels_generic();
+const GemmKernels* gemm_kernels_neon();
 const GemmKernels* gemm_kernels_avx2();
 const GemmKernels* gemm_kernels_avx512();
 

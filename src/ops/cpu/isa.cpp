@@ -36,9 +36,8 @@ bool has_tiles() {
 #endif
 
 Isa best() {
-  if (has(Isa::amx)) return Isa::amx;
-  if (has(Isa::avx512)) return Isa::avx512;
-  if (has(Isa::avx2)) return Isa::avx2;
+  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon})
+    if (has(isa)) return isa;
   return Isa::generic;
 }
 
@@ -47,7 +46,7 @@ Isa chosen() {
   if (wish == nullptr || *wish == '\0') return best();
   const std::string name = wish;
   std::string allowed;
-  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::amx}) {
+  for (const Isa isa : {Isa::neon, Isa::avx2, Isa::avx512, Isa::amx}) {
     if (!has(isa)) continue;
     if (name == name_of(isa)) return isa;
     allowed += std::string(name_of(isa)) + ", ";
@@ -61,6 +60,11 @@ Isa chosen() {
 bool has(Isa isa) {
   switch (isa) {
     case Isa::generic: return true;
+#if defined(__aarch64__)
+    case Isa::neon: return true;  // part of the architecture
+#else
+    case Isa::neon: return false;
+#endif
 #if defined(__x86_64__)
     case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::avx512:
@@ -95,6 +99,7 @@ Isa isa() {
 const char* name_of(Isa isa) {
   switch (isa) {
     case Isa::generic: return "generic";
+    case Isa::neon: return "neon";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::amx: return "amx";

@@ -1,9 +1,10 @@
-// The instruction set of the CPU twins: picked once at start from what the CPU has, or by FULGUR_ISA=avx2|avx512|amx.
+// The instruction set of the CPU twins: picked once at start from what the CPU has, or by
+// FULGUR_ISA=neon|avx2|avx512|amx.
 #pragma once
 
 namespace fulgur::cpu {
 
-enum class Isa { generic, avx2, avx512, amx };  // amx: AVX-512 with bf16 matrix tiles
+enum class Isa { generic, neon, avx2, avx512, amx };  // neon: of aarch64; amx: AVX-512 with bf16 matrix tiles
 
 // Throws unsupported (exit 2) for a FULGUR_ISA that is unknown or that this CPU lacks, naming the allowed values.
 // fulgur calls it at start, so that later calls cannot throw.

@@ -10,6 +10,7 @@ const RowTables& picked() {
     case Isa::amx:
     case Isa::avx512: return *row_tables_avx512();
     case Isa::avx2: return *row_tables_avx2();
+    case Isa::neon:
     case Isa::generic: break;
   }
   return *row_tables_generic();
