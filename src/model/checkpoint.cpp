@@ -40,11 +40,19 @@ void judge(const std::filesystem::path& file, const StoredTensor& t, const Param
                      (is_float(t.dtype) ? expected.describe() : "F64, F32, BF16 or F16 of " + expected.describe()));
 }
 
+int64_t row_bytes(const Parameter& p, DType type) { return p.view.count() / p.view.dim(0) * byte_size(type); }
+
+// The tensor's elements as the parameter holds them, in main memory.
+void read_rows(const Parameter& p, std::byte* out, const StoredTensor& t) {
+  read_as(p.view.dtype, out, t);
+  from_file_order(p.rows, out, p.view.dim(0), row_bytes(p, p.view.dtype));
+}
+
 // Writes one tensor where the parameter lies, through main memory where that is on another device.
 void place(Stream& stream, const Parameter& p, const StoredTensor& t) {
-  if (!p.view.device.is_cuda()) return read_as(p.view.dtype, p.view.data, t);
+  if (!p.view.device.is_cuda()) return read_rows(p, p.view.data, t);
   const Buffer staging(size_t(p.view.bytes()), Purpose::workspace);
-  read_as(p.view.dtype, staging.data(), t);
+  read_rows(p, staging.data(), t);
   Tensor host = p.view;
   host.data = staging.data(), host.device = {};
   copy(stream, p.view, host);
@@ -68,6 +76,7 @@ std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
   for (const Parameter& p : w.parameters)
     tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type](std::byte* out) {
                          convert_elements(out, file_type, p.view.data, p.view.dtype, p.view.count());
+                         to_file_order(p.rows, out, p.view.dim(0), row_bytes(p, file_type));
                        }});
   return tensors;
 }

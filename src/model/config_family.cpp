@@ -1,5 +1,7 @@
 #include "model/config_family.h"
 
+#include <cfloat>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "files/json_file.h"
@@ -19,9 +21,14 @@ void require_sayable(const ModelConfig& c) {
   if ((c.heads & (c.heads - 1)) != 0)
     cannot_say("num_attention_heads is " + std::to_string(c.heads) +
                ", no power of two: that family's decays would be others");
-  if (c.rotary_dim != c.head_dim)
+  const RotaryRows order{c.head_dim, c.rotary_dim};
+  if (c.rotary_dim != c.head_dim && c.head_dim % 2 != 0)
     cannot_say("rotary_dim is " + std::to_string(c.rotary_dim) + " of a head of " + std::to_string(c.head_dim) +
-               ", and that family rotates whole heads");
+               ", and that family's partial rotary takes heads of an even size");
+  // Its class computes frequencies in f32.
+  if (const double theta = to_file_theta(order, c.rope_theta); !(theta <= FLT_MAX && theta >= FLT_MIN))
+    cannot_say("rope_theta is " + Json(c.rope_theta).dump() + " and rotary_dim " + std::to_string(c.rotary_dim) +
+               " of a head of " + std::to_string(c.head_dim) + ": as that family states it, theta would be beyond f32");
   if (c.lightning_norm_eps != 1e-6) cannot_say("the lightning norm's epsilon is not 1e-6, and that family's is");
 }
 
@@ -57,15 +64,29 @@ void set_common(Json& out, const ModelConfig& c) {
   for (const char* key : {"auto_map", "partial_rotary_factor"}) out.erase(key);
 }
 
+// That family reads rope_parameters alone, and there a part of each head is turned by "proportional" only. Keys that
+// would say otherwise to other readers are left out.
+void set_library_rope(Json& out, const ModelConfig& c) {
+  if (c.rotary_dim == c.head_dim) {
+    out["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", c.rope_theta}};
+    return;
+  }
+  double factor = double(c.rotary_dim) / double(c.head_dim);
+  if (int64_t(factor * double(c.head_dim)) < c.rotary_dim) factor = std::nextafter(factor, 1);
+  out["rope_parameters"] = {{"rope_type", "proportional"},
+                            {"rope_theta", to_file_theta({c.head_dim, c.rotary_dim}, c.rope_theta)},
+                            {"partial_rotary_factor", factor}};
+  for (const char* key : {"rope_theta", "rotary_dim"}) out.erase(key);
+}
+
 Json as_library(Json out, const ModelConfig& c, std::string_view text) {
   out["model_type"] = "minimax", out["architectures"] = {"MiniMaxForCausalLM"};
   out.erase("attn_type_list");
   out["layer_types"] = Json::array();
   for (const AttentionKind kind : c.attention)
     out["layer_types"].push_back(kind == AttentionKind::lightning ? "linear_attention" : "full_attention");
-  out["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", c.rope_theta}};
   out["block_size"] = 256;
-  set_common(out, c), set_residuals(out, c, false);
+  set_common(out, c), set_library_rope(out, c), set_residuals(out, c, false);
   out[kOriginal] = text;
   return out;
 }
