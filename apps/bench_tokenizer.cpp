@@ -38,8 +38,8 @@ void run_tokenizer_bench(const TokenizerBench& o) {
                                    {"bytes", r.bytes},
                                    {"tokens", r.tokens}});
     if (!o.json)
-      std::printf("%s: %.1f MB/s (%.1f MB, %.2f bytes a token, one core's own time, best of %lld)\n", file.c_str(), rate,
-                  double(r.bytes) * 1e-6, double(r.bytes) / double(r.tokens), static_cast<long long>(o.passes));
+      std::printf("%s: %.1f MB/s (%.1f MB, %.2f bytes a token, one core's own time, best of %lld)\n", file.c_str(),
+                  rate, double(r.bytes) * 1e-6, double(r.bytes) / double(r.tokens), static_cast<long long>(o.passes));
   }
   if (o.json) std::printf("%s\n", document.dump().c_str());
 }

@@ -1,5 +1,6 @@
 // fulgur convert: the same model in the other family's words, another element type or other shards, shard by shard; all
 // it does not change is kept.
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
@@ -8,6 +9,7 @@
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 #include "model/config_family.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
@@ -20,7 +22,7 @@ struct ConvertOptions {
 };
 
 Family family_of(const ConvertOptions& options, const ModelConfig& config) {
-  if (options.format.empty()) return config.family;
+  if (options.format.empty()) return words_of(config);
   return options.format == "minimax" ? Family::minimax : Family::minimax_text_01;
 }
 
@@ -76,6 +78,17 @@ std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Check
   return tensors;
 }
 
+// The model's decays, which transformers' class would compute otherwise.
+void append_decays(const ModelConfig& config, Counter& counter, std::vector<TensorToWrite>& tensors) {
+  for (TensorToWrite& buffer : decay_buffers(config)) {
+    buffer.produce = [produce = std::move(buffer.produce), &counter](std::byte* out) {
+      produce(out);
+      counter.add(0);  // bytes read
+    };
+    tensors.push_back(std::move(buffer));
+  }
+}
+
 // The element type that it states follows the weights.
 std::string with_type(const ConvertOptions& options, std::string text) {
   const std::string name = options.dtype == "bf16" ? "\"bfloat16\"" : "\"float32\"";
@@ -101,7 +114,8 @@ void run_convert(const ConvertOptions& options) {
   // Where the family stays, how much of a head is rotated may be left open.
   ModelConfig config = parse_config(text, (model / "config.json").string(), int64_t(0));
   const Family family = family_of(options, config);
-  if (family != config.family) {
+  const bool stays = family == words_of(config);
+  if (!stays) {
     const auto rotary = options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt;
     config = parse_config(text, (model / "config.json").string(), rotary);
   }
@@ -111,8 +125,12 @@ void run_convert(const ConvertOptions& options) {
   require_complete(config, checkpoint);
 
   AtomicFolder out(options.out);
-  Counter counter(int64_t(checkpoint.names().size()));
-  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, family == config.family, orders, counter);
+  const std::vector<std::string> names = checkpoint.names();
+  const auto dropped = stays ? 0 : std::count_if(names.begin(), names.end(), is_decay_buffer);
+  const int64_t added = !stays && family == Family::minimax ? 4 * config.lightning_layers() : 0;
+  Counter counter(int64_t(names.size()) - dropped + added);
+  std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, stays, orders, counter);
+  if (added > 0) append_decays(config, counter, tensors);
   try {
     copy_other_files(model, out.path());
   } catch (const fs::filesystem_error& error) {

@@ -190,6 +190,13 @@ TEST(Config, ReadsProportionalRotary) {
   refused(with(tiny(), "rope_parameters", rope), {"rope_type", "proportional"}, ErrorKind::unsupported);
 }
 
+TEST(Config, StatesWhoseDecays) {
+  EXPECT_EQ(parsed(with(library(), "fulgur_decays", "minimax_text_01")).family, Family::minimax_text_01);
+  EXPECT_EQ(parsed(with(library(), "fulgur_decays", "minimax")).family, Family::minimax);
+  EXPECT_EQ(parsed(with(tiny(), "fulgur_decays", "minimax")).family, Family::minimax_text_01);  // not of that family
+  refused(with(library(), "fulgur_decays", "own"), {"fulgur_decays", "own"}, ErrorKind::unsupported);
+}
+
 TEST(Config, ProportionalThetaComesBack) {
   for (const double theta : {1e4, 5e5, 1e6, 1e7, 123456.789})
     for (const RotaryRows order : {RotaryRows{128, 64}, {96, 32}, {8, 6}, {10, 4}, {64, 64}, {64, 0}})

@@ -56,7 +56,7 @@ TEST(StreamingEncoder, any_parts_have_the_ids_of_the_whole) {
       const Tokenizer tokenizer(std::move(vocabulary));
       std::mt19937 random(5);
       size_t early = 0;
-      for (int round = 0; round < 1500; ++round) {
+      for (int round = 0; round < 600; ++round) {
         const SpecialTokens special = round % 2 ? SpecialTokens::as_ids : SpecialTokens::as_text;
         const std::string text = random_text(random, random() % 60);
         StreamingEncoder encoder(tokenizer, special);
@@ -72,7 +72,7 @@ TEST(StreamingEncoder, any_parts_have_the_ids_of_the_whole) {
         ASSERT_EQ(ids, tokenizer.encode(text, special)) << name << ": " << testing::PrintToString(text);
         ASSERT_TRUE(encoder.flush().empty());
       }
-      EXPECT_GT(early, 5000u) << name;  // most ids come before the end
+      EXPECT_GT(early, 2000u) << name;  // most ids come before the end
     }
 }
 

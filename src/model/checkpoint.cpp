@@ -6,19 +6,13 @@
 
 #include "device/stream.h"
 #include "files/json_file.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
 
 [[noreturn]] void refuse(const std::filesystem::path& where, const std::string& what) {
   fail(ErrorKind::corrupt_file, where.string() + ": " + what);
-}
-
-// What transformers' class saves beside the weights, and computes anew.
-bool is_decay_buffer(const std::string& name) {
-  for (const char* end : {".slope_rate", ".query_decay", ".key_decay", ".diagonal_decay"})
-    if (name.ends_with(end) && name.starts_with("model.layers.")) return true;
-  return false;
 }
 
 std::vector<int64_t> shape_of(const Tensor& t) { return {t.shape.begin(), t.shape.begin() + t.rank}; }
@@ -175,7 +169,8 @@ void load_parameters(const std::filesystem::path& path, const ModelWeights& weig
 DType stored_type(const Checkpoint& checkpoint) {
   std::map<DType, int64_t> elements;
   for (const Safetensors& shard : checkpoint.shards())
-    for (const StoredTensor& t : shard.tensors()) elements[t.dtype] += t.count();
+    for (const StoredTensor& t : shard.tensors())
+      if (!is_decay_buffer(t.name)) elements[t.dtype] += t.count();
   const auto most = std::max_element(elements.begin(), elements.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == elements.end() ? DType::bf16 : most->first;

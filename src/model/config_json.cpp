@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "files/json_file.h"
 #include "model/config.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
@@ -53,11 +54,11 @@ struct Reader {
   }
 };
 
-Family family_of(const std::string& model_type) {
-  if (model_type == "minimax_text_01" || model_type == "minimax_m1") return Family::minimax_text_01;
-  if (model_type == "minimax") return Family::minimax;
+Family family_of(const char* key, const std::string& name) {
+  if (name == "minimax_text_01" || name == "minimax_m1") return Family::minimax_text_01;
+  if (name == "minimax") return Family::minimax;
   fail(ErrorKind::unsupported,
-       "model_type is " + in_quotes(model_type) + ", expected minimax_text_01, minimax_m1 or minimax");
+       std::string(key) + " is " + in_quotes(name) + ", expected minimax_text_01, minimax_m1 or minimax");
 }
 
 AttentionKind kind_of(const char* key, const Json& value) {
@@ -221,7 +222,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   if (!in.find("model_type"))
     fail(ErrorKind::invalid_input, "model_type is missing, expected minimax_text_01, minimax_m1 or minimax");
   c.model_type = in.text("model_type", "");
-  c.family = family_of(c.model_type);
+  c.family = family_of("model_type", c.model_type);
   read_shape(in, c);
   c.norm_eps = in.real("rms_norm_eps", 1e-5);
   c.lightning_norm_eps = in.real("lightning_norm_eps", in.real("linear_norm_eps", 1e-6));
@@ -235,6 +236,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   read_tokens(in, c);
   c.stated_type = stated_type_of(in);
   refuse_what_is_not_computed(in);
+  if (c.family == Family::minimax) c.family = family_of(kDecaysKey, in.text(kDecaysKey, "minimax"));
   require_valid(c);
   return c;
 }

@@ -85,6 +85,7 @@ def main():
     program, *models = sys.argv[1:]
     if not models:
         sys.exit(__doc__)
+    transformers.logging.set_verbosity_error()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}; bound {BOUND}")
     good = True
     for model in map(pathlib.Path, models):
