@@ -97,7 +97,7 @@ TEST_F(Convert, RefusesBeforeItWrites) {
   EXPECT_NE(exists.err.find("there"), exists.err.npos);
   EXPECT_EQ(slurp(scratch_ / "there/precious"), "x");
 
-  expect_exit(convert(model_, scratch_ / "out", {"--format", "minimax"}), 2);
+  expect_exit(convert(tests::golden_folder("text01_prenorm"), scratch_ / "out", {"--format", "minimax"}), 2);
   expect_exit(convert(model_, scratch_ / "out", {"--format", "gguf"}), 2);
   expect_exit(convert(model_, scratch_ / "out", {"--dtype", "int8"}), 2);
   expect_exit(convert(model_, scratch_ / "out", {"--max-shard-bytes", "0"}), 2);
