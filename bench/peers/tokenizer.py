@@ -24,7 +24,7 @@ import tokenizers
 from published_tokenizers import NAMES, hugging_face, text_of, unpack
 
 TEXTS = {"English": "text_en", "Chinese": "text_zh", "300 languages": "text_multilingual"}
-TEXT_BYTES = 8_000_000
+TEXT_BYTES = 4_000_000
 DOCUMENT_BYTES = 1 << 16
 
 
