@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_tokenizer.h"
 #include "apps/commands.h"
 #include "apps/run_options.h"
 #include "base/progress.h"
@@ -219,6 +220,7 @@ void add_bench(CLI::App& app) {
   train->add_option("--steps", o->steps, "steps that are timed; the fastest counts")
       ->check(count)
       ->capture_default_str();
+  add_bench_tokenizer(*bench);
 }
 
 }  // namespace fulgur

@@ -1,5 +1,6 @@
 // fulgur convert: the same model in the other family's words, another element type or other shards, shard by shard; all
 // it does not change is kept.
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
@@ -8,6 +9,7 @@
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 #include "model/config_family.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
@@ -20,7 +22,7 @@ struct ConvertOptions {
 };
 
 Family family_of(const ConvertOptions& options, const ModelConfig& config) {
-  if (options.format.empty()) return config.family;
+  if (options.format.empty()) return words_of(config);
   return options.format == "minimax" ? Family::minimax : Family::minimax_text_01;
 }
 
@@ -40,21 +42,51 @@ DType converted_type(const ConvertOptions& options, DType stored) {
   return stored;
 }
 
+// Which tensors hold rows of q and k of softmax attention, and how each of the two folders orders them.
+struct RowOrders {
+  RowOrders(const ModelConfig& from, const ModelConfig& to) : read(rotary_rows(from)), written(rotary_rows(to)) {
+    for (int64_t l = 0; l < from.layers; ++l)
+      for (const char* projection : {"q_proj", "k_proj"})
+        if (from.attention[size_t(l)] == AttentionKind::softmax)
+          names.insert("model.layers." + std::to_string(l) + ".self_attn." + projection + ".weight");
+  }
+  void reorder(const StoredTensor& t, DType type, std::byte* out) const {
+    if (!names.contains(t.name)) return;
+    const int64_t row_bytes = t.count() / t.shape[0] * byte_size(type);
+    from_file_order(read, out, t.shape[0], row_bytes);
+    to_file_order(written, out, t.shape[0], row_bytes);
+  }
+  RotaryRows read, written;
+  std::set<std::string> names;
+};
+
 // Each tensor is read when its turn to be written comes, and counted then.
 std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint, bool with_buffers,
-                                      Counter& counter) {
+                                      const RowOrders& orders, Counter& counter) {
   std::vector<TensorToWrite> tensors;
   for (const Safetensors& shard : checkpoint.shards())
     for (const StoredTensor& t : shard.tensors()) {
       if (!with_buffers && is_decay_buffer(t.name)) continue;
       const DType type = converted_type(options, t.dtype);
-      tensors.push_back({t.name, type, t.shape, [&shard, &t, &counter, type](std::byte* out) {
+      tensors.push_back({t.name, type, t.shape, [&, type](std::byte* out) {
                            read_as(type, out, t);
+                           orders.reorder(t, type, out);
                            shard.forget(t);
                            counter.add(int64_t(t.bytes.size()));
                          }});
     }
   return tensors;
+}
+
+// The model's decays, which transformers' class would compute otherwise.
+void append_decays(const ModelConfig& config, Counter& counter, std::vector<TensorToWrite>& tensors) {
+  for (TensorToWrite& buffer : decay_buffers(config)) {
+    buffer.produce = [produce = std::move(buffer.produce), &counter](std::byte* out) {
+      produce(out);
+      counter.add(0);  // bytes read
+    };
+    tensors.push_back(std::move(buffer));
+  }
 }
 
 // The element type that it states follows the weights.
@@ -82,17 +114,23 @@ void run_convert(const ConvertOptions& options) {
   // Where the family stays, how much of a head is rotated may be left open.
   ModelConfig config = parse_config(text, (model / "config.json").string(), int64_t(0));
   const Family family = family_of(options, config);
-  if (family != config.family) {
+  const bool stays = family == words_of(config);
+  if (!stays) {
     const auto rotary = options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt;
     config = parse_config(text, (model / "config.json").string(), rotary);
   }
   const std::string converted = with_type(options, config_in_family(text, config, family));
+  const RowOrders orders(config, parse_config(converted, "the converted config.json", int64_t(0)));
   const Checkpoint checkpoint = Checkpoint::open(model);
   require_complete(config, checkpoint);
 
   AtomicFolder out(options.out);
-  Counter counter(int64_t(checkpoint.names().size()));
-  const std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, family == config.family, counter);
+  const std::vector<std::string> names = checkpoint.names();
+  const auto dropped = stays ? 0 : std::count_if(names.begin(), names.end(), is_decay_buffer);
+  const int64_t added = !stays && family == Family::minimax ? 4 * config.lightning_layers() : 0;
+  Counter counter(int64_t(names.size()) - dropped + added);
+  std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, stays, orders, counter);
+  if (added > 0) append_decays(config, counter, tensors);
   try {
     copy_other_files(model, out.path());
   } catch (const fs::filesystem_error& error) {

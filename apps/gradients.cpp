@@ -44,8 +44,10 @@ void run_gradients(const GradientsOptions& o) {
   for (const Parameter& p : grads.parameters) {
     std::vector<int64_t> shape;
     for (int axis = 0; axis < p.view.rank; ++axis) shape.push_back(p.view.dim(axis));
-    list.push_back({p.checkpoint_name, DType::f32, shape,
-                    [view = p.view](std::byte* out) { std::memcpy(out, view.data, size_t(view.bytes())); }});
+    list.push_back({p.checkpoint_name, DType::f32, shape, [&p](std::byte* out) {
+                      std::memcpy(out, p.view.data, size_t(p.view.bytes()));
+                      to_file_order(p.rows, out, p.view.dim(0), p.view.bytes() / p.view.dim(0));
+                    }});
   }
   write_safetensors(o.out, list);
   std::printf("loss %.6f over %lld predictions\n", loss, static_cast<long long>(counted));

@@ -1,4 +1,4 @@
-// tokenize, detokenize and tokenizer train: text to ids and back, and vocabularies of our own.
+// detokenize and tokenizer train: ids to text, and vocabularies of our own.
 #include <unistd.h>
 
 #include <algorithm>
@@ -6,13 +6,11 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "apps/commands.h"
 #include "base/error.h"
 #include "data/documents.h"
 #include "files/atomic.h"
-#include "files/json_file.h"
 #include "text/bpe_train.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
@@ -20,28 +18,9 @@
 namespace fulgur {
 namespace {
 
-struct TokenizeOptions {
-  std::string model;
-  std::optional<std::string> text, file;
-  bool special = false, json = false;
-};
-
 void print(const std::string& line) {
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fputc('\n', stdout);
-}
-
-std::string joined(const std::vector<int32_t>& ids) {
-  std::string list;
-  for (const int32_t id : ids) list += (list.empty() ? "" : ",") + std::to_string(id);
-  return list;
-}
-
-void tokenize(const TokenizeOptions& options) {
-  const std::string text = options.file ? read_text(*options.file) : *options.text;
-  const Tokenizer tokenizer = Tokenizer::load(options.model);
-  const auto ids = tokenizer.encode(text, options.special ? SpecialTokens::as_ids : SpecialTokens::as_text);
-  print(options.json ? nlohmann::ordered_json{{"ids", ids}, {"count", ids.size()}}.dump() : joined(ids));
 }
 
 // 1,2,3 or [1, 2, 3]
@@ -121,18 +100,6 @@ void train_tokenizer(const TrainOptions& options) {
 }
 
 }  // namespace
-
-void add_tokenize(CLI::App& app) {
-  const auto options = std::make_shared<TokenizeOptions>();
-  CLI::App* command = app.add_subcommand("tokenize", "Prints the token ids of a text.");
-  command->add_option("MODEL", options->model, "model folder or tokenizer.json")->required();
-  CLI::App* source = command->add_option_group("text")->require_option(1);
-  source->add_option("--text", options->text, "the text itself");
-  source->add_option("--file", options->file, "a file with the text");
-  command->add_flag("--special", options->special, "special tokens in the text become their ids");
-  command->add_flag("--json", options->json, R"(print {"ids": [...], "count": N})");
-  command->callback([options] { tokenize(*options); });
-}
 
 void add_detokenize(CLI::App& app) {
   const auto options = std::make_shared<DetokenizeOptions>();

@@ -44,6 +44,20 @@ class BenchProgram : public testing::Test {
   const Scratch scratch_;
 };
 
+TEST_F(BenchProgram, a_tokenizer) {
+  const nlohmann::json d = document_of(run({"bench", "tokenizer", "data/tiny/tokenizer", "data/tiny/train.txt",
+                                            "data/tiny/valid.txt", "--json", "--passes", "1"}));
+  EXPECT_EQ(d["bench"], "tokenizer");
+  ASSERT_EQ(d["figures"].size(), 2u);
+  for (const nlohmann::json& figure : d["figures"]) {
+    EXPECT_EQ(figure["bytes"], std::filesystem::file_size(figure["name"].get<std::string>()));
+    EXPECT_GT(figure["tokens"], 0);
+    EXPECT_EQ(figure["unit"], "MB/s");
+  }
+  const Finished nothing = run({"bench", "tokenizer", "data/tiny/tokenizer", "/dev/null"});
+  EXPECT_NE(nothing.exit, 0);
+}
+
 TEST_F(BenchProgram, whole_steps_beside_their_floors) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> kinds{
       {"prefill", {"--tokens", "100"}},

@@ -7,6 +7,7 @@
 #include "bench/random_model.h"
 #include "bench/replayed.h"
 #include "bench/step_table.h"
+#include "bench/tokenizer_rate.h"
 #include "bench/trace.h"
 #include "tests/scratch.h"
 
@@ -219,6 +220,23 @@ TEST(Operators, every_one_of_a_step_is_visited_once) {
     visit_operators({run, type, 2, 70, "swiglu_backward"}, [&](const VisitedCall&) { ++shown; });
     EXPECT_EQ(shown, 1);
   }
+}
+
+TEST(TokenizerRate, documents_end_at_lines_and_are_the_text) {
+  using Documents = std::vector<std::string_view>;
+  EXPECT_EQ(cut_at_lines("", 4), Documents{});
+  EXPECT_EQ(cut_at_lines("ab\ncd\nefgh\n", 4), (Documents{"ab\ncd\n", "efgh\n"}));
+  EXPECT_EQ(cut_at_lines("abcdefg", 4), (Documents{"abcdefg"}));
+  EXPECT_EQ(cut_at_lines("abc\ndef\ng", 4), (Documents{"abc\n", "def\n", "g"}));
+}
+
+TEST(TokenizerRate, counts_all_documents_once) {
+  const Tokenizer tokenizer = Tokenizer::load(std::filesystem::path(FULGUR_SOURCE) / "data/tiny/tokenizer");
+  const std::string_view text = "Once upon a time\nthere was a dog.\n";
+  const TokenizerRate rate = tokenizer_rate(tokenizer, cut_at_lines(text, 5), 2);
+  EXPECT_EQ(rate.bytes, int64_t(text.size()));
+  EXPECT_EQ(rate.tokens, int64_t(tokenizer.encode("Once upon a time\n", SpecialTokens::as_text).size() +
+                                 tokenizer.encode("there was a dog.\n", SpecialTokens::as_text).size()));
 }
 
 TEST(RandomModel, needs_a_shape) {

@@ -171,6 +171,40 @@ TEST(Config, ReadsTheLibrarysFamily) {
   EXPECT_EQ(std::tuple(rope.rope_theta, rope.rotary_dim), std::tuple(3e5, 4));
 }
 
+// transformers' frequencies are theta^(-2i / head_dim) for the part that is turned, in a head that pairs i and i + D
+// / 2.
+TEST(Config, ReadsProportionalRotary) {
+  Json rope{{"rope_type", "proportional"}, {"rope_theta", 1e8}, {"partial_rotary_factor", 0.5}};
+  const ModelConfig c = parsed(with(library(), "rope_parameters", rope));
+  EXPECT_EQ(std::tuple(c.rope_theta, c.rotary_dim, c.proportional_rotary), std::tuple(1e4, 4, true));
+  rope.erase("partial_rotary_factor");
+  const ModelConfig whole = parsed(with(library(), "rope_parameters", rope));
+  EXPECT_EQ(std::tuple(whole.rope_theta, whole.rotary_dim), std::tuple(1e8, 8));
+  rope["partial_rotary_factor"] = 0.49;  // rounds down to whole pairs
+  EXPECT_EQ(parsed(with(library(), "rope_parameters", rope)).rotary_dim, 2);
+  refused(with(with(library(), "rope_parameters", rope), "rotary_dim", 4), {"rotary_dim is 4", "make it 2"});
+  EXPECT_THROW(parse_config(with(library(), "rope_parameters", rope).dump(), "config.json", 4), Error);
+  rope["factor"] = 2;
+  refused(with(library(), "rope_parameters", rope), {"factor", "2"});
+  rope.erase("factor");
+  refused(with(tiny(), "rope_parameters", rope), {"rope_type", "proportional"}, ErrorKind::unsupported);
+}
+
+TEST(Config, StatesWhoseDecays) {
+  EXPECT_EQ(parsed(with(library(), "fulgur_decays", "minimax_text_01")).family, Family::minimax_text_01);
+  EXPECT_EQ(parsed(with(library(), "fulgur_decays", "minimax")).family, Family::minimax);
+  EXPECT_EQ(parsed(with(tiny(), "fulgur_decays", "minimax")).family, Family::minimax_text_01);  // not of that family
+  refused(with(library(), "fulgur_decays", "own"), {"fulgur_decays", "own"}, ErrorKind::unsupported);
+}
+
+TEST(Config, ProportionalThetaComesBack) {
+  for (const double theta : {1e4, 5e5, 1e6, 1e7, 123456.789})
+    for (const RotaryRows order : {RotaryRows{128, 64}, {96, 32}, {8, 6}, {10, 4}, {64, 64}, {64, 0}})
+      EXPECT_EQ(from_file_theta(order, to_file_theta(order, theta)), theta)
+          << order.head_dim << " " << order.rotary_dim;
+  EXPECT_EQ(to_file_theta({128, 64}, 1e7), 1e14);
+}
+
 TEST(Config, AsksForTheRotaryDimAtTheReleasesShape) {
   Json release =
       with(with(with(with(library(), "hidden_size", 6144), "num_attention_heads", 64), "num_key_value_heads", 8),

@@ -181,9 +181,34 @@ TEST_F(TokenizerFile, commands) {
   EXPECT_EQ(fulgur(scratch_, {"tokenize", model, "--text", ""}).out, "\n");
   spill(scratch_ / "text", "Q\xFF");
   EXPECT_EQ(fulgur(scratch_, {"tokenize", model, "--file", scratch_ / "text"}).out, "81,239,191,189\n");
+  const std::string lines = "Q\n\nthe <pad>\n<";
+  spill(scratch_ / "text", lines);
+  const std::string the = fulgur(scratch_, {"tokenize", model, "--text", "the <pad>"}).out;
+  EXPECT_EQ(fulgur(scratch_, {"tokenize", model, "--lines", "--text", lines}).out, "81\n\n" + the + "60\n");
+  EXPECT_EQ(fulgur(scratch_, {"tokenize", model, "--lines", "--text", "Q\n"}).out, "81\n");
+  const Json listed =
+      Json::parse(fulgur(scratch_, {"tokenize", model, "--lines", "--json", "--file", scratch_ / "text"}).out);
+  EXPECT_EQ(listed["ids"].size(), 4u);
+  EXPECT_EQ(listed["ids"][1], Json::array());
+  EXPECT_EQ(listed["ids"][3], (Json{60}));
+  EXPECT_EQ(listed["count"], listed["ids"][2].size() + 2);
+  EXPECT_EQ(Json::parse(fulgur(scratch_, {"tokenize", model, "--lines", "--json", "--text", ""}).out)["ids"],
+            Json::array());
   EXPECT_EQ(fulgur(scratch_, {"detokenize", model, "--ids", "81, 60"}).out, "Q<\n");
   EXPECT_EQ(fulgur(scratch_, {"detokenize", model, "--ids", "[195,169,195]", "--json"}).out,
             "{\"text\":\"\u00e9\uFFFD\"}\n");
+}
+
+// Longer than one part that is read, with characters and words where the parts are cut.
+TEST_F(TokenizerFile, a_long_file_has_the_ids_of_its_text) {
+  const Tokenizer tokenizer = load();
+  std::string text;
+  while (text.size() < 2'500'000)
+    text += "the cat\u00e9 sat;\n that\n\n" + std::to_string(text.size()) + " \u4f60\u597d\u3000";
+  spill(scratch_ / "text", text);
+  const std::string model = scratch_.path().string();
+  const Json told = Json::parse(fulgur(scratch_, {"tokenize", model, "--json", "--file", scratch_ / "text"}).out);
+  EXPECT_EQ(told["ids"].get<Ids>(), tokenizer.encode(text, SpecialTokens::as_text));
 }
 
 TEST_F(TokenizerFile, commands_refuse) {
@@ -200,6 +225,7 @@ TEST_F(TokenizerFile, commands_refuse) {
   expect_exit(2, "--text", {"tokenize", model});
   expect_exit(3, "nowhere", {"tokenize", model, "--file", scratch_ / "nowhere"});
   expect_exit(3, "nowhere", {"tokenize", scratch_ / "nowhere", "--text", "a"});
+  expect_exit(3, "cannot be read", {"tokenize", model, "--file", model});
   expect_exit(2, "280", {"detokenize", model, "--ids", "280"});
   for (const char* ids : {"-1", "1,,2", "1;2", "a", "1.5", "99999999999", "[[1]]"}) {
     expect_exit(2, "--ids", {"detokenize", model, "--ids", ids});

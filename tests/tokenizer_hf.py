@@ -1,6 +1,8 @@
-"""Trains a tokenizer with fulgur; Hugging Face's tokenizers must give equal ids and texts with the same file.
+"""Hugging Face's tokenizers must give fulgur's ids: with a vocabulary that fulgur trains, and line by line with the
+published ones.
 
-usage: tokenizer_hf.py FULGUR TEXT...   exit 77 (skipped) where the tokenizers package is missing.
+usage: tokenizer_hf.py FULGUR SHARED TEXT...   SHARED: the folder with published vocabularies and texts
+Exit 77 (skipped) where the tokenizers package is missing, or SHARED at the end.
 """
 
 import json
@@ -16,6 +18,9 @@ except ImportError:
     print("skipped: the Python package tokenizers is not installed")
     sys.exit(77)
 
+from published_tokenizers import NAMES, hugging_face, text_of, unpack
+
+TEXT_BYTES = 10_000_000  # compared with each published vocabulary
 BLOCKS = [(0x20, 0x7E), (0x20, 0x7E), (0x09, 0x0D), (0x1C, 0x20), (0x80, 0x24F), (0x250, 0x36F), (0x370, 0x5FF),
           (0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x20CF),
           (0x2150, 0x218F), (0x3000, 0x30FF), (0x4E00, 0x4FFF), (0xAC00, 0xACFF), (0xF900, 0xFB4F), (0x1D400, 0x1D7FF),
@@ -59,8 +64,7 @@ def check(program, model, texts, reference, special):
     sys.exit(1)
 
 
-def main():
-    program, *files = sys.argv[1:]
+def check_trained(program, files):
     rng = random.Random(7)
     texts = [random_text(rng) for _ in range(20000)]
     for file in files:
@@ -82,6 +86,43 @@ def main():
             ours = json.loads(run(program, "detokenize", model, "--json", "--ids", ",".join(map(str, ids))))["text"]
             if ids and ours != reference.decode(ids, skip_special_tokens=False):
                 sys.exit(f"decoded text differs: {ours!r}")
+
+
+def check_lines(program, folder, file):
+    """Each line by itself; the first that differs is shown."""
+    reference = hugging_face(folder)
+    ours = run(program, "tokenize", str(folder), "--file", str(file), "--lines").decode().split("\n")[:-1]
+    lines = file.read_bytes().decode("utf-8").split("\n")[:-1]
+    if len(ours) != len(lines):
+        sys.exit(f"{folder.name}: {len(ours)} lists of ids for {len(lines)} lines")
+    count, part = 0, 10_000
+    for begin in range(0, len(lines), part):
+        encoded = reference.encode_batch_fast(lines[begin:begin + part], add_special_tokens=False)
+        for at, expected in enumerate(encoded, begin):
+            count += len(expected.ids)
+            if ours[at] != ",".join(map(str, expected.ids)):
+                sys.exit(f"{folder.name}: line {at + 1} {lines[at][:200]!r}: fulgur {ours[at]}, expected {expected.ids}")
+    print(f"{folder.name}: {count} equal ids of {len(lines)} lines, {file.stat().st_size / 1e6:.1f} MB")
+
+
+def check_published(program, shared):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = unpack(shared, scratch)
+        text = text_of(shared, "text_multilingual", TEXT_BYTES)
+        text += text_of(shared, "text_zh", TEXT_BYTES - len(text))
+        file = pathlib.Path(scratch, "lines.txt")
+        file.write_bytes(text)
+        for name in NAMES:
+            check_lines(program, folder / name, file)
+
+
+def main():
+    program, shared, *files = sys.argv[1:]
+    check_trained(program, files)
+    if not pathlib.Path(shared, "data/tokenizers.tar.xz").exists():
+        print(f"skipped: no published vocabularies in {shared}")
+        sys.exit(77)
+    check_published(program, shared)
 
 
 main()

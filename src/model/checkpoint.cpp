@@ -6,19 +6,13 @@
 
 #include "device/stream.h"
 #include "files/json_file.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
 
 [[noreturn]] void refuse(const std::filesystem::path& where, const std::string& what) {
   fail(ErrorKind::corrupt_file, where.string() + ": " + what);
-}
-
-// What transformers' class saves beside the weights, and computes anew.
-bool is_decay_buffer(const std::string& name) {
-  for (const char* end : {".slope_rate", ".query_decay", ".key_decay", ".diagonal_decay"})
-    if (name.ends_with(end) && name.starts_with("model.layers.")) return true;
-  return false;
 }
 
 std::vector<int64_t> shape_of(const Tensor& t) { return {t.shape.begin(), t.shape.begin() + t.rank}; }
@@ -40,11 +34,19 @@ void judge(const std::filesystem::path& file, const StoredTensor& t, const Param
                      (is_float(t.dtype) ? expected.describe() : "F64, F32, BF16 or F16 of " + expected.describe()));
 }
 
+int64_t row_bytes(const Parameter& p, DType type) { return p.view.count() / p.view.dim(0) * byte_size(type); }
+
+// The tensor's elements as the parameter holds them, in main memory.
+void read_rows(const Parameter& p, std::byte* out, const StoredTensor& t) {
+  read_as(p.view.dtype, out, t);
+  from_file_order(p.rows, out, p.view.dim(0), row_bytes(p, p.view.dtype));
+}
+
 // Writes one tensor where the parameter lies, through main memory where that is on another device.
 void place(Stream& stream, const Parameter& p, const StoredTensor& t) {
-  if (!p.view.device.is_cuda()) return read_as(p.view.dtype, p.view.data, t);
+  if (!p.view.device.is_cuda()) return read_rows(p, p.view.data, t);
   const Buffer staging(size_t(p.view.bytes()), Purpose::workspace);
-  read_as(p.view.dtype, staging.data(), t);
+  read_rows(p, staging.data(), t);
   Tensor host = p.view;
   host.data = staging.data(), host.device = {};
   copy(stream, p.view, host);
@@ -68,6 +70,7 @@ std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
   for (const Parameter& p : w.parameters)
     tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type](std::byte* out) {
                          convert_elements(out, file_type, p.view.data, p.view.dtype, p.view.count());
+                         to_file_order(p.rows, out, p.view.dim(0), row_bytes(p, file_type));
                        }});
   return tensors;
 }
@@ -166,7 +169,8 @@ void load_parameters(const std::filesystem::path& path, const ModelWeights& weig
 DType stored_type(const Checkpoint& checkpoint) {
   std::map<DType, int64_t> elements;
   for (const Safetensors& shard : checkpoint.shards())
-    for (const StoredTensor& t : shard.tensors()) elements[t.dtype] += t.count();
+    for (const StoredTensor& t : shard.tensors())
+      if (!is_decay_buffer(t.name)) elements[t.dtype] += t.count();
   const auto most = std::max_element(elements.begin(), elements.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == elements.end() ? DType::bf16 : most->first;

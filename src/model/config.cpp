@@ -92,6 +92,10 @@ void require_valid(const ModelConfig& c) {
   judge_size(c);
 }
 
+RotaryRows rotary_rows(const ModelConfig& c) {
+  return c.proportional_rotary ? RotaryRows{c.head_dim, c.rotary_dim} : RotaryRows{};
+}
+
 double decay_of(const ModelConfig& c, int64_t layer, int64_t head) {
   const bool released = c.family == Family::minimax_text_01;
   const double base = released ? interpolated_slope(c.heads, head) : plain_slope(c.heads, head);

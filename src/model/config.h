@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "model/rotary_rows.h"
 
 namespace fulgur {
 
@@ -26,6 +27,7 @@ struct ModelConfig {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
   int64_t experts = 0, experts_per_token = 0, expert_width = 0;
   double norm_eps = 1e-5, lightning_norm_eps = 1e-6, rope_theta = 0;
+  bool proportional_rotary = false;  // files hold q and k for transformers' proportional rotary (model/rotary_rows.h)
   Residual lightning_residual, softmax_residual, moe_residual;
   bool post_norm = false;  // the residual carries the normalised input, as published; false: the input itself
   std::vector<AttentionKind> attention;  // one per layer
@@ -49,6 +51,9 @@ ModelConfig read_config(const std::filesystem::path& path, std::optional<int64_t
 // Throws invalid_input for any number that a file can get wrong. No operator sees a shape before this has judged it, so
 // a check() that fails later is our own bug.
 void require_valid(const ModelConfig& config);
+
+// How files of this model order the rows of q and k.
+RotaryRows rotary_rows(const ModelConfig& config);
 
 // The slope s of a lightning head: the state is multiplied by exp(-s) at every token (spec/model.md 2.1, 6).
 double decay_of(const ModelConfig& config, int64_t layer, int64_t head);

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "files/json_file.h"
 #include "model/config.h"
+#include "model/decay_buffers.h"
 
 namespace fulgur {
 namespace {
@@ -53,11 +54,11 @@ struct Reader {
   }
 };
 
-Family family_of(const std::string& model_type) {
-  if (model_type == "minimax_text_01" || model_type == "minimax_m1") return Family::minimax_text_01;
-  if (model_type == "minimax") return Family::minimax;
+Family family_of(const char* key, const std::string& name) {
+  if (name == "minimax_text_01" || name == "minimax_m1") return Family::minimax_text_01;
+  if (name == "minimax") return Family::minimax;
   fail(ErrorKind::unsupported,
-       "model_type is " + in_quotes(model_type) + ", expected minimax_text_01, minimax_m1 or minimax");
+       std::string(key) + " is " + in_quotes(name) + ", expected minimax_text_01, minimax_m1 or minimax");
 }
 
 AttentionKind kind_of(const char* key, const Json& value) {
@@ -94,26 +95,50 @@ void read_residuals(const Reader& in, ModelConfig& c) {
                             : residual("mlp_alpha_factor", "mlp_beta_factor");
 }
 
+// The part of a head that is rotated, where it is stated as a factor.
+std::optional<int64_t> part_of(const Reader& in, const Reader& rope, const ModelConfig& c) {
+  const Reader& holder = rope.find("partial_rotary_factor") ? rope : in;
+  if (!holder.find("partial_rotary_factor")) return {};
+  const double factor = holder.real("partial_rotary_factor", 1);
+  if (!(factor >= 0 && factor <= 1)) Reader::refuse("partial_rotary_factor", factor, "a number from 0 to 1");
+  return int64_t(double(c.head_dim) * factor);
+}
+
 // How much of a head is rotated: what the user says, else the file, else the family's rule.
 int64_t rotary_of(const Reader& in, const Reader& rope, const ModelConfig& c, std::optional<int64_t> said) {
   if (said) return *said;
-  const Reader& holder = rope.find("partial_rotary_factor") ? rope : in;
-  const double factor = holder.real("partial_rotary_factor", 1);
-  if (!(factor >= 0 && factor <= 1)) Reader::refuse("partial_rotary_factor", factor, "a number from 0 to 1");
-  const int64_t part = int64_t(double(c.head_dim) * factor);
+  const std::optional<int64_t> part = part_of(in, rope, c);
   if (in.find("rotary_dim")) {
     const int64_t dim = in.whole("rotary_dim", 0);
-    if (holder.find("partial_rotary_factor") && dim != part)
+    if (part && dim != *part)
       fail(ErrorKind::invalid_input, "rotary_dim is " + std::to_string(dim) + ", but partial_rotary_factor makes it " +
-                                         std::to_string(part) + "; expected one of them, or both to agree");
+                                         std::to_string(*part) + "; expected one of them, or both to agree");
     return dim;
   }
   const bool release = c.width == 6144 && c.heads == 64 && c.head_dim == 128;
-  if (c.family == Family::minimax && release && !holder.find("partial_rotary_factor"))
+  if (c.family == Family::minimax && release && !part)
     fail(ErrorKind::invalid_input,
          "neither rotary_dim nor partial_rotary_factor is stated for the released model's shape: give --rotary-dim 64 "
          "or 128 (64: as it was trained, 128: as transformers computes it)");
-  return part;
+  return part.value_or(c.head_dim);
+}
+
+// As transformers' class computes it, in our terms. It says itself how much of a head is rotated, so nothing else may
+// say otherwise.
+void read_proportional_rope(const Reader& in, const Reader& rope, ModelConfig& c, std::optional<int64_t> said) {
+  if (rope.real("factor", 1) != 1) Reader::refuse("rope_parameters.factor", rope.real("factor", 1), "1 or no such key");
+  if (c.head_dim % 2 != 0)
+    fail(ErrorKind::unsupported, "head_dim is " + std::to_string(c.head_dim) + ", expected an even number");
+  c.proportional_rotary = true;
+  c.rotary_dim = part_of(in, rope, c).value_or(c.head_dim) / 2 * 2;
+  const auto agree = [&](const char* name, int64_t dim) {
+    if (dim != c.rotary_dim)
+      fail(ErrorKind::invalid_input, std::string(name) + " is " + std::to_string(dim) +
+                                         ", but rope_parameters make it " + std::to_string(c.rotary_dim));
+  };
+  if (said.value_or(0) != 0) agree("--rotary-dim", *said);
+  if (in.find("rotary_dim")) agree("rotary_dim", in.whole("rotary_dim", 0));
+  c.rope_theta = from_file_theta(rotary_rows(c), rope.real("rope_theta", in.real("rope_theta", 1e6)));
 }
 
 void read_rope(const Reader& in, ModelConfig& c, std::optional<int64_t> rotary_dim) {
@@ -122,7 +147,10 @@ void read_rope(const Reader& in, ModelConfig& c, std::optional<int64_t> rotary_d
   if (stated && !stated->is_object()) Reader::refuse("rope_parameters", *stated, "an object");
   const Reader rope{stated ? *stated : nothing};
   const std::string type = rope.text("rope_type", "default");
-  if (type != "default") fail(ErrorKind::unsupported, "rope_type is " + in_quotes(type) + ", expected \"default\"");
+  if (type == "proportional" && c.family == Family::minimax) return read_proportional_rope(in, rope, c, rotary_dim);
+  if (type != "default")
+    fail(ErrorKind::unsupported,
+         "rope_type is " + in_quotes(type) + ", expected \"default\" or, in a minimax configuration, \"proportional\"");
   c.rope_theta = rope.real("rope_theta", in.real("rope_theta", 1e6));
   c.rotary_dim = rotary_of(in, rope, c, rotary_dim);
 }
@@ -194,7 +222,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   if (!in.find("model_type"))
     fail(ErrorKind::invalid_input, "model_type is missing, expected minimax_text_01, minimax_m1 or minimax");
   c.model_type = in.text("model_type", "");
-  c.family = family_of(c.model_type);
+  c.family = family_of("model_type", c.model_type);
   read_shape(in, c);
   c.norm_eps = in.real("rms_norm_eps", 1e-5);
   c.lightning_norm_eps = in.real("lightning_norm_eps", in.real("linear_norm_eps", 1e-6));
@@ -208,6 +236,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   read_tokens(in, c);
   c.stated_type = stated_type_of(in);
   refuse_what_is_not_computed(in);
+  if (c.family == Family::minimax) c.family = family_of(kDecaysKey, in.text(kDecaysKey, "minimax"));
   require_valid(c);
   return c;
 }

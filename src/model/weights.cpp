@@ -12,6 +12,7 @@ namespace {
 struct Part {
   std::string name;
   int64_t rows;
+  RotaryRows order = {};
 };
 
 // Hands out the fields of one range of the flat buffer, in order, and lists the parameters in them.
@@ -26,7 +27,7 @@ class Range {
     const Tensor t = at(next_, shape);
     int64_t row = 0;
     for (const Part& part : parts) {
-      parameters_.push_back({part.name, t.rows(row, row + part.rows), kind, next_ + row * t.stride[0]});
+      parameters_.push_back({part.name, t.rows(row, row + part.rows), kind, next_ + row * t.stride[0], part.order});
       row += part.rows;
     }
     advance(t);
@@ -76,10 +77,11 @@ LightningWeights lightning(Range& range, const std::string& self, const ModelCon
 SoftmaxWeights softmax(Range& range, const std::string& self, const ModelConfig& c) {
   using enum ParameterKind;
   const int64_t inner = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const RotaryRows order = rotary_rows(c);
   SoftmaxWeights w;
-  w.qkv.values =
-      range.field(matrix, {inner + 2 * kv, c.width},
-                  {{self + "q_proj.weight", inner}, {self + "k_proj.weight", kv}, {self + "v_proj.weight", kv}});
+  w.qkv.values = range.field(
+      matrix, {inner + 2 * kv, c.width},
+      {{self + "q_proj.weight", inner, order}, {self + "k_proj.weight", kv, order}, {self + "v_proj.weight", kv}});
   w.out = range.matrix(matrix, self + "o_proj.weight", c.width, inner);
   return w;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/rotary_rows.h"
 #include "ops/weight.h"
 
 namespace fulgur {
@@ -45,7 +46,8 @@ struct Parameter {
   std::string checkpoint_name;
   Tensor view;
   ParameterKind kind;
-  int64_t offset;  // elements from the start of the flat buffer
+  int64_t offset;        // elements from the start of the flat buffer
+  RotaryRows rows = {};  // how the file orders them, of q and k
 };
 
 struct ModelWeights {

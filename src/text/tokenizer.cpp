@@ -58,6 +58,29 @@ void cut_at_added_tokens(const AddedTokenFinder& finder, std::string_view text, 
 
 constexpr size_t kNotWorthCutting = 6;  // bytes: two characters of Chinese
 
+// Scanners see no further than the characters beside the place; what an expression for ICU sees is unknown.
+bool may_cut_at_lines(const Vocabulary& vocabulary) {
+  const auto scanned = [](const SplitStep& step) { return step.rule != SplitRule::regex; };
+  const auto in_line = [](const AddedToken& token) { return token.content.find('\n') == token.content.npos; };
+  return std::all_of(vocabulary.pre_tokenizer.begin(), vocabulary.pre_tokenizer.end(), scanned) &&
+         std::all_of(vocabulary.added.begin(), vocabulary.added.end(), in_line);
+}
+
+// The flags of the character that starts at `at`; of an invalid one those of U+FFFD, of one cut off by the end none.
+CharFlags flags_at(std::string_view text, size_t at) {
+  int invalid_bytes;
+  const int bytes = utf8_sequence(text.substr(at), invalid_bytes);
+  if (bytes < 0) return 0;
+  return char_at(char_flags(), bytes > 0 ? text.data() + at : kReplacement.data()).flags;
+}
+
+// Of the character that ends before `end` > 0.
+CharFlags flags_before(std::string_view text, size_t end) {
+  size_t begin = end - 1;
+  for (size_t most = std::min<size_t>(begin, 3); most > 0 && (uint8_t(text[begin]) & 0xC0) == 0x80; --most) --begin;
+  return flags_at(text.substr(0, end), begin);
+}
+
 // Entries worth their clearing for a text of this length.
 size_t cache_entries(size_t text_bytes) { return std::clamp<size_t>(text_bytes / 16, 16, 1 << 16); }
 
@@ -68,7 +91,8 @@ struct Tokenizer::Parts {
       : vocabulary(std::move(from)),
         merger(std::span<const int32_t, 256>(ids_of_bytes(vocabulary)), vocabulary.merges, vocabulary.tokens),
         raw_tokens(tokens_of_stage(vocabulary, Stage::raw)),
-        normalised_tokens(tokens_of_stage(vocabulary, Stage::normalised)) {
+        normalised_tokens(tokens_of_stage(vocabulary, Stage::normalised)),
+        cut_at_lines(may_cut_at_lines(vocabulary)) {
     special.resize(vocabulary.tokens.size());
     for (const AddedToken& token : vocabulary.added) special[size_t(token.id)] = token.special;
     if (vocabulary.whole_words == WholeWords::merged) return;
@@ -87,6 +111,7 @@ struct Tokenizer::Parts {
   Vocabulary vocabulary;
   BytePairMerger merger;
   AddedTokenFinder raw_tokens, normalised_tokens;
+  bool cut_at_lines;
   std::unordered_map<std::string_view, int32_t> whole_words;  // only where words are looked up
   std::vector<bool> special;
 };
@@ -117,6 +142,16 @@ void Tokenizer::encode(std::string_view text, SpecialTokens special, WordCache& 
     cut_at_added_tokens(parts_->normalised_tokens, clean, special, on_normalised, on_token);
   };
   cut_at_added_tokens(parts_->raw_tokens, text, special, on_raw, on_token);
+}
+
+size_t Tokenizer::independent_prefix(std::string_view text) const {
+  if (!parts_->cut_at_lines) return 0;
+  for (size_t at = text.rfind('\n'); at != text.npos && at > 0; at = text.rfind('\n', at - 1)) {
+    if (at + 1 == text.size() || (flags_before(text, at) & kSpace)) continue;
+    const CharFlags after = flags_at(text, at + 1);
+    if ((after & kLetter) && !(after & kUnsettled)) return at + 1;
+  }
+  return 0;
 }
 
 void Tokenizer::append_plain(std::string_view text, WordCache& cache, std::vector<int32_t>& out) const {
@@ -193,6 +228,24 @@ uint64_t Tokenizer::digest() const {
     add(std::to_string(token.id) + (token.special ? " special" : "") + (token.normalized ? " normalized" : ""));
   }
   return fnv1a64(all);
+}
+
+StreamingEncoder::StreamingEncoder(const Tokenizer& tokenizer, SpecialTokens special)
+    : tokenizer_(tokenizer), special_(special), cache_(std::make_unique<WordCache>()) {}
+StreamingEncoder::~StreamingEncoder() = default;
+
+std::span<const int32_t> StreamingEncoder::feed(std::string_view part) {
+  pending_.append(part);
+  return encode_first(tokenizer_.independent_prefix(pending_));
+}
+
+std::span<const int32_t> StreamingEncoder::flush() { return encode_first(pending_.size()); }
+
+std::span<const int32_t> StreamingEncoder::encode_first(size_t bytes) {
+  ids_.clear();
+  tokenizer_.encode(std::string_view(pending_).substr(0, bytes), special_, *cache_, ids_);
+  pending_.erase(0, bytes);
+  return ids_;
 }
 
 std::string StreamingDecoder::feed(int32_t id) {

@@ -33,6 +33,11 @@ class Tokenizer {
   // For many short texts: words seen before need not be merged again.
   void encode(std::string_view text, SpecialTokens special, WordCache& cache, std::vector<int32_t>& out) const;
 
+  // Bytes of `text`, up to its last place where what follows does not change the ids before it and is not changed by
+  // them: both parts, encoded one after another, give the ids of the whole. Such a place is a newline between a
+  // character that is no white space and a letter. 0 where there is none, and for tokenizers whose words may cross it.
+  size_t independent_prefix(std::string_view text) const;
+
   // The tokens' bytes; a part of a character remains a part. An id without a token is invalid_input.
   std::string decode(std::span<const int32_t> ids) const;
   std::string_view bytes_of(int32_t id) const;
@@ -50,6 +55,28 @@ class Tokenizer {
   void append_plain(std::string_view text, WordCache& cache, std::vector<int32_t>& out) const;
   void append_word(std::string_view word, const char* text_end, WordCache& cache, std::vector<int32_t>& out) const;
   std::unique_ptr<const Parts> parts_;
+};
+
+// Turns text into ids as it comes, from parts cut anywhere. All ids together are encode(the whole text). Holds the text
+// since the last independent place (Tokenizer::independent_prefix) and no more.
+class StreamingEncoder {
+ public:
+  StreamingEncoder(const Tokenizer& tokenizer, SpecialTokens special);
+  ~StreamingEncoder();
+
+  // The ids that are known with this part; valid until the next call.
+  std::span<const int32_t> feed(std::string_view part);
+  // The ids of what is left at the end. The encoder may then be used anew.
+  std::span<const int32_t> flush();
+
+ private:
+  std::span<const int32_t> encode_first(size_t bytes);
+
+  const Tokenizer& tokenizer_;
+  SpecialTokens special_;
+  std::unique_ptr<WordCache> cache_;
+  std::string pending_;
+  std::vector<int32_t> ids_;
 };
 
 // Turns ids into text as they come, and never shows a part of a character. All pieces together are the whole text as

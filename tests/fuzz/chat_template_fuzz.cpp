@@ -1,4 +1,5 @@
 // A chat template, rendered for one conversation with a tool.
+// sources: src/text/chat_template.cpp src/text/jinja_*.cpp src/text/python_text.cpp
 #include <nlohmann/json.hpp>
 
 #include "tests/fuzz/fuzz.h"

@@ -1,4 +1,5 @@
 // config.json, and what it becomes in the other family's words.
+// sources: src/model/config.cpp src/model/config_json.cpp src/model/config_family.cpp src/files/json_file.cpp
 #include "model/config_family.h"
 #include "tests/fuzz/fuzz.h"
 

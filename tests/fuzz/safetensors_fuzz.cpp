@@ -1,4 +1,5 @@
 // A safetensors file: opened, every tensor read.
+// sources: src/files/safetensors.cpp src/files/convert_elements.cpp src/files/mmap.cpp
 #include <vector>
 
 #include "files/safetensors.h"

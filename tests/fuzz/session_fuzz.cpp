@@ -1,4 +1,5 @@
 // A saved session of a model of two layers.
+// sources: src/generate/session_file.cpp src/files/safetensors.cpp src/state/state_image.cpp
 #include "generate/session_file.h"
 #include "tests/fuzz/fuzz.h"
 
