@@ -25,7 +25,7 @@ constexpr size_t kBatchBytes = 16 << 20, kPieceBytes = 1 << 20, kWhole = std::nu
 int thread_count(int asked) { return asked > 0 ? asked : available_cores(); }
 
 struct TrainOptions {
-  int64_t vocab_size = 0, memory_mib = 1024;
+  int64_t vocab_size = 0, memory_mib = 2048;
   int threads = 0;
   std::string out;
   std::vector<std::string> files;
@@ -87,9 +87,9 @@ void train_tokenizer(const TrainOptions& options) {
                  "--memory leaves room for %s of %s different words, the most frequent: %s %% of the text's words\n",
                  short_number(double(words.distinct)).c_str(), short_number(double(words.all_distinct)).c_str(),
                  short_number(100 * double(words.occurrences) / double(words.all_occurrences)).c_str());
-  std::optional<Progress> progress;  // its time begins with the first merge
+  std::optional<Progress> progress;  // its time begins with the merging
   const Vocabulary vocabulary = trainer.train([&](int64_t done, int64_t total) {
-    if (!progress) progress.emplace("merges", total, "merges", done);
+    if (!progress) progress.emplace("merges", total, "merges");
     progress->update(done, done);
   });
   progress.reset();
@@ -170,10 +170,10 @@ void print_table(const Comparison& comparison, const char* title, const Figure& 
   std::vector<std::string> header{"bytes"};
   for (size_t t = 0; t < comparison.tokenizers.size(); ++t)
     header.push_back(comparison.tokenizers[t] + " (" + std::to_string(comparison.vocab_sizes[t]) + ")");
-  std::printf("%-*s", int(name_width), "");
+  std::printf("%s\n%-*s", title, int(name_width), "");
   for (const std::string& column : header)
     std::printf("  %*s", int(std::max<size_t>(8, column.size())), column.c_str());
-  std::printf("   %s\n", title);
+  std::printf("\n");
   const auto print_row = [&](const std::string& kind, const TokenCounts& counts) {
     std::printf("%-*s  %8s", int(name_width), kind.c_str(), short_number(double(counts.bytes)).c_str());
     for (size_t t = 0; t < comparison.tokenizers.size(); ++t)

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/for_each_or_throw.h"
+
 namespace fulgur {
 namespace {
 
@@ -26,7 +28,7 @@ TokenCounter::TokenCounter(std::vector<Tokenizer> tokenizers, int threads)
 std::vector<TokenCounts> TokenCounter::count(std::span<const std::string> texts) {
   std::vector<TokenCounts> counts(texts.size());
   std::atomic<size_t> next = 0;
-  threads_.for_each(int64_t(caches_.size()), [&](int64_t thread) {
+  for_each_or_throw(threads_, int64_t(caches_.size()), [&](int64_t thread) {
     std::vector<int32_t> ids;
     for (size_t i = next++; i < texts.size(); i = next++) {
       counts[i] = {

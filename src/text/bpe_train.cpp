@@ -15,9 +15,9 @@ namespace fulgur {
 namespace {
 
 constexpr int64_t kBytes = 256, kMostTokens = int64_t(1) << 21;
-// What merging takes: of a word its record and its share of the pairs; of a byte its symbol and twice a place in a
-// list.
-constexpr WordCounts::Cost kMergingCost{.per_word = 64, .per_byte = 20};
+// What merging takes: of a word its record and its share of the pairs, of a byte its symbol and places in lists of
+// words; measured on 200 MB of English and Chinese.
+constexpr WordCounts::Cost kMergingCost{.per_word = 80, .per_byte = 28};
 
 struct Word {
   size_t begin, length;  // of its symbols
@@ -69,7 +69,7 @@ class PairNumbers {
     for (const Slot& slot : old)
       if (slot.number != kNone) slot_of(slot.key).number = slot.number;
   }
-  std::vector<Slot> slots_ = std::vector<Slot>(1 << 16);
+  std::vector<Slot> slots_ = std::vector<Slot>(64);
   size_t used_ = 0;
 };
 
@@ -201,6 +201,7 @@ Vocabulary BpeTrainer::train(const Progress& progress) {
   Vocabulary vocabulary;
   for (int byte = 0; byte < kBytes; ++byte) vocabulary.tokens.push_back(std::string(1, char(byte)));
   std::unordered_set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
+  progress(0, merges_);
   while (int64_t(vocabulary.merges.size()) < merges_) {
     const Pair* pair = merging.most_frequent();
     if (!pair) {

@@ -23,7 +23,7 @@ struct BpeTrainerOptions {
   int threads = 1;
   // Of the counting, then of the merging. Counts that do not fit wait on disk; where the merging has no room for all
   // words, it learns of the most frequent ones.
-  int64_t memory_bytes = int64_t(1) << 30;
+  int64_t memory_bytes = int64_t(2) << 30;
   std::filesystem::path spill_folder = std::filesystem::temp_directory_path();
 };
 
@@ -42,7 +42,7 @@ class BpeTrainer {
   };
   Words close();
 
-  // Called with the merges done and all of them.
+  // Called with the merges done and all of them; first with none, when merging begins.
   using Progress = std::function<void(int64_t done, int64_t total)>;
   // Closes where that was not done. Throws invalid_input where the text has too few different words for so many merges.
   // Once only.

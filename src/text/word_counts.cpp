@@ -10,6 +10,7 @@
 #include <queue>
 
 #include "base/error.h"
+#include "base/for_each_or_throw.h"
 #include "text/vocabulary.h"
 
 namespace fulgur {
@@ -93,20 +94,18 @@ class WordCounts::Run {
   void rewind() { std::rewind(file_); }
   bool next() {
     uint64_t bytes = 0;
-    if (std::fread(&bytes, sizeof bytes, 1, file_) != 1) return check_read(), false;
+    if (std::fread(&bytes, sizeof bytes, 1, file_) != 1) return require(!std::ferror(file_)), false;
     word.resize(bytes);
-    const bool whole =
-        std::fread(&count, sizeof count, 1, file_) == 1 && std::fread(word.data(), 1, bytes, file_) == bytes;
-    if (!whole) check_read();
-    return whole;
+    require(std::fread(&count, sizeof count, 1, file_) == 1 && std::fread(word.data(), 1, bytes, file_) == bytes);
+    return true;
   }
 
   std::string word;
   int64_t count = 0;
 
  private:
-  void check_read() const {
-    if (std::ferror(file_)) fail(ErrorKind::not_found, name_ + ": cannot be read back");
+  void require(bool is_read) const {
+    if (!is_read) fail(ErrorKind::not_found, name_ + ": cannot be read back: " + std::strerror(errno));
   }
   std::FILE* file_;
   std::string name_;
@@ -122,7 +121,7 @@ WordCounts::~WordCounts() = default;
 
 void WordCounts::add(std::span<const std::string> documents) {
   std::atomic<size_t> next = 0;
-  threads_.for_each(int64_t(tables_.size()), [&](int64_t table) {
+  for_each_or_throw(threads_, int64_t(tables_.size()), [&](int64_t table) {
     const Vocabulary ours;
     std::string storage;
     for (size_t i = next++; i < documents.size(); i = next++) {
