@@ -27,7 +27,7 @@ std::vector<EvalDocument> documents_of(const std::vector<int64_t>& lengths) {
 }
 
 struct Manner {
-  int64_t chunk, parallel, tokens;  // of the engine's pages
+  int64_t chunk, rows, parallel, tokens;  // tokens: of the engine's pages
 };
 
 // The probabilities of each document, in the order in which they came.
@@ -36,7 +36,7 @@ std::vector<Rows> read(const TinyModel& model, const std::vector<EvalDocument>& 
                 {.sequences = manner.parallel,
                  .tokens = manner.tokens,
                  .traces = true,
-                 .limits = {.rows = manner.chunk, .chunk = manner.chunk}});
+                 .limits = {.rows = manner.rows, .chunk = manner.chunk}});
   Scheduler scheduler(engine);
   std::vector<Rows> rows;
   size_t next = 0;
@@ -61,18 +61,19 @@ std::vector<Rows> read(const TinyModel& model, const std::vector<EvalDocument>& 
 
 TEST(Perplexity, in_chunks_as_whole) {
   const TinyModel model(tiny_config(), DType::f32, 1);
-  const std::vector<EvalDocument> documents = documents_of({1500, 1, 2, 65, 64, 3, 200, 2, 2, 2, 2, 2, 700, 1});
-  const std::vector<Rows> whole = read(model, documents, {2048, 1, 2048});
+  const std::vector<EvalDocument> documents =
+      documents_of({900, 1, 800, 2, 65, 64, 3, 200, 2, 2, 2, 2, 2, 2, 2, 2, 2, 300, 1});
+  const std::vector<Rows> whole = read(model, documents, {1024, 1024, 1, 1024});
   ASSERT_EQ(whole.size(), documents.size());
   for (size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(whole[i].size(), documents[i].tokens.size() - 1);
-  for (const Manner& manner : {Manner{64, 1, 1500}, Manner{37, 3, 1500}, Manner{512, 4, 8192}})
+  for (const Manner& manner : {Manner{64, 64, 1, 900}, Manner{37, 111, 3, 900}, Manner{256, 512, 4, 4096}})
     EXPECT_EQ(read(model, documents, manner), whole) << manner.chunk;
 }
 
 TEST(Perplexity, a_document_that_fits_no_memory) {
   const TinyModel model(tiny_config(), DType::f32, 1);
   try {
-    read(model, documents_of({5, 300}), {64, 2, 128});
+    read(model, documents_of({5, 300}), {64, 64, 2, 128});
     ADD_FAILURE() << "300 tokens in 128";
   } catch (const Error& error) {
     EXPECT_EQ(int(error.kind()), int(ErrorKind::out_of_memory)) << error.what();

@@ -119,6 +119,16 @@ Counts by_word(const CountedWords& words) {
   return counts;
 }
 
+TEST(WordCounts, a_table_has_each_word_once) {
+  WordTable table;
+  for (int round = 0; round < 3; ++round)
+    for (int i = 0; i < 20'000; ++i) table.add(std::to_string(i));
+  EXPECT_EQ(table.entries().size(), 20'000u);
+  table.sort();
+  EXPECT_EQ(table.entries()[1].word(), "1");
+  for (const WordTable::Entry& entry : table.entries()) ASSERT_EQ(entry.count, 3) << entry.word();
+}
+
 TEST(WordCounts, are_exact_in_any_memory) {
   std::mt19937 random(8);
   std::vector<std::string> documents;
