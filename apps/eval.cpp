@@ -101,11 +101,12 @@ nlohmann::ordered_json json_of(const PerplexityReport& report, DType dtype, doub
   };
   nlohmann::ordered_json json{{"suite", "perplexity"}};
   json.update(json_of_sum(report.all));
-  json["kinds"] = json["positions"] = nlohmann::ordered_json::array();
+  json["kinds"] = nlohmann::ordered_json::array();
   for (const auto& [kind, sum] : report.kinds) {
     json["kinds"].push_back({{"kind", kind}});
     json["kinds"].back().update(json_of_sum(sum));
   }
+  json["positions"] = nlohmann::ordered_json::array();
   for (const auto& [from, to, sum] : report.positions)
     json["positions"].push_back({{"from", from},
                                  {"to", to},

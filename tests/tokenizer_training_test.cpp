@@ -251,6 +251,12 @@ TEST(Training, command) {
   EXPECT_EQ(config["bos_token"], "<beginning_of_sentence>");
   EXPECT_EQ(config["eos_token"], "<end_of_sentence>");
   EXPECT_EQ(train_command(scratch, "c", {scratch / "nowhere.txt"}).exit, 3);
+  const Finished homeless = Child({"/usr/bin/env", "TMPDIR=/nowhere", FULGUR_PROGRAM, "tokenizer", "train",
+                                   "--vocab-size", "280", "--out", scratch / "c", scratch / "a.txt"},
+                                  scratch / "output")
+                                .wait();
+  expect_exit(homeless, 3);
+  EXPECT_NE(homeless.err.find("TMPDIR"), homeless.err.npos);
   EXPECT_FALSE(std::filesystem::exists(scratch / "c"));
 }
 

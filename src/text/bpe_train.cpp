@@ -171,6 +171,14 @@ void PairMerging::merge_in_word(uint32_t index, int32_t left, int32_t right, int
   }
 }
 
+std::filesystem::path folder_of(const std::filesystem::path& spill_folder) {
+  if (!spill_folder.empty()) return spill_folder;
+  std::error_code error;
+  std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) fail(ErrorKind::not_found, "TMPDIR: expected a folder for temporary files: " + error.message());
+  return folder;
+}
+
 void add_special_tokens(Vocabulary& vocabulary) {
   for (const std::string_view special : kOurSpecialTokens) {
     vocabulary.added.push_back({.content = std::string(special), .id = int32_t(vocabulary.tokens.size())});
@@ -183,7 +191,7 @@ void add_special_tokens(Vocabulary& vocabulary) {
 BpeTrainer::BpeTrainer(int64_t vocab_size, const BpeTrainerOptions& options)
     : merges_(vocab_size - kBytes - int64_t(kOurSpecialTokens.size())),
       memory_bytes_(options.memory_bytes),
-      counts_(options.threads, options.memory_bytes, options.spill_folder) {
+      counts_(options.threads, options.memory_bytes, folder_of(options.spill_folder)) {
   if (merges_ >= 0 && vocab_size <= kMostTokens) return;
   fail(ErrorKind::invalid_input, "vocabulary of " + std::to_string(vocab_size) + " tokens, expected " +
                                      std::to_string(vocab_size - merges_) + ".." + std::to_string(kMostTokens));

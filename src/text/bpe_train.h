@@ -24,7 +24,7 @@ struct BpeTrainerOptions {
   // Of the counting, then of the merging. Counts that do not fit wait on disk; where the merging has no room for all
   // words, it learns of the most frequent ones.
   int64_t memory_bytes = int64_t(2) << 30;
-  std::filesystem::path spill_folder = std::filesystem::temp_directory_path();
+  std::filesystem::path spill_folder = {};  // empty: TMPDIR, else /tmp
 };
 
 class BpeTrainer {
@@ -32,7 +32,7 @@ class BpeTrainer {
   // vocab_size counts the bytes, the merges and the special tokens. Throws invalid_input where they do not fit.
   explicit BpeTrainer(int64_t vocab_size, const BpeTrainerOptions& options = {});
 
-  // A document each. Throws not_found where the spill folder cannot be written.
+  // A document each. Throws not_found where the spill folder cannot be written, as close does.
   void add(std::span<const std::string> documents) { counts_.add(documents); }
 
   // The words that merges will be learnt from; then nothing more is added.
