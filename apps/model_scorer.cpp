@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <numbers>
+#include <numeric>
+#include <optional>
 
 #include "apps/run_options.h"
 #include "eval/perplexity.h"
@@ -54,15 +56,18 @@ class ModelScorer : public Scorer {
     std::vector<double> scores;
     while (!texts.empty()) {
       const auto some = texts.first(std::min<size_t>(texts.size(), 16 * kParallel));
-      std::vector<EvalDocument> documents;
+      size_t next = 0;
+      const auto framed_next = [&]() -> std::optional<EvalDocument> {
+        if (next == some.size()) return {};
+        return framed(tokenizer_, std::string(some[next++]));
+      };
       int64_t bytes = 0;
-      for (const std::string_view text : some) {
-        documents.push_back(framed(tokenizer_, std::string(text)));
-        bytes += int64_t(text.size());
-      }
-      const DocumentNats read = document_nats(scheduler_, documents, kParallel, [](int64_t, int64_t) {});
-      for (size_t i = 0; i < some.size(); ++i)
-        scores.push_back(read.nats[i] / std::numbers::ln2 / double(some[i].size()));
+      const auto note = [&](const EvalDocument& document, std::span<const float> log_probs) {
+        const double nats = -std::accumulate(log_probs.begin(), log_probs.end(), 0.0);
+        scores.push_back(nats / std::numbers::ln2 / double(document.bytes));
+        bytes += document.bytes;
+      };
+      foresee(scheduler_, framed_next, kParallel, note, [](int64_t) {});
       done(bytes);
       texts = texts.subspan(some.size());
     }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "data/corpus.h"
+#include "data/document_stream.h"
 #include "data/documents.h"
 #include "tests/scratch.h"
 
@@ -12,11 +13,40 @@ namespace fulgur::tests {
 namespace {
 
 TEST(Documents, are_split_at_their_lines) {
+  const Scratch scratch;
   const std::vector<std::string> want{"one\ntwo\n", " three <|endoftext|> not a line\n", "four"};
-  EXPECT_EQ(
-      split_documents("one\ntwo\n<|endoftext|>\n three <|endoftext|> not a line\n<|endoftext|>\r\n<|endoftext|>\nfour"),
-      want);
-  EXPECT_TRUE(split_documents("<|endoftext|>\n").empty());
+  spill(scratch / "a.txt",
+        "one\ntwo\n<|endoftext|>\n three <|endoftext|> not a line\n<|endoftext|>\r\n<|endoftext|>\nfour");
+  EXPECT_EQ(read_documents(scratch / "a.txt"), want);
+  spill(scratch / "b.txt", "<|endoftext|>\n");
+  EXPECT_TRUE(read_documents(scratch / "b.txt").empty());
+}
+
+std::vector<Document> all_of(DocumentStream stream) {
+  std::vector<Document> documents;
+  for (Document document; stream.next(document);) documents.push_back(document);
+  EXPECT_EQ(stream.bytes_read(), stream.file_bytes());
+  return documents;
+}
+
+TEST(Documents, say_their_kind) {
+  const Scratch scratch;
+  spill(scratch / "a.jsonl",
+        "{\"text\": \"x\", \"source\": \"books\"}\n{\"text\": \"y\", \"source\": \"web\", \"kind\": \"code\"}\n"
+        "{\"text\": \"z\", \"kind\": 3}\n");
+  const std::vector<Document> documents = all_of(DocumentStream(scratch / "a.jsonl"));
+  ASSERT_EQ(documents.size(), 3u);
+  EXPECT_EQ(documents[0].kind, "books");
+  EXPECT_EQ(documents[1].kind, "code");
+  EXPECT_EQ(documents[2].kind, "");
+}
+
+TEST(Documents, long_ones_come_in_pieces_that_cut_no_word) {
+  const Scratch scratch;
+  spill(scratch / "a.txt", "one\n two\n\n/three\n four\nfive\n\u4e00\n<|endoftext|>\nsix\n7");
+  std::vector<std::string> texts;
+  for (const Document& piece : all_of(DocumentStream(scratch / "a.txt", 1))) texts.push_back(piece.text);
+  EXPECT_EQ(texts, (std::vector<std::string>{"one\n two\n\n/three\n four\n", "five\n", "\u4e00\n", "six\n", "7"}));
 }
 
 TEST(Documents, files) {

@@ -39,6 +39,15 @@ TEST(Eval, perplexity_is_the_trainers) {
   for (const std::vector<std::string>& other : std::vector<std::vector<std::string>>{
            {"--chunk", "17", "--parallel", "1"}, {"--chunk", "64", "--parallel", "3", "--threads", "1"}})
     EXPECT_EQ(eval(other).at("nats"), whole.at("nats"));
+  const Json kinds = eval({"--data", "a=data/tiny/valid.txt"}).at("kinds");  // beside the file under its own name
+  ASSERT_EQ(kinds.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(kinds[i].at("kind"), i == 0 ? "a" : "valid");
+    EXPECT_EQ(kinds[i].at("nats"), whole.at("nats"));
+  }
+  const Json positions = whole.at("positions");
+  ASSERT_FALSE(positions.empty());
+  EXPECT_EQ(positions[0].at("from"), 1);
   expect_exit(run_program({"eval", model, "--suite", "perplexity"}, scratch / "none"), 2);
   expect_exit(run_program({"eval", model, "--suite", "other", "--data", "x"}, scratch / "none"), 2);
   expect_exit(run_program({"eval", model, "--suite", "perplexity", "--data", "nowhere.txt"}, scratch / "none"), 3);

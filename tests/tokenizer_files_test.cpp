@@ -17,7 +17,8 @@ constexpr const char* kText = "the cat and the hat and the bat sat; that is that
 
 Vocabulary trained_vocabulary() {
   BpeTrainer trainer(280);
-  trainer.add(kText);
+  const std::string text = kText;
+  trainer.add({&text, 1});
   return trainer.train([](int64_t, int64_t) {});
 }
 

@@ -3,14 +3,11 @@
 #pragma once
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace fulgur {
 
 // Empty documents are left out. Throws not_found, corrupt_file with file and line, unsupported for another extension.
 std::vector<std::string> read_documents(const std::filesystem::path& file);
-
-std::vector<std::string> split_documents(std::string_view text);
 
 }  // namespace fulgur

@@ -1,7 +1,7 @@
 #include "eval/perplexity.h"
 
+#include <algorithm>
 #include <cmath>
-#include <map>
 #include <numbers>
 #include <numeric>
 
@@ -19,41 +19,111 @@ EvalDocument framed(const Tokenizer& tokenizer, const std::string& document) {
   return {std::move(tokens), int64_t(document.size())};
 }
 
-DocumentNats document_nats(Scheduler& scheduler, const std::vector<EvalDocument>& documents, int64_t parallel,
-                           const std::function<void(int64_t, int64_t)>& progress) {
-  DocumentNats result{.nats = std::vector<double>(documents.size(), 0.0)};
-  std::map<SessionId, size_t> reading;
-  size_t next = 0;
-  int64_t done = 0;
-  while (next < documents.size() || !reading.empty()) {
-    while (next < documents.size() && int64_t(reading.size()) < parallel) {
-      const size_t number = next++;
-      if (documents[number].tokens.size() < 2) continue;  // nothing to foresee
-      const SessionId session = scheduler.open();
-      scheduler.ask(session, {.tokens = documents[number].tokens, .next_log_probs = true});
-      reading[session] = number;
-    }
-    for (const Event& event : scheduler.step()) {
-      const std::vector<float>& log_probs = scheduler.next_log_probs(event.session);
-      result.nats[reading.at(event.session)] = -std::accumulate(log_probs.begin(), log_probs.end(), 0.0);
-      result.tokens += int64_t(log_probs.size());
-      reading.erase(event.session);
-      scheduler.close(event.session);
-      progress(++done, result.tokens);
+namespace {
+
+// Finished documents wait for those before them; so many at most that a long one keeps waiting.
+constexpr int64_t kWaitingPerParallel = 8;
+
+class Reading {
+ public:
+  Reading(Scheduler& scheduler, const EvalDocuments& next, int64_t parallel)
+      : scheduler_(scheduler), next_(next), parallel_(parallel), held_(next()) {}
+
+  bool is_done() const { return !held_ && documents_.empty(); }
+
+  // Begins documents as long as there is room.
+  void begin() {
+    while (held_ && int64_t(sessions_.size()) < parallel_ &&
+           int64_t(documents_.size()) < kWaitingPerParallel * parallel_) {
+      Request request{.tokens = held_->tokens, .next_log_probs = true};
+      const bool is_read = request.tokens.size() < 2;  // nothing to foresee
+      if (is_read) {
+        tokens_read_ += int64_t(request.tokens.size());
+      } else {
+        const SessionId session = scheduler_.open();
+        const Need need = scheduler_.need(session, request);
+        if (!sessions_.empty() && pages_ + need.pages > need.all_pages) return scheduler_.close(session);
+        scheduler_.ask(session, std::move(request));
+        pages_ += need.pages;
+        sessions_[session] = {first_ + documents_.size(), need.pages};
+      }
+      documents_.push_back({std::move(*held_), {}, is_read});
+      held_ = next_();
     }
   }
-  return result;
+
+  void step() {
+    for (const Event& event : scheduler_.step()) {
+      const Place place = sessions_.at(event.session);
+      Document& document = documents_[place.document - first_];
+      document.log_probs = scheduler_.next_log_probs(event.session), document.is_read = true;
+      tokens_read_ += int64_t(document.log_probs.size()) + 1;
+      pages_ -= place.pages;
+      sessions_.erase(event.session);
+      scheduler_.close(event.session);
+    }
+  }
+
+  void hand_over(const Foreseen& done) {
+    for (; !documents_.empty() && documents_.front().is_read; ++first_) {
+      done(documents_.front().document, documents_.front().log_probs);
+      documents_.erase(documents_.begin());
+    }
+  }
+
+  int64_t tokens_read() const {
+    return std::accumulate(sessions_.begin(), sessions_.end(), tokens_read_,
+                           [&](int64_t sum, const auto& session) { return sum + scheduler_.position(session.first); });
+  }
+
+ private:
+  struct Document {
+    EvalDocument document;
+    std::vector<float> log_probs;
+    bool is_read;
+  };
+  struct Place {
+    size_t document;
+    int64_t pages;
+  };
+
+  Scheduler& scheduler_;
+  const EvalDocuments& next_;
+  const int64_t parallel_;
+  std::optional<EvalDocument> held_;
+  std::vector<Document> documents_;  // from number first_ on
+  size_t first_ = 0;
+  std::map<SessionId, Place> sessions_;
+  int64_t pages_ = 0, tokens_read_ = 0;
+};
+
+}  // namespace
+
+void foresee(Scheduler& scheduler, const EvalDocuments& next, int64_t parallel, const Foreseen& done,
+             const std::function<void(int64_t)>& progress) {
+  Reading reading(scheduler, next, parallel);
+  while (!reading.is_done()) {
+    reading.begin();
+    reading.step();
+    reading.hand_over(done);
+    progress(reading.tokens_read());
+  }
 }
 
-Perplexity perplexity(Scheduler& scheduler, const std::vector<EvalDocument>& documents, int64_t parallel,
-                      const std::function<void(int64_t, int64_t)>& progress) {
-  Perplexity result{.documents = int64_t(documents.size())};
-  for (const EvalDocument& document : documents) result.bytes += document.bytes;
-  const DocumentNats read = document_nats(scheduler, documents, parallel, progress);
-  if (read.tokens == 0) fail(ErrorKind::invalid_input, "the documents hold no token to foresee");
-  result.tokens = read.tokens;
-  result.nats = std::accumulate(read.nats.begin(), read.nats.end(), 0.0);  // in the documents' order
-  return result;
+void PerplexityReport::add(const EvalDocument& document, std::span<const float> log_probs) {
+  const Perplexity sum{1, document.bytes, int64_t(log_probs.size()),
+                       -std::accumulate(log_probs.begin(), log_probs.end(), 0.0)};
+  for (Perplexity* total : {&all, &kinds[document.kind]})
+    total->documents += 1, total->bytes += sum.bytes, total->tokens += sum.tokens, total->nats += sum.nats;
+  constexpr int64_t kFirst = 1024, kTimes = 4;
+  int64_t from = 1, to = kFirst;  // row i stands for the token that i + 1 tokens stand before
+  for (size_t i = 0; from <= int64_t(log_probs.size()); ++i, from = to, to *= kTimes) {
+    if (i == positions.size()) positions.push_back({from, to, {}});
+    const auto rows = log_probs.subspan(size_t(from - 1), size_t(std::min(to - from, sum.tokens - (from - 1))));
+    Perplexity& there = positions[i].sum;
+    ++there.documents, there.tokens += int64_t(rows.size());
+    there.nats -= std::accumulate(rows.begin(), rows.end(), 0.0);
+  }
 }
 
 }  // namespace fulgur
