@@ -1,8 +1,11 @@
 // One optimizer step over the global batch.
 #pragma once
+#include <optional>
 #include <span>
+#include <string>
 
 #include "model/model.h"
+#include "train/health.h"
 #include "train/router_report.h"
 
 namespace fulgur {
@@ -20,7 +23,9 @@ struct StepInput {
   int64_t counted_rows;  // rows with a target, over all lanes
   Balance balance;       // of the whole step, over all lanes; its sums are the step's own
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
-  Keep keep;  // what a layer's forward leaves its backward
+  Keep keep;            // what a layer's forward leaves its backward
+  bool health = false;  // measure it
+  StateProbe probe = {};
 };
 
 // Of the step's batch before its update: mean cross-entropy in nats per token, the norm of the gradient, and what the
@@ -28,6 +33,7 @@ struct StepInput {
 struct StepReport {
   double loss = 0, gradient_norm = 0;
   RouterReport router;
+  std::optional<Health> health = {};  // where it was asked for
 };
 
 // Flat buffers with the offsets of ModelWeights::flat.
@@ -46,11 +52,22 @@ void round_master(Stream& stream, TrainingState& state);
 // Gradient buffers that a number of lanes takes.
 int64_t gradient_levels(int64_t lanes);
 
-// A step whose loss or gradient norm is not finite changes no weight and throws invalid_input with both.
+// The loss or the gradient norm of a step is not finite; the step has changed no weight.
+class Diverged : public Error {
+ public:
+  Diverged(int64_t step, const StepReport& report, std::string where);
+  const std::string& where() const { return where_; }  // the parameter, or else the tensor, that is not finite
+
+ private:
+  std::string where_;
+};
+
+// Throws Diverged.
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
-// Forward, loss and backward of one micro-batch; grads, loss (f64 [1]) and the routers' sums are accumulated.
+// Forward, loss and backward of one micro-batch; grads, loss (f64 [1]), the routers' sums and health are accumulated.
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything);
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything,
+                HealthSums* health = nullptr);
 
 }  // namespace fulgur

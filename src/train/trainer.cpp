@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,7 +14,7 @@
 #include "model/checkpoint.h"
 #include "model/initialise.h"
 #include "train/checkpoint_writer.h"
-#include "train/metrics.h"
+#include "train/run_log.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
@@ -83,7 +84,7 @@ class Run {
   Exec exec() { return {stream_, scratch_, tape_, config_}; }
   TrainedTensors trained() const { return {memory_.state.master, memory_.state.first, memory_.state.second}; }
   int64_t tokens_here() const { return (memory_.state.step - first_step_) * run_.tokens_per_step; }
-  bool stopped() const { return stop_ && *stop_; }
+  bool stopped() const { return !alarm_.empty() || (stop_ && *stop_); }
   bool due(int64_t every) const {
     const int64_t step = memory_.state.step;
     return step == run_.steps || (every > 0 && step > 0 && step % every == 0);
@@ -95,12 +96,14 @@ class Run {
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
   double validate(Progress& progress);
+  void sample(Progress& progress);
   void save_trained_model();
 
   const RunConfig& run_;
   const std::atomic<bool>* stop_;
   Recorder* recorder_;
   std::function<double()> floor_;
+  std::function<std::vector<std::string>(const ModelConfig&, const ModelWeights&)> sample_;
   std::filesystem::path dir_;
   std::optional<FolderLock> lock_;
   std::optional<RunCheckpoint> from_;
@@ -111,9 +114,11 @@ class Run {
   TrainingMemory memory_;
   Stream stream_;
   Arena scratch_, tape_;
-  std::optional<Metrics> metrics_;
+  std::optional<RunLog> metrics_;
   std::vector<double> losses_;
+  std::string alarm_;  // that ends the run
   int64_t first_step_ = 0, saved_step_ = -1;
+  double seconds_before_ = 0;                    // of the run, before this call
   double step_seconds_ = 0, floor_seconds_ = 0;  // of all steps here; of one step at best, 0 where that is not known
   CheckpointWriter writer_;
 };
@@ -123,6 +128,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       stop_(start.stop),
       recorder_(start.recorder),
       floor_(start.floor),
+      sample_(start.sample),
       dir_(run.run_dir),
       from_(judged_start(start.resume)),
       corpus_(read_run_corpus(run.tokenizer, run.train_files, run.validation_files)),
@@ -165,22 +171,28 @@ void Run::open_folder() {
   if (from_) {
     remove_unfinished_checkpoints(dir_);
     for (const char* name : {"model", "run.toml", "metrics.jsonl"}) remove_leftovers(dir_ / name);
-    losses_ = cut_metrics(dir_ / "metrics.jsonl", from_->step);
   } else {
     create_folder(dir_);
     lock_.emplace(dir_);
   }
   write_file(dir_ / "run.toml", run_.resolved);
-  metrics_.emplace(dir_ / "metrics.jsonl");
+  metrics_.emplace(dir_, run_, from_ ? std::optional(from_->step) : std::nullopt);
+  losses_ = metrics_->losses(), seconds_before_ = metrics_->seconds();
 }
 
 StepReport Run::take_step(PackedRows& rows) {
   Exec e = exec();
   const double start = monotonic_seconds();
   const RecordedStep recorded(stream_, recorder_);
-  const StepReport report = train_rows(e, memory_.state, run_, rows);
-  step_seconds_ += monotonic_seconds() - start;
-  return report;
+  try {
+    const StepReport report = train_rows(e, memory_.state, run_, rows);
+    step_seconds_ += monotonic_seconds() - start;
+    return report;
+  } catch (const Diverged& diverged) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    metrics_->alarm({memory_.state.step + 1, "not_finite", diverged.where(), nan, nan, diverged.what()});
+    throw;
+  }
 }
 
 // After the recorded step, and only where measuring the machine's rates is nothing beside the run.
@@ -198,9 +210,15 @@ void Run::note(const StepReport& report, Progress& progress) {
                                                    {"gradient_norm", report.gradient_norm},
                                                    {"lr", learning_rate(run_, step)},
                                                    {"tokens", double(step * run_.tokens_per_step)},
-                                                   {"tokens_per_second", double(tokens_here()) / progress.seconds()}};
+                                                   {"tokens_per_second", double(tokens_here()) / progress.seconds()},
+                                                   {"seconds", seconds_before_ + progress.seconds()},
+                                                   {"time", double(std::time(nullptr))}};
   add_metrics(line, report.router);
-  metrics_->write(line);
+  if (report.health) add_metrics(line, *report.health), add_layer_metrics(line, report.router);
+  for (const Alarm& alarm : metrics_->write(line)) {
+    progress.say(alarm.text);
+    if (alarm.stops) alarm_ = alarm.text;
+  }
   char note[64];
   const double share = floor_seconds_ * double(step - first_step_) / step_seconds_;
   if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
@@ -219,14 +237,35 @@ void Run::save_checkpoint() {
 double Run::validate(Progress& progress) {
   Exec e = exec();
   std::optional<double> bits;
-  if (corpus_.validation.bytes > 0) bits = bits_per_byte(e, memory_.state.weights, corpus_.validation, stop_);
+  std::vector<double> parts;
+  if (corpus_.validation.bytes > 0) bits = bits_per_byte(e, memory_.state.weights, corpus_.validation, stop_, &parts);
   if (!bits) return std::numeric_limits<double>::quiet_NaN();
-  metrics_->write({{"step", double(memory_.state.step)}, {"validation_bits_per_byte", *bits}});
-  char line[80];
-  std::snprintf(line, sizeof line, "step %lld: validation %.4f bits per byte",
-                static_cast<long long>(memory_.state.step), *bits);
-  progress.say(line);
+  std::vector<std::pair<std::string, double>> line{{"step", double(memory_.state.step)},
+                                                   {"validation_bits_per_byte", *bits}};
+  const std::vector<std::string> names = part_names(corpus_.validation);
+  char text[48];
+  std::snprintf(text, sizeof text, "%.4f bits per byte", *bits);
+  std::string said = "step " + std::to_string(memory_.state.step) + ": validation " + text;
+  for (size_t i = 0; names.size() > 1 && i < names.size(); ++i) {
+    line.emplace_back("validation_bits_per_byte/" + names[i], parts[i]);
+    std::snprintf(text, sizeof text, " %.4f", parts[i]);
+    said += (i ? ", " : " (") + names[i] + text + (i + 1 == names.size() ? ")" : "");
+  }
+  metrics_->write(line);
+  progress.say(said);
   return *bits;
+}
+
+// What the weights make of the run's prompts.
+void Run::sample(Progress& progress) {
+  const std::vector<std::string> texts = sample_(config_, memory_.state.weights);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    metrics_->sample(memory_.state.step, run_.sample.prompts[i], texts[i]);
+    std::string line = "step " + std::to_string(memory_.state.step) + ": " + run_.sample.prompts[i] + "|" + texts[i];
+    for (char& c : line)
+      if (static_cast<unsigned char>(c) < ' ') c = ' ';
+    progress.say(line);
+  }
 }
 
 void Run::save_trained_model() {
@@ -254,6 +293,7 @@ TrainReport Run::go() {
     if (due(run_.save_every)) save_checkpoint();
     writer_.check();
     if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
+    if (sample_ && run_.sample.every > 0 && due(run_.sample.every) && !stopped()) sample(progress);
     if (memory_.state.step == run_.steps || stopped()) break;
     const StepReport step = take_step(rows);
     find_floor();
@@ -262,6 +302,9 @@ TrainReport Run::go() {
   report.stopped = stopped();
   save_checkpoint();
   writer_.finish();
+  if (!alarm_.empty())
+    fail(ErrorKind::invalid_input, alarm_ + ": stopped as alarm.stop says; step " + std::to_string(memory_.state.step) +
+                                       " is saved, --resume goes on after it");
   if (!report.stopped) save_trained_model();
   const Tensor flat = trained().master;
   report.steps = memory_.state.step, report.steps_here = report.steps - first_step_, report.losses = losses_;
