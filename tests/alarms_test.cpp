@@ -13,7 +13,8 @@ AlarmRules rules() {
 }
 
 // Of a figure's values at steps 1, 2, ...: "STEP RULE", one word each, of the alarms.
-std::vector<std::string> alarms_of(const AlarmRules& rules, const std::string& figure, const std::vector<double>& values) {
+std::vector<std::string> alarms_of(const AlarmRules& rules, const std::string& figure,
+                                   const std::vector<double>& values) {
   Alarms alarms(rules);
   std::vector<std::string> all;
   for (size_t i = 0; i < values.size(); ++i)
@@ -82,6 +83,8 @@ TEST(Alarms, say_what_a_figure_is) {
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].text, "alarm at step 7: RMS of the rows that leave layer 2: 4321 is above 1000 (alarm.rms)");
   EXPECT_EQ(found[1].text, "alarm at step 7: RMS of layer 2's state: 1e+06 is above 1000 (alarm.rms)");
+  ASSERT_EQ(lines_by_rule(found).size(), 1u);
+  EXPECT_EQ(lines_by_rule(found)[0], found[0].text + "; and 1 more, in alarms.jsonl");
   EXPECT_EQ(described("residual_rms_0"), "RMS of the embedding's rows");
   EXPECT_EQ(described("gradient_norm_experts"), "gradient norm of experts");
 }

@@ -1,14 +1,16 @@
-// Numerical health of a step: its figures against plain sums, equal however the step is cut, no bit of training changed,
-// and the name of what is not finite.
+// Numerical health of a step: its figures against plain sums, equal however the step is cut, no bit of training
+// changed, and the name of what is not finite.
 #include "train/health.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "base/random.h"
 #include "tests/scratch.h"
 #include "tests/tiny_model.h"
+#include "train/metrics.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 
@@ -174,20 +176,17 @@ std::string where_it_diverges(int64_t health_every, const std::function<void(Mod
   return where;
 }
 
-void scale(Tensor tensor, float factor) {
-  for (int64_t i = 0; i < tensor.count(); ++i) tensor.elements<float>()[i] *= factor;
+void fill(Tensor tensor, float value) {
+  std::fill(tensor.elements<float>(), tensor.elements<float>() + tensor.count(), value);
 }
 
 TEST(Health, names_what_is_not_finite) {
   for (const int64_t every : {0, 1}) {
     EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { w.layers[2].moe.up.values.elements<float>()[7] = NAN; }),
               "parameter model.layers.2.block_sparse_moe.experts.0.w3.weight");
-    EXPECT_EQ(where_it_diverges(every,
-                                [](ModelWeights& w) {
-                                  scale(std::get<LightningWeights>(w.layers[2].attention).out.values, 1e38f);
-                                }),
+    EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { fill(w.layers[2].moe_norm, 3e38f); }),
               "the rows that leave layer 2");
-    EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { scale(w.head.values, 1e38f); }), "the logits");
+    EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { fill(w.final_norm, 3e38f); }), "the logits");
   }
 }
 

@@ -1,12 +1,11 @@
 // Curves of runs from fixed files: where the lines go, what is escaped, round ticks; a folder's runs at a glance.
-#include "train/run_plot.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "tests/scratch.h"
+#include "train/run_plot.h"
 
 namespace fulgur::tests {
 namespace {
@@ -22,8 +21,9 @@ fs::path run_of(const Scratch& scratch, const std::string& name, const std::stri
 
 std::string step_line(int64_t step, double loss) {
   const auto n = [](double x) { return std::to_string(x); };
-  return "{\"step\": " + std::to_string(step) + ", \"loss\": " + n(loss) + ", \"lr\": 0.5, \"tokens\": " +
-         n(double(step * 100)) + ", \"tokens_per_second\": 50, \"seconds\": " + n(double(2 * step)) +
+  return "{\"step\": " + std::to_string(step) + ", \"loss\": " + n(loss) +
+         ", \"lr\": 0.5, \"tokens\": " + n(double(step * 100)) +
+         ", \"tokens_per_second\": 50, \"seconds\": " + n(double(2 * step)) +
          ", \"time\": " + n(double(1000 + 2 * step)) + "}\n";
 }
 
@@ -36,15 +36,17 @@ size_t count_of(const std::string& text, const std::string& what) {
 TEST(Chart, puts_points_where_they_belong) {
   // 1 to 5 in x over the plot's 80 to 516 + ... pixels: every point a quarter further, y in round numbers.
   Chart chart{.title = "a", .subtitle = "", .x_name = "steps", .legend = {}, .panels = {}};
-  chart.panels.push_back({"P", "u", {{"end", "run0", ChartLine::Style::line, {{0, 0}, {1, 50}, {2, NAN}, {3, 25}, {4, 100}}}}});
+  chart.panels.push_back(
+      {"P", "u", {{"end", "run0", ChartLine::Style::line, {{0, 0}, {1, 50}, {2, NAN}, {3, 25}, {4, 100}}}}});
   const std::string svg = svg_of(chart);
-  // The panel: 564 wide at (24, 84); the plot from x 80 to 504 and from y 304 (zero) up to 124 (106: six hundredths more).
+  // The panel: 564 wide at (24, 84); the plot from x 80 to 504 and from y 304 (zero) up to 124 (106: six hundredths
+  // more).
   EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"80.0,304.0 186.0,219.1\"/>"), svg.npos) << svg;
   EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"398.0,261.5 504.0,134.2\"/>"), svg.npos) << svg;
   EXPECT_EQ(count_of(svg, "<polyline"), 2u);
   EXPECT_NE(svg.find(">end</text>"), svg.npos);
   EXPECT_NE(svg.find("prefers-color-scheme:dark"), svg.npos);
-  for (const char* tick : {">0</text>", ">20</text>", ">100</text>"}) EXPECT_NE(svg.find(tick), svg.npos) << tick;
+  for (const char* tick : {">0</text>", ">50</text>", ">100</text>"}) EXPECT_NE(svg.find(tick), svg.npos) << tick;
 }
 
 TEST(Chart, is_logarithmic_where_values_spread) {
@@ -93,9 +95,8 @@ TEST(Plot, escapes_names_and_marks_alarms) {
   ASSERT_EQ(alone.panels.size(), 4u);
   EXPECT_EQ(alone.panels[1].title, "Validation");
   EXPECT_EQ(alone.panels[1].lines[0].points, (std::vector<ChartPoint>{{2, 1.5}}));
-  expect_error(ErrorKind::invalid_input, {"9 runs", "8"}, [&] {
-    chart_of(std::vector<RunHistory>(9, runs[0]), RunAxis::step);
-  });
+  expect_error(ErrorKind::invalid_input, {"9 runs", "8"},
+               [&] { chart_of(std::vector<RunHistory>(9, runs[0]), RunAxis::step); });
 }
 
 TEST(Plot, axes_and_layers) {
@@ -119,7 +120,7 @@ TEST(Plot, axes_and_layers) {
   };
   const ChartPanel each = layers(chart_of({run}, RunAxis::step)), most = layers(chart_of({run, run}, RunAxis::step));
   ASSERT_EQ(each.lines.size(), 3u);
-  EXPECT_EQ(each.lines[2].label, "10");
+  EXPECT_EQ(each.lines[2].label, "layer 10");
   ASSERT_EQ(most.lines.size(), 2u);
   EXPECT_EQ(most.lines[1].points, (std::vector<ChartPoint>{{1, 11}, {2, 12}, {3, 13}}));
 }
@@ -136,7 +137,8 @@ TEST(Plot, smoothing_keeps_a_straight_line) {
 TEST(Runs, are_found_and_summed_up) {
   const Scratch scratch;
   const fs::path a = run_of(scratch, "a", step_line(1, 4) + step_line(2, 3.5)),
-                 b = run_of(scratch, "deep/er/b", step_line(7, 2) + "{\"step\": 7, \"validation_bits_per_byte\": 1.25}\n");
+                 b = run_of(scratch, "deep/er/b",
+                            step_line(7, 2) + "{\"step\": 7, \"validation_bits_per_byte\": 1.25}\n");
   spill(a / "run.toml", "[train]\nsteps = 9\nlr = 0.5\n[data]\ntrain = [\"x\"]\n");
   fs::create_directories(b / "model");
   spill(b / "model/config.json", "{}");

@@ -29,12 +29,9 @@ const Words kSmall{"model.hidden_size=32",
                    "train.warmup=1",
                    "train.threads=1",
                    "data.train=[\"data/tiny/valid.txt\"]"};
-const Words kWatched{"train.health_every=2",
-                     "train.validate_every=3",
-                     "train.save_every=2",
-                     "data.validation=[\"data/tiny/valid.txt\", \"data/tiny/train.txt\"]",
-                     "sample.every=2",
-                     "sample.prompts=[\"Once upon\", \"The \\\"<cat>\\\"\"]",
+const Words kWatched{"train.health_every=2", "train.validate_every=3",
+                     "train.save_every=2",   "data.validation=[\"data/tiny/valid.txt\", \"data/tiny/train.txt\"]",
+                     "sample.every=2",       "sample.prompts=[\"Once upon\", \"The \\\"<cat>\\\"\"]",
                      "sample.tokens=8"};
 
 std::vector<Json> lines_of(const std::string& text) {
@@ -104,8 +101,8 @@ TEST_F(Watch, leaves_the_weights_as_they_are_and_writes_down_what_it_sees) {
   EXPECT_FALSE(between.contains("residual_rms_0"));
   EXPECT_FALSE(step.contains("state_rms_1")) << "softmax";
   const Json validation = figures_at(dir, 3, "validation_bits_per_byte");
-  const double valid = validation.at("validation_bits_per_byte/valid"), more = validation.at("validation_bits_per_byte/train"),
-               all = validation.at("validation_bits_per_byte");
+  const double valid = validation.at("validation_bits_per_byte/valid"),
+               more = validation.at("validation_bits_per_byte/train"), all = validation.at("validation_bits_per_byte");
   EXPECT_TRUE(std::min(valid, more) <= all && all <= std::max(valid, more)) << validation;
   const double a = double(fs::file_size("data/tiny/valid.txt")), b = double(fs::file_size("data/tiny/train.txt"));
   EXPECT_NEAR(all, (a * valid + b * more) / (a + b), 1e-3);
@@ -163,17 +160,20 @@ TEST_F(Watch, a_killed_run_goes_on_to_the_same_files) {
   const Words alarming{"alarm.rms=0.001", "alarm.entropy=0.999999"};
   ASSERT_EQ(train("whole", {kSmall, kWatched, alarming}).exit, 0);
   ASSERT_FALSE(lines_of(slurp(scratch_ / "whole/alarms.jsonl")).empty());
+  int resumed = 0;
   for (const int call : {14, 30, 60}) {
     const std::string name = "killed" + std::to_string(call);
     const Finished killed = train(name, {kSmall, kWatched, alarming}, {}, std::to_string(call) + ":kill");
     ASSERT_NE(killed.signal, 0) << call << ": " << killed.err;
     const bool saved = fs::exists(scratch_ / name / "checkpoints/step-2");
     if (!saved) continue;
+    ++resumed;
     ASSERT_EQ(train(name, {kSmall, kWatched, alarming}, {"--resume"}).exit, 0);
     EXPECT_TRUE(weights(name) == weights("whole"));
     EXPECT_EQ(left_of(scratch_ / name), left_of(scratch_ / "whole")) << call;
     EXPECT_EQ(events(name).size(), events("whole").size());
   }
+  EXPECT_GT(resumed, 0);
 }
 
 TEST_F(Watch, an_alarm_stops_the_run_and_keeps_its_checkpoints) {
@@ -196,9 +196,10 @@ TEST_F(Watch, a_huge_learning_rate_raises_alarms) {
   const Finished finished = train("run", {kSmall, fast});
   const std::vector<Json> alarms = lines_of(slurp(scratch_ / "run/alarms.jsonl"));
   ASSERT_FALSE(alarms.empty()) << finished.err;
-  for (const Json& alarm : alarms)
-    EXPECT_NE(finished.err.find(alarm.at("text").get<std::string>().substr(0, 30)), std::string::npos) << alarm;
-  if (finished.exit != 0) EXPECT_EQ(alarms.back().at("rule"), "not_finite");
+  EXPECT_NE(finished.err.find(alarms[0].at("text").get<std::string>()), std::string::npos) << finished.err;
+  if (finished.exit != 0) {
+    EXPECT_EQ(alarms.back().at("rule"), "not_finite");
+  }
 }
 
 TEST_F(Watch, runs_are_listed_compared_and_plotted) {
@@ -215,7 +216,8 @@ TEST_F(Watch, runs_are_listed_compared_and_plotted) {
   EXPECT_TRUE(runs[0].at("state") == "finished" && runs[0].at("step") == 6 && runs[1].at("steps") == 4);
   EXPECT_NE(fulgur({"runs", scratch_.path().string()}).find("finished"), std::string::npos);
   const Json compared = Json::parse(fulgur({"runs", "compare", a, b, "--json"}));
-  Json want{{"run.dir", {a, b}}, {"train.lr", {0.008, 0.002}}, {"train.steps", {6, 4}}, {"train.final_lr", {0.0008, 0.0002}}};
+  Json want{
+      {"run.dir", {a, b}}, {"train.lr", {0.008, 0.002}}, {"train.steps", {6, 4}}, {"train.final_lr", {0.0008, 0.0002}}};
   EXPECT_EQ(compared.at("configuration"), want);
   EXPECT_EQ(compared.at("figures")[1].at("step"), 4);
   const std::string text = fulgur({"runs", "compare", a, b});

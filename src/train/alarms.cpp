@@ -52,6 +52,18 @@ std::string described(const std::string& figure) {
   return figure == "largest_logit" ? "largest logit" : figure;
 }
 
+std::vector<std::string> lines_by_rule(const std::vector<Alarm>& alarms) {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < alarms.size(); ++i) {
+    const auto same = [&](const Alarm& other) { return other.rule == alarms[i].rule; };
+    const auto here = alarms.begin() + long(i);
+    if (std::any_of(alarms.begin(), here, same)) continue;
+    const auto more = std::count_if(here + 1, alarms.end(), same);
+    lines.push_back(alarms[i].text + (more ? "; and " + std::to_string(more) + " more, in alarms.jsonl" : ""));
+  }
+  return lines;
+}
+
 Alarms::Finding Alarms::above_median(const std::string& figure, double value, double factor) const {
   const auto known = earlier_.find(figure);
   if (factor == 0 || known == earlier_.end() || known->second.size() < kFewest) return {false, 0, ""};

@@ -55,6 +55,9 @@ class Alarms {
   std::set<std::pair<std::string, std::string>> active_;  // rule and figure
 };
 
+// A line for each rule, of its first alarm: the terminal need not hold one for each of eighty layers.
+std::vector<std::string> lines_by_rule(const std::vector<Alarm>& alarms);
+
 // What a figure is, for a reader: "residual_rms_3" is "the rows that enter layer 3".
 std::string described(const std::string& figure);
 

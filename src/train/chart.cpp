@@ -57,17 +57,19 @@ std::string text_at(double x, double y, const std::string& classes, const std::s
          xml_escaped(text) + "</text>\n";
 }
 
-// "0.25" where ticks are 0.05 apart; "20 k" from ten thousand on.
-std::string tick_text(double value, double apart) {
-  if (value != 0 && std::fabs(value) < 1e-4) return printed("%.3g", value);
-  if (std::fabs(value) >= 1e4) {
+// Of one of `all`: "0.25" where they are 0.05 apart, "5 k" where they reach ten thousand.
+std::string tick_text(double value, const std::vector<double>& all) {
+  if (value == 0) return "0";
+  if (std::fabs(value) < 1e-4) return printed("%.3g", value);
+  if (std::fabs(all.back()) >= 1e4 && std::fabs(value) >= 1e3) {
     const int prefix = value >= 1e12 ? 4 : value >= 1e9 ? 3 : value >= 1e6 ? 2 : 1;
     constexpr const char* kPrefix[] = {"", " k", " M", " G", " T"};
     return printed("%.4g", value / std::pow(1000.0, prefix)) + kPrefix[prefix];
   }
-  const int decimals = std::clamp(int(std::ceil(-std::log10(apart) - 1e-9)), 0, 6);
+  const bool even = all.size() > 2 && std::fabs(all[2] - 2 * all[1] + all[0]) < 1e-6 * std::fabs(all[2]);
+  const double apart = even ? all[1] - all[0] : std::fabs(value);
   char text[40];
-  std::snprintf(text, sizeof text, "%.*f", decimals, value);
+  std::snprintf(text, sizeof text, "%.*f", std::clamp(int(std::ceil(-std::log10(apart) - 1e-9)), 0, 6), value);
   return text;
 }
 
@@ -155,24 +157,29 @@ std::string drawn(const ChartLine& line, const Scale& x, const Scale& y) {
   return svg;
 }
 
-// Labels at the right ends, moved apart where they would touch.
+// Labels at the right ends, moved apart where they would touch, with their line's colour where there are several.
 std::string labels(const ChartPanel& panel, const Scale& y, double left) {
   struct Label {
     double at;
-    std::string text;
+    std::string text, color;
   };
   std::vector<Label> all;
   for (const ChartLine& line : panel.lines) {
     const auto last =
         std::find_if(line.points.rbegin(), line.points.rend(), [](const ChartPoint& p) { return std::isfinite(p.y); });
-    if (!line.label.empty() && last != line.points.rend()) all.push_back({y(last->y), line.label});
+    if (!line.label.empty() && last != line.points.rend()) all.push_back({y(last->y), line.label, line.color});
   }
   std::stable_sort(all.begin(), all.end(), [](const Label& a, const Label& b) { return a.at < b.at; });
   for (size_t i = 1; i < all.size(); ++i) all[i].at = std::max(all[i].at, all[i - 1].at + kLabelHeight);
-  double lowest = std::max(y.from, y.to) + 4;
+  double lowest = y.from - 4;
   for (size_t i = all.size(); i-- > 0; lowest = all[i].at - kLabelHeight) all[i].at = std::min(all[i].at, lowest);
   std::string svg;
-  for (const Label& label : all) svg += text_at(left, label.at + 4, "", label.text);
+  for (const Label& label : all) {
+    if (all.size() > 1)
+      svg += "<polyline class=\"" + label.color +
+             printed("\" points=\"%.1f,%.1f %.1f,%.1f\"/>\n", left, label.at, left + 8, label.at);
+    svg += text_at(left + (all.size() > 1 ? 13 : 2), label.at + 4, "", label.text);
+  }
   return svg;
 }
 
@@ -180,17 +187,15 @@ std::string axes(const Scale& x, const Scale& y, const std::string& x_name) {
   std::string svg;
   const std::vector<double> rows = y.logarithmic ? round_log_ticks(y.low, y.high) : round_ticks(y.low, y.high, 5);
   for (const double value : rows) {
-    const double apart = y.logarithmic ? value : rows.size() > 1 ? rows[1] - rows[0] : 1;
     svg += printed("<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", x.from, x.to, y(value),
                    y(value)) +
-           text_at(x.from - 8, y(value) + 4, "end", tick_text(value, apart));
+           text_at(x.from - 8, y(value) + 4, "end", tick_text(value, rows));
   }
   svg +=
       printed("<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", x.from, x.to, y.from, y.from);
   const std::vector<double> columns = round_ticks(x.low, x.high, 6);
-  for (const double value : columns)
-    svg += text_at(x(value), y.from + 16, "middle", tick_text(value, columns.size() > 1 ? columns[1] - columns[0] : 1));
-  return svg + text_at(x.to + 8, y.from + 16, "", x_name);
+  for (const double value : columns) svg += text_at(x(value), y.from + 16, "middle", tick_text(value, columns));
+  return svg + text_at(x.to + kRight - 14, y.from + 16, "end", x_name);
 }
 
 std::string drawn(const Chart& chart, const ChartPanel& panel, double left, double top) {
@@ -206,7 +211,7 @@ std::string drawn(const Chart& chart, const ChartPanel& panel, double left, doub
   for (const ChartMark& mark : panel.marks)
     svg += printed("<path class=\"alarm\" d=\"M%.1f %.1f l-5 9 h10 z\">", x(mark.x), y.from - 9) + "<title>" +
            xml_escaped(mark.text) + "</title></path>\n";
-  return svg + labels(panel, y, x.to + 8);
+  return svg + labels(panel, y, x.to + 6);
 }
 
 std::string legend(const Chart& chart, double top) {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kMostRuns = 8, kDepths = 8;  // colours
 constexpr size_t kSmoothedFrom = 50;          // points
+constexpr const char* kPart = "validation_bits_per_byte/";
 
 std::string printed(const char* format, double value) {
   char text[40];
@@ -37,17 +38,24 @@ class Panels {
  public:
   Panels(const std::vector<RunHistory>& runs, RunAxis axis) : runs_(runs), axis_(axis) {}
 
-  // The points of one figure of every run; raw ones faint behind the smoothed where there are many.
+  // One figure of every run.
   void figure(const std::string& title, const std::string& unit, const std::string& figure, bool smooth = false) {
     ChartPanel panel{title, unit, {}};
+    for (size_t run = 0; run < runs_.size(); ++run) curve(panel, run, runs_[run].series(figure, axis_), smooth);
+    add(std::move(panel));
+  }
+
+  // Tokens over seconds from line to line, or where a run does not say its seconds, its own rate.
+  void speed() {
+    ChartPanel panel{"Speed", "tokens per second", {}};
     for (size_t run = 0; run < runs_.size(); ++run) {
-      std::vector<ChartPoint> points = runs_[run].series(figure, axis_);
-      if (points.empty()) continue;
-      if (smooth && points.size() >= kSmoothedFrom) {
-        panel.lines.push_back({"", run_color(run), ChartLine::Style::faint, points});
-        points = smoothed(points);
-      }
-      panel.lines.push_back({last_value(points), run_color(run), ChartLine::Style::line, points});
+      const std::vector<ChartPoint> seconds = runs_[run].series("seconds", axis_),
+                                    tokens = runs_[run].series("tokens", axis_);
+      std::vector<ChartPoint> rates;
+      for (size_t i = 1; i < seconds.size() && seconds.size() == tokens.size(); ++i)
+        if (seconds[i].y > seconds[i - 1].y)
+          rates.push_back({tokens[i].x, (tokens[i].y - tokens[i - 1].y) / (seconds[i].y - seconds[i - 1].y)});
+      curve(panel, run, rates.empty() ? runs_[run].series("tokens_per_second", axis_) : rates, true);
     }
     add(std::move(panel));
   }
@@ -58,9 +66,10 @@ class Panels {
     for (size_t run = 0; run < runs_.size(); ++run) {
       const std::vector<ChartPoint> points = runs_[run].series("validation_bits_per_byte", axis_);
       if (points.empty()) continue;
-      panel.lines.push_back({last_value(points), run_color(run), ChartLine::Style::line, points});
+      const bool divided = runs_.size() == 1 && !runs_[0].figures(kPart).empty();
+      panel.lines.push_back({divided ? "all" : last_value(points), run_color(run), ChartLine::Style::line, points});
       panel.lines.push_back({"", run_color(run), ChartLine::Style::dots, points});
-      if (runs_.size() == 1) parts(panel);
+      if (divided) parts(panel);
     }
     add(std::move(panel));
   }
@@ -77,7 +86,8 @@ class Panels {
         const std::vector<ChartPoint> points = runs_[run].series(prefix + number, axis_);
         const bool named = i == 0 || i + 1 == numbers.size();
         if (alone)
-          panel.lines.push_back({named ? number : "", depth_color(i, numbers.size()), ChartLine::Style::line, points});
+          panel.lines.push_back(
+              {named ? "layer " + number : "", depth_color(i, numbers.size()), ChartLine::Style::line, points});
         for (const ChartPoint& p : points) {
           const auto [place, is_new] = extreme.emplace(p.x, p.y);
           if (!is_new) place->second = least ? std::min(place->second, p.y) : std::max(place->second, p.y);
@@ -118,13 +128,20 @@ class Panels {
   }
 
  private:
-  void parts(ChartPanel& panel) const {
-    const std::string prefix = "validation_bits_per_byte/";
-    size_t color = 1;
-    for (const std::string& figure : runs_[0].figures(prefix)) {
-      panel.lines.push_back({figure.substr(prefix.size()), run_color(color++ % kMostRuns), ChartLine::Style::line,
-                             runs_[0].series(figure, axis_)});
+  // With the raw points faint behind the smoothed where there are many.
+  void curve(ChartPanel& panel, size_t run, std::vector<ChartPoint> points, bool smooth) const {
+    if (points.empty()) return;
+    if (smooth && points.size() >= kSmoothedFrom) {
+      panel.lines.push_back({"", run_color(run), ChartLine::Style::faint, points});
+      points = smoothed(points);
     }
+    panel.lines.push_back({last_value(points), run_color(run), ChartLine::Style::line, points});
+  }
+  void parts(ChartPanel& panel) const {
+    size_t color = 1;
+    for (const std::string& figure : runs_[0].figures(kPart))
+      panel.lines.push_back({figure.substr(std::string(kPart).size()), run_color(color++ % kMostRuns),
+                             ChartLine::Style::line, runs_[0].series(figure, axis_)});
   }
   void add(ChartPanel panel) {
     if (!panel.lines.empty()) panels_.push_back(std::move(panel));
@@ -167,9 +184,9 @@ Chart chart_of(const std::vector<RunHistory>& runs, RunAxis axis) {
   panels.validation();
   panels.figure("Learning rate", "", "lr");
   panels.figure("Gradient norm", "before clipping", "gradient_norm", true);
-  panels.figure("Speed", "tokens per second", "tokens_per_second");
+  panels.speed();
   panels.kinds();
-  panels.layers("Rows between layers", "RMS", "residual_rms_");
+  panels.layers("Rows that enter layers", "RMS", "residual_rms_");
   panels.layers("Lightning state", "RMS", "state_rms_");
   panels.figure("Largest logit", "", "largest_logit");
   panels.layers("Router entropy", "of log experts", "router_entropy_normalised_", true);

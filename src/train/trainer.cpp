@@ -215,10 +215,10 @@ void Run::note(const StepReport& report, Progress& progress) {
                                                    {"time", double(std::time(nullptr))}};
   add_metrics(line, report.router);
   if (report.health) add_metrics(line, *report.health), add_layer_metrics(line, report.router);
-  for (const Alarm& alarm : metrics_->write(line)) {
-    progress.say(alarm.text);
-    if (alarm.stops) alarm_ = alarm.text;
-  }
+  const std::vector<Alarm> alarms = metrics_->write(line);
+  for (const std::string& said : lines_by_rule(alarms)) progress.say(said);
+  for (const Alarm& alarm : alarms)
+    if (alarm.stops && alarm_.empty()) alarm_ = alarm.text;
   char note[64];
   const double share = floor_seconds_ * double(step - first_step_) / step_seconds_;
   if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
@@ -256,9 +256,15 @@ double Run::validate(Progress& progress) {
   return *bits;
 }
 
-// What the weights make of the run's prompts.
+// What the weights make of the run's prompts. Where memory is short the run goes on without.
 void Run::sample(Progress& progress) {
-  const std::vector<std::string> texts = sample_(config_, memory_.state.weights);
+  std::vector<std::string> texts;
+  try {
+    texts = sample_(config_, memory_.state.weights);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    progress.say("step " + std::to_string(memory_.state.step) + ": no samples: " + error.what());
+  }
   for (size_t i = 0; i < texts.size(); ++i) {
     metrics_->sample(memory_.state.step, run_.sample.prompts[i], texts[i]);
     std::string line = "step " + std::to_string(memory_.state.step) + ": " + run_.sample.prompts[i] + "|" + texts[i];
