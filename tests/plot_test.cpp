@@ -34,15 +34,14 @@ size_t count_of(const std::string& text, const std::string& what) {
 }
 
 TEST(Chart, puts_points_where_they_belong) {
-  // 1 to 5 in x over the plot's 80 to 516 + ... pixels: every point a quarter further, y in round numbers.
   Chart chart{.title = "a", .subtitle = "", .x_name = "steps", .legend = {}, .panels = {}};
   chart.panels.push_back(
       {"P", "u", {{"end", "run0", ChartLine::Style::line, {{0, 0}, {1, 50}, {2, NAN}, {3, 25}, {4, 100}}}}});
   const std::string svg = svg_of(chart);
-  // The panel: 564 wide at (24, 84); the plot from x 80 to 504 and from y 304 (zero) up to 124 (106: six hundredths
+  // The panel: 564 wide at (24, 84); the plot from x 80 to 478 and from y 304 (zero) up to 124 (106: six hundredths
   // more).
-  EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"80.0,304.0 186.0,219.1\"/>"), svg.npos) << svg;
-  EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"398.0,261.5 504.0,134.2\"/>"), svg.npos) << svg;
+  EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"80.0,304.0 179.5,219.1\"/>"), svg.npos) << svg;
+  EXPECT_NE(svg.find("<polyline class=\"run0\" points=\"378.5,261.5 478.0,134.2\"/>"), svg.npos) << svg;
   EXPECT_EQ(count_of(svg, "<polyline"), 2u);
   EXPECT_NE(svg.find(">end</text>"), svg.npos);
   EXPECT_NE(svg.find("prefers-color-scheme:dark"), svg.npos);
@@ -51,9 +50,11 @@ TEST(Chart, puts_points_where_they_belong) {
 
 TEST(Chart, is_logarithmic_where_values_spread) {
   Chart chart{.title = "", .subtitle = "", .x_name = "", .legend = {}, .panels = {}};
-  chart.panels.push_back({"", "", {{"", "run0", ChartLine::Style::line, {{0, 1}, {1, 10}, {2, 100}}}}});
+  chart.panels.push_back(
+      {"", "", {{"ein überlanger Name", "run0", ChartLine::Style::line, {{0, 1}, {1, 10}, {2, 100}}}}});
   const std::string svg = svg_of(chart);
   EXPECT_NE(svg.find(",214.0 "), svg.npos) << "the geometric mean in the middle: " << svg;
+  EXPECT_NE(svg.find(">ein überlanger…</text>"), svg.npos) << svg;
 }
 
 TEST(Chart, keeps_the_extremes_of_dense_lines) {

@@ -14,8 +14,9 @@ namespace {
 // Pixels.
 constexpr double kWidth = 1200, kGap = 24, kHead = 84, kLegendLine = 24, kPanelHeight = 260;
 constexpr double kPanelWidth = (kWidth - 3 * kGap) / 2;
-constexpr double kLeft = 56, kRight = 84, kTop = 40, kBottom = 40;  // of a panel, around its plot
+constexpr double kLeft = 56, kRight = 110, kTop = 40, kBottom = 40;  // of a panel, around its plot
 constexpr double kLabelHeight = 14;
+constexpr size_t kLabelLetters = 14;
 constexpr double kLogSpread = 30;
 
 constexpr const char* kStyle = R"(<style>
@@ -157,6 +158,14 @@ std::string drawn(const ChartLine& line, const Scale& x, const Scale& y) {
   return svg;
 }
 
+// The first letters of UTF-8 text, where it has more than fit beside a plot.
+std::string fitted(const std::string& text) {
+  size_t letters = 0;
+  for (size_t i = 0; i < text.size(); ++i)
+    if ((text[i] & 0xc0) != 0x80 && ++letters > kLabelLetters) return text.substr(0, i) + "…";
+  return text;
+}
+
 // Labels at the right ends, moved apart where they would touch, with their line's colour where there are several.
 std::string labels(const ChartPanel& panel, const Scale& y, double left) {
   struct Label {
@@ -167,7 +176,7 @@ std::string labels(const ChartPanel& panel, const Scale& y, double left) {
   for (const ChartLine& line : panel.lines) {
     const auto last =
         std::find_if(line.points.rbegin(), line.points.rend(), [](const ChartPoint& p) { return std::isfinite(p.y); });
-    if (!line.label.empty() && last != line.points.rend()) all.push_back({y(last->y), line.label, line.color});
+    if (!line.label.empty() && last != line.points.rend()) all.push_back({y(last->y), fitted(line.label), line.color});
   }
   std::stable_sort(all.begin(), all.end(), [](const Label& a, const Label& b) { return a.at < b.at; });
   for (size_t i = 1; i < all.size(); ++i) all[i].at = std::max(all[i].at, all[i - 1].at + kLabelHeight);
