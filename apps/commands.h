@@ -19,6 +19,8 @@ void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_train(CLI::App& app);
+void add_plot(CLI::App& app);
+void add_runs(CLI::App& app);
 void add_signature(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_doctor(CLI::App& app);

@@ -36,7 +36,7 @@ int run(int argc, char** argv) {
   add_inspect(app), add_convert(app);
   add_tokenize(app), add_detokenize(app), add_tokenizer(app), add_render(app), add_data(app);
   add_logits(app), add_gradients(app), add_generate(app), add_chat(app);
-  add_eval(app), add_train(app), add_signature(app), add_bench(app), add_doctor(app);
+  add_eval(app), add_train(app), add_plot(app), add_runs(app), add_signature(app), add_bench(app), add_doctor(app);
   try {
     cpu::isa();  // refuses a bad FULGUR_ISA before any work
     if (argc > 1) require_known(app, argv[1]);

@@ -7,6 +7,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "apps/training_samples.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "bench/trace.h"
@@ -53,9 +54,11 @@ void run_train(const TrainOptions& o) {
   stop_on_signals();
   const RunConfig run = read_run_config(o.config, o.settings);
   bench::StepTrace trace(o.trace, bench::StepTrace::Record::always);
-  const TrainStart start{.resume = o.resume, .stop = &stop_requested, .recorder = trace.recorder(), .floor = [&] {
-                           return trace.floor(run.thread_count());
-                         }};
+  const TrainStart start{.resume = o.resume,
+                         .stop = &stop_requested,
+                         .recorder = trace.recorder(),
+                         .floor = [&] { return trace.floor(run.thread_count()); },
+                         .sample = training_samples(run, stop_requested)};
   print_report(train(run, start), run);
   std::fflush(stdout);
   trace.finish(run.thread_count());
@@ -77,7 +80,8 @@ void add_train(CLI::App& app) {
       "SIGTERM and Ctrl-C finish the step, save and exit 0; a second Ctrl-C kills. A save that fails (a full disk) "
       "stops\n"
       "the run with exit code 3 and keeps the newest complete checkpoint. With --resume these may differ from before:\n"
-      "run.dir, train.threads, train.micro_rows, train.save_every, train.keep, train.validate_every, train.recompute.");
+      "run.dir, run.tensorboard, train.threads, train.micro_rows, train.save_every, train.keep, train.validate_every,\n"
+      "train.recompute, train.health_every, [alarm], [sample].");
   command->callback([options] { run_train(*options); });
 }
 

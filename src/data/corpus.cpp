@@ -26,6 +26,7 @@ Corpus read_corpus(const Tokenizer& tokenizer, const RunCorpus& frame, const std
   for (const CorpusFile& file : files) {
     const std::vector<std::string> documents = read_documents(file.path);
     if (documents.empty()) fail(ErrorKind::invalid_input, file.path + ": holds no text");
+    const int64_t before = corpus.bytes;
     std::vector<int32_t> ids;
     for (const std::string& text : documents) {
       ids.assign(1, frame.begin_of_sentence);
@@ -33,6 +34,7 @@ Corpus read_corpus(const Tokenizer& tokenizer, const RunCorpus& frame, const std
       ids.push_back(frame.end_of_document);
       for (int64_t i = 0; i < file.times; ++i) corpus.documents.add(ids), corpus.bytes += int64_t(text.size());
     }
+    corpus.parts.push_back({file.path, corpus.documents.count(), corpus.bytes - before});
   }
   return corpus;
 }

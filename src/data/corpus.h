@@ -17,8 +17,15 @@ struct CorpusFile {
 
 // Documents as <beginning_of_sentence> text <end_of_document>. Text that names a special token does not become it.
 struct Corpus {
+  // One file's share, its documents after those of the files before.
+  struct Part {
+    std::string path;
+    int64_t end = 0;    // documents of all files up to here
+    int64_t bytes = 0;  // of its own documents
+  };
   TokenizedDocuments documents;
   int64_t bytes = 0;  // UTF-8 bytes of the documents' text
+  std::vector<Part> parts = {};
 };
 
 struct RunCorpus {

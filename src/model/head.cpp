@@ -4,6 +4,7 @@
 #include "model/model.h"
 #include "ops/cross_entropy.h"
 #include "ops/linear.h"
+#include "ops/magnitude.h"
 
 namespace fulgur {
 
@@ -21,6 +22,7 @@ Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor 
     const Arena::Scope rows(exec.scratch);
     const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
     const Tensor x = hidden.rows(begin, end), logits = head_logits(exec, w, x);
+    if (targets.logits) magnitude(exec.stream, {.sums = targets.logits, .x = logits});
     cross_entropy(exec.stream,
                   {.loss = loss, .logits = logits, .targets = targets.tokens.rows(begin, end), .scale = targets.scale});
     const Tensor d_logits = logits;  // cross_entropy left the gradient there

@@ -90,8 +90,9 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
 Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden);
 
 struct Targets {
-  Tensor tokens;  // i32 [rows]; -1: the row does not count
-  double scale;   // 1 / rows that count in the whole step
+  Tensor tokens;       // i32 [rows]; -1: the row does not count
+  double scale;        // 1 / rows that count in the whole step
+  Tensor logits = {};  // f64 [2] of ops/magnitude.h, where somebody asks how large the logits are
 };
 // Training: adds to loss (f64 [1]) and to grads.head, returns d_hidden on the tape; 1,024 rows at a time, so no
 // [rows, vocab] tensor exists.

@@ -12,6 +12,7 @@
 #include "ops/lightning_attention.h"
 #include "ops/linear.h"
 #include "ops/load_balance.h"
+#include "ops/magnitude.h"
 #include "ops/recorded.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
@@ -47,6 +48,7 @@ FULGUR_DEFINE_OPERATOR(lightning_attention_backward, LightningAttentionBackward)
 FULGUR_DEFINE_OPERATOR(linear, Linear)
 FULGUR_DEFINE_OPERATOR(linear_backward, LinearBackward)
 FULGUR_DEFINE_OPERATOR(load_balance, LoadBalance)
+FULGUR_DEFINE_OPERATOR(magnitude, Magnitude)
 FULGUR_DEFINE_OPERATOR(rms_norm, RmsNorm)
 FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)

@@ -19,7 +19,9 @@ RouterReport router_report(const std::vector<double>& sums, const ModelConfig& c
     for (int64_t e = 0; e < config.experts; ++e) {
       report.load[size_t(e)] += sum[Sums::load + e], choices += sum[Sums::load + e];
       most = std::max(most, sum[Sums::load + e]);
+      if (sum[Sums::load + e] == 0) report.idle.emplace_back(layer, e);
     }
+    report.layer_entropy_normalised.push_back(sum[Sums::entropy]);
   }
   const double k = double(config.experts_per_token), per_window = choices / double(window);  // of each position
   for (int64_t part = 0, position = 0; part < Sums::kParts; ++part) {
@@ -31,6 +33,8 @@ RouterReport router_report(const std::vector<double>& sums, const ModelConfig& c
   report.load_max = most * double(config.experts * config.layers) / choices;
   report.entropy *= k / choices;
   report.entropy_normalised = config.experts > 1 ? report.entropy / std::log(double(config.experts)) : 0;
+  for (double& entropy : report.layer_entropy_normalised)
+    entropy *= config.experts > 1 ? k * double(config.layers) / choices / std::log(double(config.experts)) : 0;
   report.drop_rate = dropped / choices;
   return report;
 }
@@ -46,6 +50,14 @@ void add_metrics(std::vector<std::pair<std::string, double>>& metrics, const Rou
     metrics.emplace_back("drop_rate_by_position_" + std::to_string(part), report.drop_rate_by_position[part]);
   for (size_t e = 0; e < report.load.size(); ++e)
     metrics.emplace_back("expert_load_" + std::to_string(e), report.load[e]);
+}
+
+void add_layer_metrics(std::vector<std::pair<std::string, double>>& metrics, const RouterReport& report) {
+  for (size_t i = 0; i < report.layer_entropy_normalised.size(); ++i)
+    metrics.emplace_back("router_entropy_normalised_" + std::to_string(i), report.layer_entropy_normalised[i]);
+  metrics.emplace_back("idle_experts", double(report.idle.size()));
+  for (const auto& [layer, expert] : report.idle)
+    metrics.emplace_back("idle_expert_" + std::to_string(layer) + "_" + std::to_string(expert), 1);
 }
 
 }  // namespace fulgur

@@ -18,6 +18,8 @@ struct RouterReport {
   std::array<double, RouterSums::kParts> drop_rate_by_position{};  // in equal parts of a window; NaN: no token is there
   std::vector<double> load;  // choices of each expert, the dropped ones included, over the experts' mean; all layers
   double load_max = 0;       // the greatest load of one expert in one layer, over the mean
+  std::vector<double> layer_entropy_normalised;   // [layers]
+  std::vector<std::pair<int64_t, int64_t>> idle;  // layer and expert that no token chose
 };
 
 // sums: [layers, RouterSums::columns], of the whole step. window: rows.
@@ -25,5 +27,7 @@ RouterReport router_report(const std::vector<double>& sums, const ModelConfig& c
 
 // Under the keys of metrics.jsonl (docs/formats.md).
 void add_metrics(std::vector<std::pair<std::string, double>>& metrics, const RouterReport& report);
+// Of the single layers, where health is measured.
+void add_layer_metrics(std::vector<std::pair<std::string, double>>& metrics, const RouterReport& report);
 
 }  // namespace fulgur

@@ -98,6 +98,22 @@ class Reader {
     if (!value) fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected true or false");
     return *value;
   }
+  // A list of strings, of the allowed ones where some are named.
+  std::vector<std::string> words(const std::string& key, const std::vector<std::string>& allowed = {}) {
+    const toml::node_view<toml::node> node = take(key);
+    if (!node) return {};
+    std::vector<std::string> list;
+    std::string names;
+    for (const std::string& a : allowed) names += (names.empty() ? " of " : ", ") + a;
+    const auto wrong = [&] { fail(ErrorKind::invalid_input, key + " = " + text(node) + ": expected a list" + names); };
+    if (!node.is_array()) wrong();
+    for (const toml::node& entry : *node.as_array()) {
+      const auto value = entry.value_exact<std::string>();
+      if (!value || (!allowed.empty() && std::find(allowed.begin(), allowed.end(), *value) == allowed.end())) wrong();
+      list.push_back(*value);
+    }
+    return list;
+  }
   std::vector<CorpusFile> files(const std::string& key, bool required) {
     const toml::node_view<toml::node> node = take(key);
     if (!node && !required) return {};
@@ -176,7 +192,7 @@ class Reader {
   }
 
   toml::table& table_;
-  std::set<std::string> known_, known_sections_{"data", "train", "moe", "parallel", "run"};
+  std::set<std::string> known_, known_sections_{"data", "train", "moe", "parallel", "run", "alarm", "sample"};
 };
 
 void Reader::refuse_unknown() const {
@@ -280,6 +296,27 @@ void read_train(Reader& r, RunConfig& run) {
   read_spike_rule(run, r.value("train.spike"));
 }
 
+// What is written down of a run beside its training.
+void read_watch(Reader& r, RunConfig& run) {
+  run.health_every = r.integer("train.health_every", 0, 0, kMany);
+  run.tensorboard = r.flag("run.tensorboard", true);
+  run.alarm.rms = r.number("alarm.rms", 1e5, 0, 1e300), run.alarm.growth = r.number("alarm.growth", 20, 0, 1e300);
+  run.alarm.gradient = r.number("alarm.gradient", 20, 0, 1e300);
+  run.alarm.entropy = r.number("alarm.entropy", 0.05, 0, 1), run.alarm.idle = r.integer("alarm.idle", 20, 0, kMany);
+  const std::vector<std::string> stop = r.words("alarm.stop", {"rms", "growth", "gradient", "entropy", "idle"});
+  run.alarm.stop = {stop.begin(), stop.end()};
+  if (!stop.empty() && run.keep < 2)
+    fail(ErrorKind::invalid_input,
+         "train.keep = 1: expected at least 2 with alarm.stop, so that the checkpoint before the alarm stays");
+  run.sample = {.every = r.integer("sample.every", 0, 0, kMany),
+                .prompts = r.words("sample.prompts"),
+                .tokens = r.integer("sample.tokens", 64, 1, 1 << 20),
+                .temperature = r.number("sample.temperature", 0.8, 0, 100)};
+  if (run.sample.every > 0 && run.sample.prompts.empty())
+    fail(ErrorKind::invalid_input, "sample.prompts: expected the texts to continue every " +
+                                       std::to_string(run.sample.every) + " steps (sample.every)");
+}
+
 void read_moe(Reader& r, RunConfig& run) {
   run.capacity = r.number("moe.capacity", 0, 0, 100), run.window = r.integer("moe.window", 0, 0);
   const bool report = r.word("moe.aux_form", "report", {"report", "transformers"}) == "report";
@@ -325,9 +362,11 @@ void judge_sizes(const RunConfig& run) {
 
 // What may change when a run goes on: no result depends on it.
 bool is_free(const std::string& key) {
-  constexpr std::string_view kFree[] = {"run.dir",    "train.threads",        "train.micro_rows", "train.save_every",
-                                        "train.keep", "train.validate_every", "train.recompute"};
-  return std::find(std::begin(kFree), std::end(kFree), key) != std::end(kFree);
+  constexpr std::string_view kFree[] = {
+      "run.dir",    "run.tensorboard",      "train.threads",   "train.micro_rows",  "train.save_every",
+      "train.keep", "train.validate_every", "train.recompute", "train.health_every"};
+  return key.starts_with("alarm.") || key.starts_with("sample.") ||
+         std::find(std::begin(kFree), std::end(kFree), key) != std::end(kFree);
 }
 
 std::string decisive_keys(const toml::table& table) {
@@ -361,6 +400,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   run.tokenizer = r.word("data.tokenizer", "");
   read_train(r, run);
   read_moe(r, run);
+  read_watch(r, run);
   run.lanes = r.integer("parallel.lanes", 1, 1, 1 << 20);
   for (const char* key : {"segments", "slices", "dp", "tp", "pp", "cp", "ep", "etp"})
     r.only<int64_t>(std::string("parallel.") + key, 1);
@@ -375,6 +415,18 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   text << table << '\n';
   run.resolved = text.str();
   return run;
+}
+
+std::string keys_of(const std::filesystem::path& file) {
+  nlohmann::ordered_json keys = nlohmann::ordered_json::object();
+  for (const auto& [section, node] : parse_file(file)) {
+    const std::string name(section.str());
+    if (!node.is_table()) keys[name] = json_of(node, name);
+    else
+      for (const auto& [field, value] : *node.as_table())
+        keys[name + "." + std::string(field.str())] = json_of(value, name);
+  }
+  return keys.dump();
 }
 
 int RunConfig::thread_count() const { return threads > 0 ? threads : available_cores(); }

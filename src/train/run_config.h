@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,24 @@ struct SpikeRule {
   int64_t max = 0;  // steps of a run that are not taken
 };
 
+// When a figure of a step is an alarm (train/alarms.h); 0 turns a rule off.
+struct AlarmRules {
+  double rms = 0;              // of rows and lightning states: above
+  double growth = 0;           // of these and of the largest logit: above so many times their running median
+  double gradient = 0;         // of a gradient norm: above so many times its running median
+  double entropy = 0;          // of a router, normalised: below
+  int64_t idle = 0;            // an expert that no token chose in so many measurements in a row
+  std::set<std::string> stop;  // the rules whose alarms end the run
+};
+
+// Prompts that the run's weights continue meanwhile.
+struct SampleRules {
+  int64_t every = 0;  // steps; 0: never
+  std::vector<std::string> prompts;
+  int64_t tokens = 0;  // of an answer, at most
+  double temperature = 0;
+};
+
 struct RunConfig {
   std::string model_path;  // an existing MODEL to go on from; empty: `model_json` describes a new one
   std::string model_json;  // [model] as config.json would say it
@@ -63,8 +82,12 @@ struct RunConfig {
   int64_t save_every = 0;      // steps; 0: at the end alone
   int64_t keep = 2;            // newest checkpoints that stay
   int64_t validate_every = 0;  // steps; 0: at the end alone
-  double capacity = 0;         // an expert's share of a window's choices, 1 where all are balanced; 0: dropless
-  int64_t window = 0;          // tokens over which capacity and auxiliary loss count; 0: one packed row
+  int64_t health_every = 0;    // steps; 0: health is not measured
+  AlarmRules alarm;
+  SampleRules sample;
+  bool tensorboard = true;  // events beside metrics.jsonl
+  double capacity = 0;      // an expert's share of a window's choices, 1 where all are balanced; 0: dropless
+  int64_t window = 0;       // tokens over which capacity and auxiliary loss count; 0: one packed row
   AuxForm aux_form = AuxForm::report;
   double aux = 0.01;  // alpha of form report, coefficient of form transformers
   double z = 0;       // of the z-loss
@@ -85,6 +108,9 @@ struct RunConfig {
 // settings: `key=value` as given to --set; they override the file. Throws not_found, invalid_input naming the key and
 // what was expected, unsupported for what a later version will do.
 RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& settings);
+
+// All keys of a TOML file as a JSON object, `section.key` to value, unjudged. Throws not_found, invalid_input.
+std::string keys_of(const std::filesystem::path& file);
 
 // Learning rate of a step counted from 1: linear warm-up, then constant; cosine: to final_lr over `decay` steps; wsd
 // and exponential: constant, then over the last `decay` steps linearly towards final_lr, one step short of it, or

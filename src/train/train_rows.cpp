@@ -32,7 +32,8 @@ StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t st
           .eps = run.eps,
           .weight_decay = run.weight_decay,
           .max_norm = run.clip,
-          .keep = run.recompute ? Keep::inputs : Keep::everything};
+          .keep = run.recompute ? Keep::inputs : Keep::everything,
+          .health = run.health_every > 0 && step % run.health_every == 0};
 }
 
 StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Rows& rows, const SpikeWatch& watch) {
@@ -48,6 +49,7 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Ro
       std::vector<PackedRow> packed;
       for (int64_t r = 0; r < run.micro_rows; ++r)
         packed.push_back(rows.row(watch.row_at(first + int64_t(lane) * lane_rows + at + r)));
+      if (lane == 0 && at == 0) input.probe = longest_sequence(packed[0].begin, run.sequence);
       for (const PackedRow& row : packed)
         for (const int32_t target : row.targets) input.counted_rows += target >= 0;
       batches[lane].push_back(micro_batch_of(exec, packed));

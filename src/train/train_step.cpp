@@ -23,12 +23,14 @@ void add(Exec& exec, Tensor to, Tensor from) {
 
 // Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
 // far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
-void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, const Balance& balance) {
+void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, const Balance& balance,
+               HealthSums* health) {
   for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
     size_t level = size_t(std::popcount(lane));
     clear(exec.stream, t.grads[level].flat);
     for (const MicroBatch& micro : input.lanes[lane])
-      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss, input.keep);
+      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss, input.keep,
+                 health);
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
   }
 }
@@ -44,13 +46,10 @@ Batch routed(Exec& exec, Batch batch, const Balance& balance) {
   return batch;
 }
 
-bool may_be_taken(const StepReport& report, const std::optional<StepBounds>& bounds, int64_t step) {
-  const bool finite = std::isfinite(report.loss) && std::isfinite(report.gradient_norm);
-  if (!finite && !bounds)
-    fail(ErrorKind::invalid_input, "step " + std::to_string(step) + ": loss " + std::to_string(report.loss) +
-                                       ", gradient norm " + std::to_string(report.gradient_norm) +
-                                       ": training diverged; try a lower train.lr");
-  return finite && (!bounds || (report.loss <= bounds->loss && report.gradient_norm <= bounds->gradient_norm));
+bool is_finite(const StepReport& report) { return std::isfinite(report.loss) && std::isfinite(report.gradient_norm); }
+
+bool is_within(const StepReport& report, const std::optional<StepBounds>& bounds) {
+  return !bounds || (report.loss <= bounds->loss && report.gradient_norm <= bounds->gradient_norm);
 }
 
 }  // namespace
@@ -67,29 +66,54 @@ void round_master(Stream& stream, TrainingState& t) {
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
 
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss, Keep keep) {
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep, HealthSums* health) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
   const Batch batch = routed(exec, micro.batch, balance);
   Saved saved{.keep = keep, .layers = {}, .last = {}, .final_inverse_rms = {}};
   const Tensor hidden = forward(exec, weights, batch, &saved);
-  const Tensor d_hidden = head_loss(exec, weights, grads, hidden, {micro.targets, loss_scale}, loss);
+  if (health) health->add_forward(exec, weights, saved);
+  const Targets targets{micro.targets, loss_scale, health ? health->logits() : Tensor{}};
+  const Tensor d_hidden = head_loss(exec, weights, grads, hidden, targets, loss);
   backward(exec, weights, grads, batch, saved, balance, d_hidden);
 }
 
-StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
+namespace {
+
+int64_t rows_of(const StepInput& input) {
+  int64_t rows = 0;
+  for (const Lane lane : input.lanes)
+    for (const MicroBatch& micro : lane) rows += micro.batch.rows();
+  return rows;
+}
+
+// Nothing where the loss or the gradient norm is not finite, no bounds judge it and health was not measured, which says
+// where.
+std::optional<StepReport> finite_step(Exec& exec, TrainingState& t, const StepInput& input) {
   const Arena::Scope step(exec.scratch);
   const Tensor loss = exec.scratch.alloc(DType::f64, {1}), norm = exec.scratch.alloc(DType::f64, {1});
   Balance balance = input.balance;
   balance.sums = exec.scratch.alloc(DType::f64, {exec.config.layers, RouterSums::columns(exec.config.experts)});
   clear(exec.stream, loss), clear(exec.stream, balance.sums);
-  sum_lanes(exec, t, input, loss, balance);
+  std::optional<HealthSums> health;
+  if (input.health) health.emplace(exec, input.probe);
+  sum_lanes(exec, t, input, loss, balance, health ? &*health : nullptr);
   const Tensor gradient = t.grads.front().flat;
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
+  if (health) health->add_gradients(exec, t.grads.front());
 
   StepReport report{.loss = read(exec.stream, loss),
                     .gradient_norm = read(exec.stream, norm),
                     .router = router_report(download<double>(exec.stream, balance.sums), exec.config, balance.window)};
-  report.taken = exec.stream.measuring() || may_be_taken(report, input.bounds, t.step + 1);
+  if (health)
+    report.health = health_of(download<double>(exec.stream, health->all()), exec.config, input.probe, rows_of(input));
+  if (!exec.stream.measuring()) {
+    if (!is_finite(report) && !input.bounds) {
+      if (!health) return std::nullopt;
+      const std::string parameter = first_not_finite(exec, t.weights);
+      throw Diverged(t.step + 1, report, parameter.empty() ? report.health->not_finite : "parameter " + parameter);
+    }
+    report.taken = is_finite(report) && is_within(report, input.bounds);
+  }
   if (!report.taken) return report;
   adamw(exec.stream, {.weights = is_rounded(t) ? t.weights.flat : Tensor{},
                       .master = t.master,
@@ -106,6 +130,23 @@ StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
                       .weight_decay = input.weight_decay,
                       .max_norm = input.max_norm});
   return report;
+}
+
+}  // namespace
+
+Diverged::Diverged(int64_t step, const StepReport& report, std::string where)
+    : Error(ErrorKind::invalid_input, "step " + std::to_string(step) + ": loss " + std::to_string(report.loss) +
+                                          ", gradient norm " + std::to_string(report.gradient_norm) +
+                                          ": training diverged, first in " + where + "; try a lower train.lr"),
+      where_(std::move(where)) {}
+
+StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
+  if (const auto report = finite_step(exec, t, input)) return *report;
+  StepInput watched = input;
+  watched.health = true;
+  finite_step(exec, t, watched);
+  fail(ErrorKind::device, "step " + std::to_string(t.step) +
+                              ": computed twice, its loss was finite once: check the memory of this machine");
 }
 
 }  // namespace fulgur

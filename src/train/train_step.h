@@ -2,8 +2,10 @@
 #pragma once
 #include <optional>
 #include <span>
+#include <string>
 
 #include "model/model.h"
+#include "train/health.h"
 #include "train/router_report.h"
 
 namespace fulgur {
@@ -28,6 +30,8 @@ struct StepInput {
   double learning_rate, beta1, beta2, eps, weight_decay, max_norm;
   Keep keep;  // what a layer's forward leaves its backward
   std::optional<StepBounds> bounds = {};
+  bool health = false;  // measure it
+  StateProbe probe = {};
 };
 
 // Of the step's batch before its update: mean cross-entropy in nats per token, the norm of the gradient, and what the
@@ -35,7 +39,8 @@ struct StepInput {
 struct StepReport {
   double loss = 0, gradient_norm = 0;
   RouterReport router;
-  bool taken = true;  // false: weights, moments and the count of steps are what they were
+  bool taken = true;                  // false: weights, moments and the count of steps are what they were
+  std::optional<Health> health = {};  // where it was asked for
 };
 
 // Flat buffers with the offsets of ModelWeights::flat.
@@ -54,12 +59,23 @@ void round_master(Stream& stream, TrainingState& state);
 // Gradient buffers that a number of lanes takes.
 int64_t gradient_levels(int64_t lanes);
 
+// The loss or the gradient norm of a step without bounds is not finite; the step has changed no weight.
+class Diverged : public Error {
+ public:
+  Diverged(int64_t step, const StepReport& report, std::string where);
+  const std::string& where() const { return where_; }  // the parameter, or else the tensor, that is not finite
+
+ private:
+  std::string where_;
+};
+
 // A step whose loss or gradient norm is above its bound or not finite is not taken; without bounds, one that is not
-// finite changes no weight and throws invalid_input with both.
+// finite throws Diverged.
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
-// Forward, loss and backward of one micro-batch; grads, loss (f64 [1]) and the routers' sums are accumulated.
+// Forward, loss and backward of one micro-batch; grads, loss (f64 [1]), the routers' sums and health are accumulated.
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything);
+                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything,
+                HealthSums* health = nullptr);
 
 }  // namespace fulgur

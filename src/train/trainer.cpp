@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,8 +15,8 @@
 #include "model/initialise.h"
 #include "train/checkpoint_writer.h"
 #include "train/course_notes.h"
-#include "train/metrics.h"
 #include "train/run_course.h"
+#include "train/run_log.h"
 #include "train/train_rows.h"
 #include "train/training_memory.h"
 #include "train/validate.h"
@@ -89,7 +90,7 @@ class Run {
  private:
   Exec exec() { return {stream_, scratch_, tape_, config_}; }
   TrainedTensors trained() const { return {memory_.state.master, memory_.state.first, memory_.state.second}; }
-  bool stopped() const { return stop_ && *stop_; }
+  bool stopped() const { return !alarm_.empty() || (stop_ && *stop_); }
   bool due(int64_t every) const {
     const int64_t step = memory_.state.step;
     return step == run_.steps || (every > 0 && step > 0 && step % every == 0);
@@ -105,12 +106,14 @@ class Run {
   void note(const StepReport& report, Progress& progress);
   void save_checkpoint();
   double validate(Progress& progress);
+  void sample(Progress& progress);
   void save_trained_model();
 
   const RunConfig& run_;
   const std::atomic<bool>* stop_;
   Recorder* recorder_;
   std::function<double()> floor_;
+  std::function<std::vector<std::string>(const ModelConfig&, const ModelWeights&)> sample_;
   std::filesystem::path dir_;
   std::optional<FolderLock> lock_;
   std::optional<RunCheckpoint> from_;
@@ -124,10 +127,12 @@ class Run {
   TrainingMemory memory_;
   Stream stream_;
   Arena scratch_, tape_;
-  std::optional<Metrics> metrics_;
+  std::optional<RunLog> metrics_;
   std::vector<double> losses_;
+  std::string alarm_;  // that ends the run
   int64_t first_step_ = 0, saved_step_ = -1;
   int64_t steps_here_ = 0, tokens_here_ = 0;     // computed by this call, those gone back from included
+  double seconds_before_ = 0;                    // of the run, before this call
   double step_seconds_ = 0, floor_seconds_ = 0;  // of all steps here; of one step at best, 0 where that is not known
   CheckpointWriter writer_;
 };
@@ -137,6 +142,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       stop_(start.stop),
       recorder_(start.recorder),
       floor_(start.floor),
+      sample_(start.sample),
       dir_(run.run_dir),
       from_(judged_start(start.resume)),
       corpus_(read_run_corpus(run.tokenizer, run.train_files, run.validation_files)),
@@ -197,15 +203,15 @@ void Run::open_folder() {
   }
   write_file(dir_ / "run.toml", run_.resolved);
   open_metrics();
+  seconds_before_ = metrics_->seconds();
 }
 
 // Cut back to the steps taken, where there are any.
 void Run::open_metrics() {
+  const bool goes_on = std::filesystem::exists(dir_ / "metrics.jsonl");
   metrics_.reset();
-  losses_.clear();
-  if (std::filesystem::exists(dir_ / "metrics.jsonl"))
-    losses_ = cut_metrics(dir_ / "metrics.jsonl", memory_.state.step);
-  metrics_.emplace(dir_ / "metrics.jsonl");
+  metrics_.emplace(dir_, run_, goes_on ? std::optional(memory_.state.step) : std::nullopt);
+  losses_ = metrics_->losses();
   notes_.stand_at(memory_.state.step);
 }
 
@@ -214,10 +220,16 @@ StepReport Run::take_step() {
   const double start = monotonic_seconds();
   const RecordedStep recorded(stream_, recorder_);
   tokens_here_ += run_.tokens_in(memory_.state.step + 1), ++steps_here_;
-  const StepReport report = train_rows(e, memory_.state, run_, rows_, watch_);
-  step_seconds_ += monotonic_seconds() - start;
-  if (report.taken) watch_.note(report);
-  return report;
+  try {
+    const StepReport report = train_rows(e, memory_.state, run_, rows_, watch_);
+    step_seconds_ += monotonic_seconds() - start;
+    if (report.taken) watch_.note(report);
+    return report;
+  } catch (const Diverged& diverged) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    metrics_->alarm({memory_.state.step + 1, "not_finite", diverged.where(), nan, nan, diverged.what()});
+    throw;
+  }
 }
 
 // Leaves the rows of a step that was not taken out and goes back to where they begin. False where that is here. What
@@ -268,8 +280,14 @@ void Run::note(const StepReport& report, Progress& progress) {
                                                    {"tokens", double(run_.tokens_through(step))}};
   for (auto& field : notes_.note(step, progress)) line.push_back(std::move(field));
   line.emplace_back("tokens_per_second", double(tokens_here_) / progress.seconds());
+  line.emplace_back("seconds", seconds_before_ + progress.seconds());
+  line.emplace_back("time", double(std::time(nullptr)));
   add_metrics(line, report.router);
-  metrics_->write(line);
+  if (report.health) add_metrics(line, *report.health), add_layer_metrics(line, report.router);
+  const std::vector<Alarm> alarms = metrics_->write(line);
+  for (const std::string& said : lines_by_rule(alarms)) progress.say(said);
+  for (const Alarm& alarm : alarms)
+    if (alarm.stops && alarm_.empty()) alarm_ = alarm.text;
   char note[64];
   const double share = floor_seconds_ * double(steps_here_) / step_seconds_;
   if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
@@ -288,14 +306,41 @@ void Run::save_checkpoint() {
 double Run::validate(Progress& progress) {
   Exec e = exec();
   std::optional<double> bits;
-  if (corpus_.validation.bytes > 0) bits = bits_per_byte(e, memory_.state.weights, corpus_.validation, stop_);
+  std::vector<double> parts;
+  if (corpus_.validation.bytes > 0) bits = bits_per_byte(e, memory_.state.weights, corpus_.validation, stop_, &parts);
   if (!bits) return std::numeric_limits<double>::quiet_NaN();
-  metrics_->write({{"step", double(memory_.state.step)}, {"validation_bits_per_byte", *bits}});
-  char line[80];
-  std::snprintf(line, sizeof line, "step %lld: validation %.4f bits per byte",
-                static_cast<long long>(memory_.state.step), *bits);
-  progress.say(line);
+  std::vector<std::pair<std::string, double>> line{{"step", double(memory_.state.step)},
+                                                   {"validation_bits_per_byte", *bits}};
+  const std::vector<std::string> names = part_names(corpus_.validation);
+  char text[48];
+  std::snprintf(text, sizeof text, "%.4f bits per byte", *bits);
+  std::string said = "step " + std::to_string(memory_.state.step) + ": validation " + text;
+  for (size_t i = 0; names.size() > 1 && i < names.size(); ++i) {
+    line.emplace_back("validation_bits_per_byte/" + names[i], parts[i]);
+    std::snprintf(text, sizeof text, " %.4f", parts[i]);
+    said += (i ? ", " : " (") + names[i] + text + (i + 1 == names.size() ? ")" : "");
+  }
+  metrics_->write(line);
+  progress.say(said);
   return *bits;
+}
+
+// What the weights make of the run's prompts. Where memory is short the run goes on without.
+void Run::sample(Progress& progress) {
+  std::vector<std::string> texts;
+  try {
+    texts = sample_(config_, memory_.state.weights);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    progress.say("step " + std::to_string(memory_.state.step) + ": no samples: " + error.what());
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    metrics_->sample(memory_.state.step, run_.sample.prompts[i], texts[i]);
+    std::string line = "step " + std::to_string(memory_.state.step) + ": " + run_.sample.prompts[i] + "|" + texts[i];
+    for (char& c : line)
+      if (static_cast<unsigned char>(c) < ' ') c = ' ';
+    progress.say(line);
+  }
 }
 
 void Run::save_trained_model() {
@@ -323,6 +368,7 @@ TrainReport Run::go() {
     if (due(run_.save_every)) save_checkpoint();
     writer_.check();
     if (due(run_.validate_every) && !stopped()) report.bits_per_byte = validate(progress);
+    if (sample_ && run_.sample.every > 0 && due(run_.sample.every) && !stopped()) sample(progress);
     if (memory_.state.step == run_.steps || stopped()) break;
     StepReport step = take_step();
     while (!step.taken && !step_back(step, progress)) step = take_step();
@@ -333,6 +379,9 @@ TrainReport Run::go() {
   report.stopped = stopped();
   save_checkpoint();
   writer_.finish();
+  if (!alarm_.empty())
+    fail(ErrorKind::invalid_input, alarm_ + ": stopped as alarm.stop says; step " + std::to_string(memory_.state.step) +
+                                       " is saved, --resume goes on after it");
   if (!report.stopped) save_trained_model();
   const Tensor flat = trained().master;
   report.steps = memory_.state.step, report.steps_here = report.steps - first_step_, report.losses = losses_;

@@ -11,12 +11,18 @@
 
 namespace fulgur {
 
+struct ModelConfig;
+struct ModelWeights;
+
 struct TrainStart {
   bool resume = false;                      // go on from the newest checkpoint of run.dir
   const std::atomic<bool>* stop = nullptr;  // true: the step at hand is finished and saved, and train returns
   Recorder* recorder = nullptr;             // of the third step of this call, or the last where there are fewer
   // Seconds that the recorded step takes at best; for the progress line, asked once where a run is going to be long.
   std::function<double()> floor;
+  // Continues sample.prompts with weights of the run, one text each; none when the run is stopped meanwhile. Absent:
+  // there are no samples.
+  std::function<std::vector<std::string>(const ModelConfig&, const ModelWeights&)> sample = {};
 };
 
 struct TrainReport {
@@ -33,7 +39,8 @@ struct TrainReport {
 // A run that goes on ends in the very weights of a run that was never interrupted. Throws invalid_input when run.dir
 // exists already, or, to resume, when it holds no complete checkpoint, another process trains in it, or what decides
 // results has changed; corrupt_file for a damaged checkpoint. Nothing of run.dir is touched then. Throws not_found when
-// something cannot be written; the newest complete checkpoint stays.
+// something cannot be written; the newest complete checkpoint stays. Throws invalid_input when training diverged, and
+// after an alarm of alarm.stop, whose step is saved.
 TrainReport train(const RunConfig& run, const TrainStart& start = {});
 
 }  // namespace fulgur
