@@ -176,11 +176,11 @@ TEST(Bf16Products, RoundF32OperandsFirst) {
 // Row i of a product of many rows is row i of any other product of rows, and so are columns.
 TEST(Bf16Products, DoNotDependOnCompany) {
   for (const Named& named : kernels()) {
-    for (const int64_t k : {70, 1100}) {
+    for (const int64_t k : {70, 96, 1100}) {
       for (const Store store : {Store::overwrite, Store::add}) {
         const Sample s(71, 75, k);
         const std::vector<float> whole = s.on(named.kernel, store);
-        for (const int64_t rows : {1, 2, 15, 16, 17, 31, 32, 33, 64, 70}) {
+        for (const int64_t rows : {1, 2, 5, 15, 16, 17, 24, 31, 32, 33, 64, 70}) {
           for (const int64_t first : {int64_t(0), 71 - rows}) {
             const int64_t column = rows % 7, columns = 75 - column - rows % 5;
             const auto c = s.result(
