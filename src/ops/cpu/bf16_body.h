@@ -159,8 +159,20 @@ inline void pack_columns(const Bf16Kernel&, const uint16_t* from, int64_t lane_s
                  });
 }
 
+// Few rows whose steps lie side by side, zeros for the others.
+inline void pack_some_rows(const uint16_t* from, int64_t lane_stride, int64_t lanes, int64_t k, uint16_t* to) {
+  for (int64_t p = 0; p < k; p += kBlock, from += kBlock, to += kLanes * kBlock)
+    for (int64_t i = 0; i < kLanes; ++i) {
+      Words line = {};
+      if (i < lanes && k - p >= kBlock) line = load_words(from + i * lane_stride);
+      else if (i < lanes) __builtin_memcpy(&line, from + i * lane_stride, std::size_t(k - p) * 2);
+      store_words(to + i * kBlock, line);
+    }
+}
+
 inline void pack_rows(const Bf16Kernel&, const uint16_t* from, int64_t lane_stride, int64_t k_stride, int64_t lanes,
                       int64_t k, void* to) {
+  if (k_stride == 1 && lanes < kLanes) return pack_some_rows(from, lane_stride, lanes, k, static_cast<uint16_t*>(to));
   for_each_block(from, lane_stride, k_stride, lanes, k, static_cast<uint16_t*>(to), kLanes * kBlock,
                  [](const uint16_t* f, int64_t by_lane, int64_t by_k, uint16_t* t) {
                    if (by_k == 1) {
@@ -185,11 +197,22 @@ inline float widened(uint16_t half) {
   __builtin_memcpy(&x, &bits, sizeof x);
   return x;
 }
-// 16 numbers to nearest even; the quiet bit keeps a NaN one.
-inline HalfLine rounded(Words bits) {
-  const Words magnitude = bits & 0x7fffffff;
-  const Words even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
-  return __builtin_convertvector(magnitude > 0x7f800000 ? quiet : even, HalfLine);
+// 16 numbers to nearest even, in the upper halves; the quiet bit keeps a NaN one.
+inline Words rounded_above(Words bits) {
+  const Words magnitude = bits & 0x7fffffff, even = bits + 0x7fff + (bits >> 16 & 1), quiet = bits | 0x400000;
+  return magnitude > 0x7f800000 ? quiet : even;
+}
+inline HalfLine rounded(Words bits) { return __builtin_convertvector(rounded_above(bits) >> 16, HalfLine); }
+
+// Asks for the steps that follow these as it goes.
+inline void pack_wide(const float* from, int64_t k_stride, int64_t k, void* to) {
+  auto* line = static_cast<uint16_t*>(to);
+  for (int64_t p = 0; p < k; p += 2, from += 2 * k_stride)
+    for (int half = 0; half < kLanes; half += 16, line += kLanes) {
+      const float *const even = from + half, *const odd = even + k_stride;
+      __builtin_prefetch(even + kBlock * k_stride), __builtin_prefetch(odd + kBlock * k_stride);
+      store_words(line, rounded_above(load_words(even)) >> 16 | (rounded_above(load_words(odd)) & 0xffff0000));
+    }
 }
 
 inline void load_block(const Bf16Kernel&, float* block, const void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
@@ -354,6 +377,7 @@ struct TileProducts {
             .reads_rows = true,
             .pack_rows = pack_rows,
             .pack_columns = pack_columns,
+            .pack_wide = pack_wide,
             .multiply = multiply,
             .load_block = load_block,
             .store_block = store_block,

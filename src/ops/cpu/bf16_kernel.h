@@ -23,6 +23,8 @@ struct Bf16Kernel {
   // lanes (rows of a, columns of b) at lane_stride, steps of k at k_stride, one of the strides is 1. from: bf16 bits.
   using Pack = void (*)(const Bf16Kernel& self, const uint16_t* from, int64_t lane_stride, int64_t k_stride,
                         int64_t lanes, int64_t k, void* to);
+  // pack_columns of a whole panel of f32 numbers, lanes side by side and k in whole blocks, rounded on the way.
+  using PackWide = void (*)(const float* from, int64_t k_stride, int64_t k, void* to);
   // c[i, j] = (from_c ? c[i, j] : 0) + sum over k, for the panel's first `count` rows rounded up to row_grain.
   using Multiply = void (*)(const Bf16Kernel& self, int64_t count, int64_t k, const Bf16Rows& a, const void* b,
                             float* c, int64_t c_stride, bool from_c);
@@ -44,6 +46,7 @@ struct Bf16Kernel {
   bool reads_rows = false;  // whole steps of a's rows need no packing where they lie side by side
   Pack pack_rows;           // may write kBf16PackSlack elements beyond its panel
   Pack pack_columns;
+  PackWide pack_wide = nullptr;  // null: f32 numbers are rounded line by line before they are packed
   Multiply multiply;
   LoadBlock load_block;
   StoreBlock store_block;

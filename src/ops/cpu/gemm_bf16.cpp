@@ -108,6 +108,8 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
   if (kernel.end != nullptr) kernel.end();
 }
 
+bool packs_f32() { return picked().pack_wide != nullptr; }
+
 void gemm_serial(const Bf16Product& product) { multiply_tile(picked(), product); }
 
 void gemm_batch(Threads& threads, const Bf16Product* products, int64_t count) {
