@@ -4,6 +4,14 @@
 
 namespace fulgur::bench {
 
+namespace {
+
+// Of attention tiles with fewer rows, as decode has them, our rate is that of packing, and says nothing about the
+// least.
+constexpr int64_t kTileRows = 16;
+
+}  // namespace
+
 std::vector<FloorTerm> Floors::of(const Work& work) {
   const FloorTerm moved{"bytes of other operators", "byte", double(work.bytes), memory_.copy};
   if (work.products.empty()) return {moved};
@@ -11,11 +19,13 @@ std::vector<FloorTerm> Floors::of(const Work& work) {
   for (const MatrixProduct& p : work.products)
     add_terms(terms, std::vector{FloorTerm{described(p), "FLOP", p.flops, products_.of(p).best()}});
   const MatrixProduct& first = work.products.front();
-  if (first.in_cache) {
+  if (first.in_cache && first.m >= kTileRows) {
     if (moved.seconds() > seconds_of(terms)) return {{"bytes of attention", "byte", moved.amount, moved.rate}};
     return terms;
   }
-  const FloorTerm read{"bytes of products that reading bounds", "byte", double(work.bytes), memory_.read};
+  const FloorTerm read{
+      first.in_cache ? "bytes of attention that reading bounds" : "bytes of products that reading bounds", "byte",
+      double(work.bytes), memory_.read};
   if (read.seconds() > work.flops() / products_.peak(first)) return {read};
   return terms;
 }

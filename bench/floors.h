@@ -23,8 +23,9 @@ class Floors {
   Floors(const MemoryRates& memory, ProductRates& products) : memory_(memory), products_(products) {}
 
   // An operator without products: its bytes at the copy rate. A product: its FLOPs at the best rate measured for its
-  // shape, or its bytes at the read rate where reading takes longer than those FLOPs at the best rate of any shape. The
-  // tiles of an attention: their FLOPs, or the bytes at the copy rate where those take longer.
+  // shape, or its bytes at the read rate where reading takes longer than those FLOPs at the best rate of any shape; and
+  // so the attention of few rows. The tiles of an attention else: their FLOPs, or the bytes at the copy rate where
+  // those take longer.
   std::vector<FloorTerm> of(const Work& work);
 
   const MemoryRates& memory() const { return memory_; }

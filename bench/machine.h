@@ -8,7 +8,7 @@ namespace fulgur::bench {
 
 struct MemoryRates {
   double copy = 0;  // bytes per second of a copy, by memcpy or past the caches; read and written bytes counted
-  double read = 0;  // bytes per second of a sum, from one place on or from many at once
+  double read = 0;  // bytes per second, a number of every line: in order or from many places at once
 };
 
 // Bytes of the largest cache; what a buffer has to exceed so that its bytes come from memory.

@@ -1,5 +1,5 @@
 // The end-to-end runs of `fulgur bench prefill|decode|train`: a model with random weights and random tokens, through
-// the code that generates and trains. Times are of steps that nobody records; one more step is recorded for the table.
+// the code that generates and trains. Times are of steps that nobody records; more steps are recorded for the table.
 #pragma once
 #include <string>
 #include <vector>
@@ -32,7 +32,7 @@ struct InferenceSetup {
 // One prompt of `tokens` tokens to its first token, in the chunks that generate takes. Best of two after one.
 Measured run_prefill(const InferenceSetup& setup, int64_t tokens);
 
-// `batch` sequences with `context` tokens behind them, one token each a step. Median of `steps` steps.
+// `batch` sequences with `context` tokens behind them, one token each a step of the scheduler. Median of `steps` steps.
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
 
 // Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of

@@ -83,6 +83,13 @@ TEST(Floors, tiles_in_cache_or_the_bytes_around_them) {
   EXPECT_DOUBLE_EQ(seconds_of(slow.floors.of({.bytes = 500, .products = {p}})), 500);
 }
 
+TEST(Floors, the_bytes_of_an_attention_of_few_rows_are_read) {
+  MatrixProduct p = product(1, ProductLayout::nt, DType::f32);
+  p.in_cache = true;
+  Fixed f(1e30, 2);
+  EXPECT_DOUBLE_EQ(seconds_of(f.floors.of({.bytes = 500, .products = {p}})), 250);
+}
+
 Tensor floats(const Buffer& memory, int64_t count) { return memory.tensor(DType::f32, {count}); }
 
 // Two clears and a copy, recorded.

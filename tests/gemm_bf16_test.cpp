@@ -166,9 +166,13 @@ TEST(Bf16Products, EqualExactSumsInEveryLayout) {
 
 // f32 operands are rounded to nearest even first: the sums are those of the rounded numbers, bit for bit.
 TEST(Bf16Products, RoundF32OperandsFirst) {
+  constexpr float kOdd[] = {1 + 0x1p-8F,    1 + 0x3p-8F, 1 + 0x1.01p-8F, 0x1.fffffcp-127F,
+                            0x1.ff0002p-1F, -0x1p-130F,  0x1.ffp127F,    -INFINITY};
   for (const Named& named : kernels()) {
-    const Sample rounded(37, 50, 100, Along::rows, Along::rows);
-    const Sample floats(37, 50, 100, Along::rows, Along::rows, DType::f32, DType::f32);
+    Sample rounded(37, 70, 100, Along::rows, Along::rows);
+    Sample floats(37, 70, 100, Along::rows, Along::rows, DType::f32, DType::f32);
+    for (size_t i = 0; i < std::size(kOdd); ++i)
+      for (Sample* s : {&rounded, &floats}) s->b.floats[i * 74] = kOdd[i], s->b.halves[i * 74] = bf16(kOdd[i]);
     EXPECT_TRUE(same_bits(rounded.on(named.kernel), floats.on(named.kernel))) << named.name;
   }
 }
@@ -176,11 +180,11 @@ TEST(Bf16Products, RoundF32OperandsFirst) {
 // Row i of a product of many rows is row i of any other product of rows, and so are columns.
 TEST(Bf16Products, DoNotDependOnCompany) {
   for (const Named& named : kernels()) {
-    for (const int64_t k : {70, 1100}) {
+    for (const int64_t k : {70, 96, 1100}) {
       for (const Store store : {Store::overwrite, Store::add}) {
         const Sample s(71, 75, k);
         const std::vector<float> whole = s.on(named.kernel, store);
-        for (const int64_t rows : {1, 2, 15, 16, 17, 31, 32, 33, 64, 70}) {
+        for (const int64_t rows : {1, 2, 5, 15, 16, 17, 24, 31, 32, 33, 64, 70}) {
           for (const int64_t first : {int64_t(0), 71 - rows}) {
             const int64_t column = rows % 7, columns = 75 - column - rows % 5;
             const auto c = s.result(

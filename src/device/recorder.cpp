@@ -19,7 +19,7 @@ void Recorder::stop(Stream& stream) {
 }
 
 size_t Recorder::enter(Stream& stream, OperatorCall call) {
-  const double entered = monotonic_seconds();
+  const double entered = call.start > 0 ? call.start : monotonic_seconds();
   stream.record(outer_);  // what the call itself runs is its own
   calls.push_back(std::move(call));
   const double begin = monotonic_seconds();

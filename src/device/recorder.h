@@ -18,7 +18,9 @@ struct OperatorCall {
   const char* name;
   Work work;
   std::vector<TouchedTensor> tensors = {};  // those that were given, in the order of operands()
-  double start = 0, end = 0;                // monotonic_seconds(); the work was done by `end`, on every device
+  // monotonic_seconds(); the work was done by `end`, on every device. Before it is recorded, `start` may say since when
+  // the call is being described, which is then the recorder's time and not the step's.
+  double start = 0, end = 0;
 };
 
 // Runs a recorded call again on other tensors of the same shapes and strides, in the order of OperatorCall::tensors.

@@ -126,6 +126,7 @@ std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, c
   edit_rows(exec, drawing, wanted);
   const std::vector<int32_t> tokens = draw(exec, drawing, wanted, suppressed);
   std::vector<Sampled> fresh;
+  fresh.reserve(drawing.size());
   for (size_t i = 0; i < drawing.size(); ++i) {
     const Sequence& s = *drawing[i].sequence;
     fresh.push_back({drawing[i].sequence, tokens[i]});

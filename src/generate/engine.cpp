@@ -22,6 +22,7 @@ bool append(Sequence& s, int32_t token) {
 // Moves the sequences on: over their rows and the guesses that were right, with what was drawn behind them.
 std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sampled> drawn) {
   std::vector<Sampled> fresh;
+  fresh.reserve(drawn.size());
   auto next = drawn.begin();
   for (const Share& share : shares) {
     const int64_t rows = share.drawing_rows(), guesses = int64_t(share.guesses.size());

@@ -62,6 +62,7 @@ void lay_out_routing(Exec& exec, const std::vector<Share>& shares, Layout& layou
 
 std::vector<Share> choose_rows(std::span<Sequence* const> running, const StepLimits& limits) {
   std::vector<Share> shares;
+  shares.reserve(running.size());
   int64_t left = limits.rows;
   for (Sequence* sequence : running) {
     const int64_t rows = std::min({sequence->pending(), limits.chunk, left});

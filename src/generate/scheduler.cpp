@@ -35,6 +35,7 @@ struct Scheduler::Session {
 
 std::vector<Sequence*> Scheduler::sequences_of(const std::vector<Session*>& sessions) {
   std::vector<Sequence*> sequences;
+  sequences.reserve(sessions.size());
   for (Session* s : sessions) sequences.push_back(&*s->live);
   return sequences;
 }
@@ -268,18 +269,22 @@ std::vector<Event> Scheduler::step() {
   const auto [chosen, read] = choose();
   if (chosen.empty()) return events;
   const std::vector<Sequence*> running = sequences_of(chosen);
-  const auto owner = [&, &chosen = chosen](const Sequence* sequence) -> Session& {
-    return *chosen[size_t(std::find(running.begin(), running.end(), sequence) - running.begin())];
+  // Of one of the running sequences, asked for in their order.
+  const auto owner = [&, &chosen = chosen](const Sequence* sequence, size_t& at) -> Session& {
+    while (running[at] != sequence) ++at;
+    return *chosen[at];
   };
-  const std::vector<Sampled> fresh = engine_.step(running);
-  for (size_t i = 0; i < fresh.size(); ++i) {
-    Session& s = owner(fresh[i].sequence);
-    Event& event = events.emplace_back(s.id, fresh[i].token, fresh[i].log_probs);
+  std::vector<Sampled> fresh = engine_.step(running);
+  events.reserve(events.size() + fresh.size() + read.size());
+  for (size_t i = 0, at = 0; i < fresh.size(); ++i) {
+    Session& s = owner(fresh[i].sequence, at);
+    Event& event = events.emplace_back(s.id, fresh[i].token, std::move(fresh[i].log_probs));
     const bool is_last =
         s.live->new_tokens == 0 && (i + 1 == fresh.size() || fresh[i + 1].sequence != fresh[i].sequence);
     if (is_last) finish(s, ends(s.request, fresh[i].token) ? Finish::stop : Finish::length, event);
   }
-  for (const Sequence* sequence : read) finish(owner(sequence), Finish::length, events.emplace_back());
+  size_t at = 0;
+  for (const Sequence* sequence : read) finish(owner(sequence, at), Finish::length, events.emplace_back());
   return events;
 }
 

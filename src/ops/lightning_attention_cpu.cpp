@@ -66,7 +66,7 @@ class HeadWalk {
   void attend(int64_t row, int64_t held, int64_t present) {
     const int64_t rows = present - held;
     if (state_known_) {
-      multiply(sum_, q_, entering(state_, entering_state_, width_, width_), rows, width_, width_, Store::overwrite);
+      multiply_entering(sum_, q_, state_, entering_state_, rows, width_, width_);
       rows_scale(sum_.data, sum_.row_stride, sum_.data, sum_.row_stride, decay_.powers() + held + 1, 1, rows, width_);
     }
     multiply(scores_, q_, k_.transposed(), rows, present, width_, Store::overwrite);

@@ -1,5 +1,6 @@
 // How an operator tells its stream's recorder of a call: dispatch.cpp's part of device/recorder.h.
 #pragma once
+#include "base/progress.h"
 #include "device/recorder.h"
 #include "ops/operands.h"
 
@@ -16,7 +17,8 @@ Work work_of(const Operands& op) {
 template <class Operands>
 void recorded(Stream& stream, const char* name, const Operands& op, void (*run)(Stream&, const Operands&)) {
   Recorder& recorder = *stream.recorder();
-  OperatorCall call{.name = name, .work = work_of(op)};
+  OperatorCall call{.name = name, .work = {}, .start = monotonic_seconds()};
+  call.work = work_of(op);
   for_each_operand(op, [&](Operand o) {
     call.tensors.push_back({*o.tensor, o.access != Access::out, o.access != Access::in});
   });

@@ -51,7 +51,8 @@ T* row_of(const Matrix<T>& matrix, int64_t i) {
   return matrix.data + i * matrix.row_stride;
 }
 
-// c = a * b, or added to c, on the calling thread. A, B: T or const T.
+// c = a * b, or added to c, on the calling thread. A: T or const T; B too, or wide in a bf16 run, then rounded on the
+// way in.
 template <class A, class B>
 void multiply(const Matrix<Wide<std::remove_const_t<A>>>& c, const Matrix<A>& a, const Matrix<B>& b, int64_t m,
               int64_t n, int64_t k, Store store) {
@@ -59,7 +60,7 @@ void multiply(const Matrix<Wide<std::remove_const_t<A>>>& c, const Matrix<A>& a,
   if constexpr (std::is_same_v<T, bf16>) {
     gemm_serial(Bf16Product{.c = {c.data, DType::f32, c.row_stride},
                             .a = {a.data, DType::bf16, a.row_stride, a.column_stride},
-                            .b = {b.data, DType::bf16, b.row_stride, b.column_stride},
+                            .b = {b.data, dtype_of<std::remove_const_t<B>>, b.row_stride, b.column_stride},
                             .m = m,
                             .n = n,
                             .k = k,
@@ -83,6 +84,14 @@ Matrix<T> entering(const Matrix<T>& x, const Matrix<T>&, int64_t, int64_t) {
 inline Matrix<bf16> entering(const Matrix<float>& x, const Matrix<bf16>& space, int64_t rows, int64_t width) {
   rows_store(space.data, space.row_stride, x.data, x.row_stride, rows, width);
   return space;
+}
+
+// c = a * x for a wide x that enters the product as T.
+template <class T>
+void multiply_entering(const Matrix<Wide<T>>& c, const Matrix<T>& a, const Matrix<Wide<T>>& x, const Matrix<T>& space,
+                       int64_t m, int64_t n, int64_t k) {
+  if (packs_f32()) multiply(c, a, x, m, n, k, Store::overwrite);
+  else multiply(c, a, entering(x, space, k, n), m, n, k, Store::overwrite);
 }
 
 // Sums to where they are stored.

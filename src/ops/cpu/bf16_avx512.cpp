@@ -3,12 +3,15 @@
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 
+#include <utility>
+
 #include "ops/cpu/bf16_body.h"
 
 namespace fulgur::cpu {
 namespace {
 
 constexpr int kRowsAtOnce = 8;
+constexpr int kFewMost = 16;  // rows whose sums stay in registers
 
 // kRows rows of a panel by its 32 columns.
 template <int kRows>
@@ -48,6 +51,51 @@ void multiply(const Bf16Kernel&, int64_t count, int64_t k, const Bf16Rows& rows,
   for (; row < count; ++row) multiply_rows<1>(k, rows, row, columns, c, c_stride, from_c);
 }
 
+// kRows rows of x by 16 rows of w, whose pairs of steps are turned into lines on the way: each sum is the same chain.
+template <int kRows>
+void multiply_few_rows(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
+                       const uint16_t* x, float* c, bool from_c) {
+  __m512 sum[kRows];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) sum[i] = from_c ? _mm512_loadu_ps(c + i * kLanes) : _mm512_setzero_ps();
+  for (int64_t p = 0; p < k; p += kBlock, w += block_stride, x += kLanes * kBlock) {
+    fetch_ahead<kFewMost, 3>(w, row_stride, p, k, next);
+    for (int64_t four = 0; four < kBlock / 8; ++four) {  // pairs of steps
+      Words line[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) line[j] = load_quarters(w + j * row_stride + 8 * four, 4 * row_stride);
+      turn_words(line);
+#pragma GCC unroll 4
+      for (int pair = 0; pair < 4; ++pair)
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          int word;
+          __builtin_memcpy(&word, x + i * kBlock + 8 * four + 2 * pair, sizeof word);
+          sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)_mm512_set1_epi32(word), (__m512bh)line[pair]);
+        }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(c + i * kLanes, sum[i]);
+}
+
+template <int... kCounts>
+void multiply_few_of(std::integer_sequence<int, kCounts...>, int64_t count, int64_t k, const uint16_t* w,
+                     int64_t row_stride, int64_t block_stride, int64_t next, const uint16_t* x, float* c, bool from_c) {
+  constexpr decltype(&multiply_few_rows<1>) kOfCount[] = {multiply_few_rows<kCounts + 1>...};
+  kOfCount[count - 1](k, w, row_stride, block_stride, next, x, c, from_c);
+}
+
+void multiply_few(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
+                  const void* x, float* c, bool from_c) {
+  const auto* const rows = static_cast<const uint16_t*>(x);
+  const int64_t half = kFewMost * row_stride;
+  using Counts = std::make_integer_sequence<int, kFewMost>;
+  multiply_few_of(Counts(), count, k, w, row_stride, block_stride, half, rows, c, from_c);
+  multiply_few_of(Counts(), count, k, w + half, row_stride, block_stride, next == 0 ? 0 : next - half, rows,
+                  c + kFewMost, from_c);
+}
+
 constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .columns = kLanes,
                                 .step = kBlock,
@@ -56,10 +104,14 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .reads_rows = true,
                                 .pack_rows = pack_rows,
                                 .pack_columns = pack_columns,
+                                .pack_wide = pack_wide,
                                 .multiply = multiply,
                                 .load_block = load_block,
                                 .store_block = store_block,
-                                .turn_block = turn_block};
+                                .turn_block = turn_block,
+                                .few = kFewMost,
+                                .pack_few = pack_rows,
+                                .multiply_few = multiply_few};
 
 }  // namespace
 

@@ -159,8 +159,20 @@ inline void pack_columns(const Bf16Kernel&, const uint16_t* from, int64_t lane_s
                  });
 }
 
+// Few rows whose steps lie side by side, zeros for the others.
+inline void pack_some_rows(const uint16_t* from, int64_t lane_stride, int64_t lanes, int64_t k, uint16_t* to) {
+  for (int64_t p = 0; p < k; p += kBlock, from += kBlock, to += kLanes * kBlock)
+    for (int64_t i = 0; i < kLanes; ++i) {
+      Words line = {};
+      if (i < lanes && k - p >= kBlock) line = load_words(from + i * lane_stride);
+      else if (i < lanes) __builtin_memcpy(&line, from + i * lane_stride, std::size_t(k - p) * 2);
+      store_words(to + i * kBlock, line);
+    }
+}
+
 inline void pack_rows(const Bf16Kernel&, const uint16_t* from, int64_t lane_stride, int64_t k_stride, int64_t lanes,
                       int64_t k, void* to) {
+  if (k_stride == 1 && lanes < kLanes) return pack_some_rows(from, lane_stride, lanes, k, static_cast<uint16_t*>(to));
   for_each_block(from, lane_stride, k_stride, lanes, k, static_cast<uint16_t*>(to), kLanes * kBlock,
                  [](const uint16_t* f, int64_t by_lane, int64_t by_k, uint16_t* t) {
                    if (by_k == 1) {
@@ -185,11 +197,22 @@ inline float widened(uint16_t half) {
   __builtin_memcpy(&x, &bits, sizeof x);
   return x;
 }
-// 16 numbers to nearest even; the quiet bit keeps a NaN one.
-inline HalfLine rounded(Words bits) {
-  const Words magnitude = bits & 0x7fffffff;
-  const Words even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
-  return __builtin_convertvector(magnitude > 0x7f800000 ? quiet : even, HalfLine);
+// 16 numbers to nearest even, in the upper halves; the quiet bit keeps a NaN one.
+inline Words rounded_above(Words bits) {
+  const Words magnitude = bits & 0x7fffffff, even = bits + 0x7fff + (bits >> 16 & 1), quiet = bits | 0x400000;
+  return magnitude > 0x7f800000 ? quiet : even;
+}
+inline HalfLine rounded(Words bits) { return __builtin_convertvector(rounded_above(bits) >> 16, HalfLine); }
+
+// Asks for the steps that follow these as it goes.
+inline void pack_wide(const float* from, int64_t k_stride, int64_t k, void* to) {
+  auto* line = static_cast<uint16_t*>(to);
+  for (int64_t p = 0; p < k; p += 2, from += 2 * k_stride)
+    for (int half = 0; half < kLanes; half += 16, line += kLanes) {
+      const float *const even = from + half, *const odd = even + k_stride;
+      __builtin_prefetch(even + kBlock * k_stride), __builtin_prefetch(odd + kBlock * k_stride);
+      store_words(line, rounded_above(load_words(even)) >> 16 | (rounded_above(load_words(odd)) & 0xffff0000));
+    }
 }
 
 inline void load_block(const Bf16Kernel&, float* block, const void* c, bool c_is_bf16, int64_t c_stride, int64_t count,
@@ -248,6 +271,15 @@ inline void store_block(const Bf16Kernel&, const float* block, void* c, bool c_i
   }
 }
 
+// Asks for the line of each of w's rows that is read kAhead steps after step p, in the rows behind them where the sum
+// ends before. kLocality: as the compiler counts caches, 3 the nearest.
+template <int kRows, int kLocality>
+inline void fetch_ahead(const uint16_t* w, int64_t row_stride, int64_t p, int64_t k, int64_t next) {
+  constexpr int64_t kAhead = 8 * kBlock;
+  w += p + kAhead < k ? kAhead : kAhead - k + next;
+  for (int64_t i = 0; i < kRows; ++i) __builtin_prefetch(w + i * row_stride, 0, kLocality);
+}
+
 // Products on tiles of 16 rows of 64 bytes. Tiles names the instructions: zero<T>, load<T>(from, bytes between rows),
 // store<T>, multiply<C, A, B>: C += the products of A's rows of pairs with B's columns of pairs.
 template <class Tiles>
@@ -298,31 +330,41 @@ struct TileProducts {
   }
 
   // Few rows: w stays as it lies and takes the place of rows, x that of columns, so the sums come out turned over.
-  static void multiply_few(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t ahead,
-                           const void* x, float* to, bool from_to) {
+  static void multiply_few(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride,
+                           int64_t next, const void* x, float* c, bool from_c) {
+    if (from_c) turn_block(c);
     const auto* columns = static_cast<const uint16_t*>(x);
-    const int64_t stride = row_stride * 2;
-    if (from_to) Tiles::template load<0>(to, 64), Tiles::template load<1>(to + kHalf * kHalf, 64);
-    else Tiles::template zero<0>(), Tiles::template zero<1>();
-    for (int64_t p = 0; p < k; p += kBlock, w += block_stride, columns += kHalf * kBlock) {
-      for (int64_t i = 0; i < kLanes; ++i) __builtin_prefetch(w + i * row_stride + ahead);
-      Tiles::template load<6>(columns, 64);
-      Tiles::template load<4>(w, stride), Tiles::template multiply<0, 4, 6>();
-      Tiles::template load<5>(w + kHalf * row_stride, stride), Tiles::template multiply<1, 5, 6>();
-    }
-    Tiles::template store<0>(to, 64), Tiles::template store<1>(to + kHalf * kHalf, 64);
+    if (count > kHalf) few_columns<true>(k, w, row_stride, block_stride, next, columns, c, from_c);
+    else few_columns<false>(k, w, row_stride, block_stride, next, columns, c, from_c);
+    turn_block(c);
   }
 
-  // At most 16 rows of x as columns of pairs, zeros for those that are not there.
-  static void pack_few(const Bf16Kernel&, const uint16_t* from, int64_t lane_stride, int64_t k_stride, int64_t lanes,
-                       int64_t k, void* to) {
-    for_each_block(from, lane_stride, k_stride, lanes < kHalf ? lanes : kHalf, k, static_cast<uint16_t*>(to),
-                   kHalf * kBlock, [](const uint16_t* f, int64_t by_lane, int64_t by_k, uint16_t* t) {
-                     alignas(64) uint16_t both[kLanes * kBlock];
-                     pack_columns(Bf16Kernel{}, f, by_lane, by_k, kHalf, kBlock, both);
-                     for (int p = 0; p < kBlock / 2; ++p)
-                       store_words(t + p * 2 * kHalf, load_words(both + p * 2 * kLanes));
-                   });
+  // 32 rows by 16 columns, or by 32.
+  template <bool kBoth>
+  static void few_columns(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
+                          const uint16_t* x, float* c, bool from_c) {
+    const int64_t stride = row_stride * 2, c_stride = kLanes * 4;
+    float* const below = c + kHalf * kLanes;
+    if (from_c) {
+      Tiles::template load<0>(c, c_stride), Tiles::template load<1>(below, c_stride);
+      if constexpr (kBoth)
+        Tiles::template load<2>(c + kHalf, c_stride), Tiles::template load<3>(below + kHalf, c_stride);
+    } else {
+      Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
+    }
+    for (int64_t p = 0; p < k; p += kBlock, w += block_stride, x += kLanes * kBlock) {
+      fetch_ahead<kLanes, 2>(w, row_stride, p, k, next);
+      Tiles::template load<6>(x, 128), Tiles::template load<4>(w, stride);
+      Tiles::template multiply<0, 4, 6>();
+      Tiles::template load<5>(w + kHalf * row_stride, stride), Tiles::template multiply<1, 5, 6>();
+      if constexpr (kBoth) {
+        Tiles::template load<7>(x + kLanes, 128);
+        Tiles::template multiply<2, 4, 7>(), Tiles::template multiply<3, 5, 7>();
+      }
+    }
+    Tiles::template store<0>(c, c_stride), Tiles::template store<1>(below, c_stride);
+    if constexpr (kBoth)
+      Tiles::template store<2>(c + kHalf, c_stride), Tiles::template store<3>(below + kHalf, c_stride);
   }
 
   static constexpr Bf16Kernel kernel() {
@@ -331,17 +373,19 @@ struct TileProducts {
             .step = kBlock,
             .row_grain = kHalf,
             .element_bytes = 2,
+            .products_per_cycle = 256,
             .reads_rows = true,
             .pack_rows = pack_rows,
             .pack_columns = pack_columns,
+            .pack_wide = pack_wide,
             .multiply = multiply,
             .load_block = load_block,
             .store_block = store_block,
             .turn_block = turn_block,
             .begin = Tiles::begin,
             .end = Tiles::end,
-            .few = kHalf,
-            .pack_few = pack_few,
+            .few = kLanes,
+            .pack_few = pack_columns,
             .multiply_few = multiply_few};
   }
 };

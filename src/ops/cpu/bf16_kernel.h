@@ -23,14 +23,16 @@ struct Bf16Kernel {
   // lanes (rows of a, columns of b) at lane_stride, steps of k at k_stride, one of the strides is 1. from: bf16 bits.
   using Pack = void (*)(const Bf16Kernel& self, const uint16_t* from, int64_t lane_stride, int64_t k_stride,
                         int64_t lanes, int64_t k, void* to);
+  // pack_columns of a whole panel of f32 numbers, lanes side by side and k in whole blocks, rounded on the way.
+  using PackWide = void (*)(const float* from, int64_t k_stride, int64_t k, void* to);
   // c[i, j] = (from_c ? c[i, j] : 0) + sum over k, for the panel's first `count` rows rounded up to row_grain.
   using Multiply = void (*)(const Bf16Kernel& self, int64_t count, int64_t k, const Bf16Rows& a, const void* b,
                             float* c, int64_t c_stride, bool from_c);
-  // to[j * few + i] = (from_to ? to[j * few + i] : 0) + sum over k of x[i, k] * w[j, k] for `columns` rows j of w as
-  // they lie in memory (`row_stride` elements apart, blocks of 32 steps `block_stride` apart) and x packed by pack_few.
-  // Reads ahead of w by `ahead`.
-  using MultiplyFew = void (*)(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t ahead,
-                               const void* x, float* to, bool from_to);
+  // c[i * columns + j] = (from_c ? c[i * columns + j] : 0) + sum over k of x[i, k] * w[j, k] for `count` rows of x, at
+  // most `few`, as pack_few packs them, and `columns` rows j of w as they lie in memory: elements between rows and
+  // between blocks of steps, and to the rows that are read next (0: there are none), which it asks for in time.
+  using MultiplyFew = void (*)(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride,
+                               int64_t next, const void* x, float* c, bool from_c);
 
   // A block of sums, `columns` wide, from and to `count` lines of f32 or bf16 numbers of which `width` belong to it.
   using LoadBlock = void (*)(const Bf16Kernel& self, float* block, const void* c, bool c_is_bf16, int64_t c_stride,
@@ -39,10 +41,12 @@ struct Bf16Kernel {
                               int64_t count, int64_t width);
 
   int64_t rows, columns, step, row_grain;
-  int64_t element_bytes;    // of a packed element
+  int64_t element_bytes;  // of a packed element
+  double products_per_cycle = 32;
   bool reads_rows = false;  // whole steps of a's rows need no packing where they lie side by side
   Pack pack_rows;           // may write kBf16PackSlack elements beyond its panel
   Pack pack_columns;
+  PackWide pack_wide = nullptr;  // null: f32 numbers are rounded line by line before they are packed
   Multiply multiply;
   LoadBlock load_block;
   StoreBlock store_block;

@@ -91,6 +91,9 @@ inline void pack(const Bf16Kernel& kernel, Bf16Kernel::Pack how, const Bf16Input
   const int64_t lane_stride = matrix.row_stride, k_stride = matrix.column_stride;
   if (matrix.dtype == DType::bf16)
     return how(kernel, reinterpret_cast<const uint16_t*>(from), lane_stride, k_stride, lanes, length, to);
+  if (kernel.pack_wide != nullptr && how == kernel.pack_columns && lane_stride == 1 && lanes == kernel.columns &&
+      length % kernel.step == 0)
+    return kernel.pack_wide(reinterpret_cast<const float*>(from), k_stride, length, to);
   bf16* const rounded = workspace().rounded.reserve<bf16>(kMostLanes * kDepth);
   const bool along_k = k_stride == 1;
   const int64_t lines = along_k ? lanes : length, width = along_k ? length : lanes;

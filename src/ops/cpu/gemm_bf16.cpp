@@ -18,8 +18,6 @@ void round_at_end(const Bf16Kernel& kernel, const Bf16Product& p) {
   for (int64_t i = 0; i < p.m; ++i) store_line(sums + i * p.n, p.c, i, 0, p.n);
 }
 
-constexpr int64_t kFewMost = 16, kFewColumns = 32, kFewBlock = 32;
-
 constexpr int64_t kTurnedRows = 256;  // up to so many, packing weights costs more than turning sums over
 
 // Some rows and many weights, which lie k by k: c's transpose has the weights on the left, read as they lie, and the
@@ -41,31 +39,24 @@ bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
 // Few rows: b is read as it lies, which a decode step needs, and no element is read twice.
 void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
   Workspace& space = workspace();
-  const int64_t packed = rounded_up(p.k, kFewBlock), stride = p.b.column_stride;
-  auto* const x = space.columns.reserve<uint16_t>(kFewMost * packed);
-  auto* const lanes = space.rows.reserve<uint16_t>(kFewColumns * packed);
+  const int64_t packed = rounded_up(p.k, kernel.step), stride = p.b.column_stride, columns = kernel.columns;
+  auto* const x = space.columns.reserve<uint16_t>(kMostLanes * packed + kBf16PackSlack);
+  auto* const lanes = space.rows.reserve<uint16_t>(columns * packed + kBf16PackSlack);
   for (int64_t k = 0; k < p.k; k += kDepth)
-    pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kFewMost);
-  alignas(64) float sums[kFewColumns * kFewMost] = {};
-  float line[kFewColumns];
-  for (int64_t column = 0; column < p.n; column += kFewColumns) {
+    pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kMostLanes);
+  alignas(64) float sums[kMostLanes * kMostLanes] = {};
+  for (int64_t column = 0; column < p.n; column += columns) {
     const auto* const w = reinterpret_cast<const uint16_t*>(at(p.b, 0, column));
-    const int64_t width = std::min(kFewColumns, p.n - column);
-    const bool adds = p.store == Store::add;
-    for (int64_t i = 0; adds && i < p.m; ++i) {
-      load_line(line, p.c, i, column, width);
-      for (int64_t j = 0; j < width; ++j) sums[j * kFewMost + i] = line[j];
-    }
-    if (width == kFewColumns && packed == p.k) {
-      kernel.multiply_few(packed, w, stride, kFewBlock, kFewColumns * stride, x, sums, adds);
+    const int64_t width = std::min(columns, p.n - column), next = column + 2 * columns <= p.n ? columns * stride : 0;
+    const bool adds = p.store == Store::add, wide = p.c.dtype == DType::f32;
+    if (adds) kernel.load_block(kernel, sums, at(p.c, 0, column), !wide, p.c.row_stride, p.m, width);
+    if (width == columns && packed == p.k) {
+      kernel.multiply_few(p.m, packed, w, stride, kernel.step, next, x, sums, adds);
     } else {
       kernel.pack_rows(kernel, w, stride, 1, width, p.k, lanes);
-      kernel.multiply_few(packed, lanes, kFewBlock, kFewBlock * kFewColumns, 0, x, sums, adds);
+      kernel.multiply_few(p.m, packed, lanes, kernel.step, kernel.step * columns, 0, x, sums, adds);
     }
-    for (int64_t i = 0; i < p.m; ++i) {
-      for (int64_t j = 0; j < width; ++j) line[j] = sums[j * kFewMost + i];
-      store_line(line, p.c, i, column, width);
-    }
+    kernel.store_block(kernel, sums, at(p.c, 0, column), !wide, p.c.row_stride, p.m, width);
   }
 }
 
@@ -83,8 +74,7 @@ Bf16Product part(const Bf16Product& whole, int64_t row, int64_t rows, int64_t co
 
 // Cycles of one core, roughly.
 double cost(const Bf16Kernel& kernel, const Extent& e) {
-  const double products_per_cycle = kernel.few > 0 ? 256 : 32;
-  return double(e.k) * (double(e.m) * double(e.n) / products_per_cycle + 0.25 * double(e.m + e.n));
+  return double(e.k) * (double(e.m) * double(e.n) / kernel.products_per_cycle + 0.25 * double(e.m + e.n));
 }
 
 const Bf16Kernel& picked() {
@@ -116,6 +106,8 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
   else TileRun(kernel, product).run();
   if (kernel.end != nullptr) kernel.end();
 }
+
+bool packs_f32() { return picked().pack_wide != nullptr; }
 
 void gemm_serial(const Bf16Product& product) { multiply_tile(picked(), product); }
 

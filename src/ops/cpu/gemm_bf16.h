@@ -42,6 +42,9 @@ void gemm(Threads& threads, const Bf16Product& product);
 // Several products at once: threads divide the outputs of all of them.
 void gemm_batch(Threads& threads, const Bf16Product* products, int64_t count);
 
+// Whether an f32 b is rounded while it is packed, so that rounding it before costs more.
+bool packs_f32();
+
 // On the calling thread, for use inside a parallel region; keeps its packing space per thread.
 void gemm_serial(const Bf16Product& product);
 
