@@ -29,17 +29,22 @@ bool is_there(const fs::path& path) {
 
 fs::path work_of(const PrepareConfig& config) { return config.out / "work"; }
 
-// A folder of ours, or an empty one; made where there is none.
+// A folder of ours, or an empty one; made where there is none. Shards in it may be removed later, so it is judged well.
 void claim_folder(const PrepareConfig& config) {
   std::error_code error;
   if (config.out.has_parent_path()) fs::create_directories(config.out.parent_path(), error);
   disk::make_folder(config.out);
-  if (is_there(config.out / kPrepareConfiguration)) return;
-  for (const fs::directory_entry& entry : fs::directory_iterator(config.out))
-    if (entry.path().filename() != std::string(kPrepareConfiguration) + ".tmp")
-      fail(ErrorKind::invalid_input, "prepare.out: " + config.out.string() + " holds files and no " +
-                                         kPrepareConfiguration +
-                                         ", so it is none that was prepared; expected another name");
+  const fs::path file = config.out / kPrepareConfiguration;
+  bool ours = is_there(file) && parse_object(read_text(file), file.string()).contains("prepare.unit_bytes");
+  if (!is_there(file)) {
+    ours = true;  // unless there is anything but what an interruption leaves
+    for (const fs::directory_entry& entry : fs::directory_iterator(config.out))
+      ours = ours && entry.path().filename() == std::string(kPrepareConfiguration) + ".tmp";
+  }
+  if (!ours)
+    fail(ErrorKind::invalid_input, "prepare.out: " + config.out.string() + " holds files and no " +
+                                       kPrepareConfiguration +
+                                       " of a preparation; expected its folder, an empty one, or a new name");
 }
 
 // "key is NEW (was OLD)" for every key whose value differs.
