@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "data/shingles.h"
 
 namespace fulgur {
@@ -16,23 +17,26 @@ double recall(double jaccard, int bands, int rows) { return 1 - std::pow(1 - std
 }  // namespace
 
 // Fast similarity sketching (Dahlgaard, Knudsen, Thorup 2017): a round throws every element into one bin, which keeps
-// its least value; further rounds, with other hashes, fill only the bins that are still empty. Two sets agree in a bin
-// with probability J whichever round decides it, so short texts are judged as truly as long ones, and a long one costs
-// one hash for each element. After `hashes` rounds each empty bin takes all elements.
+// its least value; further rounds, with other hashes, fill only the bins that no earlier round has reached. Two sets
+// agree in a bin with probability J whichever round decides it, so short texts are judged as truly as long ones, and a
+// long one costs one hash for each element.
 std::vector<uint32_t> min_hashes(std::span<const uint64_t> set, int hashes, uint64_t seed) {
+  expect(!set.empty(), "a signature is of a set that is not empty");
   std::vector<uint32_t> least(size_t(hashes), kEmpty);
-  std::vector<uint8_t> open(size_t(hashes), 1);
-  const uint64_t first = mixed(seed ^ 0x6d696e68617368);
-  for (int round = 0, left = hashes; left > 0; ++round) {
-    const uint64_t key = first + uint64_t(round) * 0x9e3779b97f4a7c15;
-    const int own = round - hashes;  // the bin that takes all, in the late rounds
+  std::vector<uint8_t> closed(size_t(hashes), 0);
+  std::vector<size_t> reached;  // in this round
+  uint64_t key = mixed(seed ^ 0x6d696e68617368);
+  for (int open = hashes; open > 0; key += 0x9e3779b97f4a7c15) {
     for (const uint64_t element : set) {
       const uint64_t hash = mixed(element ^ key);
-      const size_t bin = own < 0 ? size_t((hash >> 32) * uint64_t(hashes) >> 32) : size_t(own);
-      if (open[bin]) least[bin] = std::min(least[bin], std::min(uint32_t(hash), kEmpty - 1));
+      const size_t bin = size_t((hash >> 32) * uint64_t(hashes) >> 32);
+      if (closed[bin]) continue;
+      if (least[bin] == kEmpty) reached.push_back(bin);
+      least[bin] = std::min(least[bin], std::min(uint32_t(hash), kEmpty - 1));
     }
-    left = 0;
-    for (size_t bin = 0; bin < least.size(); ++bin) left += open[bin] = least[bin] == kEmpty;
+    for (const size_t bin : reached) closed[bin] = 1;
+    open -= int(reached.size());
+    reached.clear();
   }
   return least;
 }

@@ -18,7 +18,7 @@ struct Banding {
 
 // As many rows as keep 99 % of the pairs at `jaccard` candidates: a pair at J is one with probability
 // 1 - (1 - J^rows)^bands. For 0.8 and 128 hashes: 21 bands of 6 rows, 99.8 % (at 0.6: 63 %, at 0.4: 8 %, at 0.2: 0.1
-// %). `matches` lies two standard deviations of the estimate below jaccard (94 of 128): 97.7 % of the pairs at 0.8
+// %). `matches` lies two standard deviations of the estimate below jaccard (94 of 128): 97.2 % of the pairs at 0.8
 // pass.
 Banding banding_for(double jaccard, int hashes);
 

@@ -45,8 +45,9 @@ class Spill {
   }
 
   void write(std::span<const std::byte> bytes) {
-    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-    if (buffer_.size() >= kBuffer) drain();
+    if (buffer_.size() + bytes.size() > kBuffer) drain();
+    if (bytes.size() > kBuffer) disk::write(descriptor_, bytes, path_);
+    else buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   }
   MappedFile map() {
     drain();
@@ -76,11 +77,9 @@ class Clusters {
     while (parent_[i] != i) i = parent_[i] = parent_[parent_[i]];
     return uint32_t(i);
   }
-  // False where they were one already.
-  bool unite(size_t a, size_t b) {
+  void unite(size_t a, size_t b) {
     const auto [low, high] = std::minmax({lowest(a), lowest(b)});
     parent_[high] = low;
-    return low != high;
   }
 
  private:
@@ -92,7 +91,8 @@ std::span<const T> as(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
 }
 
-using Pairs = std::vector<std::pair<uint32_t, uint32_t>>;
+using Pairs = std::vector<std::pair<uint32_t, uint32_t>>;  // of documents
+using Pieces = std::vector<std::pair<size_t, size_t>>;     // begin and length
 
 }  // namespace
 
@@ -109,7 +109,7 @@ struct NearDuplicates::Store {
         spilled(folder / "near_duplicates.keys") {}
 
   void add(uint64_t document, std::span<const uint32_t> signature);
-  void sort_keys();
+  Pieces sort_keys();
   void spill_keys();
   void close_runs();
   int64_t find_pairs(uint64_t first, uint64_t last, Pairs& pairs) const;
@@ -126,7 +126,7 @@ struct NearDuplicates::Store {
   Spill signatures, spilled;
   std::vector<BandKey> keys;
   size_t spilled_keys = 0;
-  std::vector<std::pair<size_t, size_t>> spilled_runs;  // begin and length, in keys of the file
+  Pieces spilled_runs;  // of the keys in the file
   std::optional<MappedFile> mapped, mapped_keys;
   std::vector<std::span<const BandKey>> runs;  // each ascending
 };
@@ -136,6 +136,7 @@ void NearDuplicates::Store::add(uint64_t document, std::span<const uint32_t> sig
   expect(documents == 0 || document > last_document, "documents come in ascending order");
   if (documents >= UINT32_MAX)
     fail(ErrorKind::unsupported, "near duplicates: more than " + std::to_string(UINT32_MAX) + " documents");
+  expect(!mapped, "no document comes after duplicates()");
   if (keys.size() + size_t(banding.bands) > limit) spill_keys();
   const uint32_t id[] = {uint32_t(document), uint32_t(document >> 32)};
   signatures.write(std::as_bytes(std::span(id)));
@@ -149,17 +150,20 @@ void NearDuplicates::Store::add(uint64_t document, std::span<const uint32_t> sig
   ++documents, last_document = document;
 }
 
-void NearDuplicates::Store::sort_keys() {
-  const size_t grain = (keys.size() + kPieces - 1) / kPieces;
-  threads.for_ranges(int64_t(keys.size()), int64_t(std::max<size_t>(grain, 1)),
-                     [&](int64_t begin, int64_t end) { std::sort(keys.begin() + begin, keys.begin() + end); });
+Pieces NearDuplicates::Store::sort_keys() {
+  const size_t grain = keys.size() / kPieces + 1;
+  Pieces pieces;
+  for (size_t at = 0; at < keys.size(); at += grain) pieces.emplace_back(at, std::min(grain, keys.size() - at));
+  threads.for_each(int64_t(pieces.size()), [&](int64_t i) {
+    const auto [begin, count] = pieces[size_t(i)];
+    const std::span<BandKey> piece = std::span(keys).subspan(begin, count);
+    std::sort(piece.begin(), piece.end());
+  });
+  return pieces;
 }
 
 void NearDuplicates::Store::spill_keys() {
-  sort_keys();
-  const size_t grain = (keys.size() + kPieces - 1) / kPieces;
-  for (size_t at = 0; at < keys.size(); at += grain)
-    spilled_runs.emplace_back(spilled_keys + at, std::min(grain, keys.size() - at));
+  for (const auto& [begin, count] : sort_keys()) spilled_runs.emplace_back(spilled_keys + begin, count);
   spilled.write(std::as_bytes(std::span(keys)));
   spilled_keys += keys.size();
   keys.clear();
@@ -167,13 +171,11 @@ void NearDuplicates::Store::spill_keys() {
 
 // After the last add: all files mapped, all runs in `runs`.
 void NearDuplicates::Store::close_runs() {
-  sort_keys();
+  const Pieces pieces = sort_keys();
   mapped.emplace(signatures.map()), mapped_keys.emplace(spilled.map());
   const std::span<const BandKey> in_file = as<BandKey>(mapped_keys->bytes()), in_memory(keys);
   for (const auto& [begin, count] : spilled_runs) runs.push_back(in_file.subspan(begin, count));
-  const size_t grain = (keys.size() + kPieces - 1) / kPieces;
-  for (size_t at = 0; at < keys.size(); at += grain)
-    runs.push_back(in_memory.subspan(at, std::min(grain, keys.size() - at)));
+  for (const auto& [begin, count] : pieces) runs.push_back(in_memory.subspan(begin, count));
 }
 
 bool NearDuplicates::Store::alike(uint64_t a, uint64_t b) const {
@@ -236,6 +238,7 @@ void NearDuplicates::add(uint64_t document, std::span<const uint32_t> signature)
 
 std::vector<uint64_t> NearDuplicates::duplicates(const std::function<void(int64_t, int64_t)>& progress) {
   Store& store = *store_;
+  expect(!store.mapped, "duplicates are asked for once");
   if (store.documents == 0) return {};
   store.close_runs();
   Clusters clusters;

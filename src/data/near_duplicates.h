@@ -39,7 +39,7 @@ class NearDuplicates {
   void add(uint64_t document, std::span<const uint32_t> signature);
 
   // The ids to drop, ascending: all of each cluster but its lowest. Once, after the last add. `progress` hears how many
-  // of how many band keys are done.
+  // of how many band keys are done, from one thread at a time.
   std::vector<uint64_t> duplicates(const std::function<void(int64_t done, int64_t total)>& progress = {});
 
  private:
