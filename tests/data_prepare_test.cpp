@@ -300,6 +300,9 @@ TEST_F(DataPrepare, AChangedConfigurationRedoesWhatItTouches) {
   EXPECT_TRUE(results_in(out) == files);
   expect_refused(run(out), 2, {"clean.min_words is 50 (was 95)", "duplicates.near is true (was false)", "prepare.out"});
   EXPECT_NE(run(out, changed).out.find("complete already"), std::string::npos);
+  spill(scratch_ / "raw/evaluation.txt", prose(9001));
+  expect_refused(run(out, changed), 2, {"digests of decontaminate.files"});
+  spill(scratch_ / "raw/evaluation.txt", prose(9000));
   spill(scratch_ / "raw/b.txt", prose(77));
   expect_refused(run(out, changed), 2, {"other inputs", "b.txt"});
 }
