@@ -224,6 +224,35 @@ TEST_F(DataPrepare, WhatStaysIsRepairedAndKnowsItsOrigin) {
   EXPECT_EQ(report().at("languages").size(), 2u);
 }
 
+TEST_F(DataPrepare, DocumentsAndRowsAreShown) {
+  whole();
+  const auto inspect = [&](const Words& more) {
+    Words all{"data", "inspect", (scratch_ / "whole").string()};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_program(all, scratch_ / "inspect");
+  };
+  EXPECT_NE(inspect({"--check"}).out.find("every digest, count and token is as it should be"), std::string::npos);
+  const Finished document = inspect({"--source", "en", "--document", "15"});
+  for (const std::string& want :
+       {std::string("document 15 of 22\n"), (scratch_ / "raw/b.txt").string() + ", its document 3\n",
+        std::string("label 0, "), prose(23) + "\n"})
+    EXPECT_NE(document.out.find(want), std::string::npos) << document.out;
+  const Finished row = inspect({"--source", "zh", "--row", "1", "--sequence", "700"});
+  EXPECT_NE(row.out.find("row 1 of source zh, 700 tokens a row"), std::string::npos) << row.out;
+  EXPECT_NE(row.out.find("from within a document"), std::string::npos) << row.out;
+  EXPECT_NE(row.out.find("from a document's begin"), std::string::npos) << row.out;
+  expect_refused(inspect({"--document", "0"}), 2, {"--source", "2"});
+  expect_refused(inspect({"--source", "fr", "--document", "0"}), 2, {"`fr`", "en, zh"});
+  expect_refused(inspect({"--source", "en", "--document", "22"}), 2, {"22 documents"});
+  expect_refused(inspect({"--source", "en", "--document", "0", "--tokenizer", golden_folder("none").string()}), 3,
+                 {"--tokenizer"});
+  const fs::path shard = scratch_ / "whole/zh-00000.safetensors";
+  std::string bytes = slurp(shard);
+  bytes.back() = char(bytes.back() ^ 1);
+  spill(shard, bytes);
+  expect_refused(inspect({"--check"}), 3, {"zh-00000", "digest"});
+}
+
 TEST_F(DataPrepare, ThreadsChangeNoByte) {
   const auto files = whole();
   EXPECT_GT(files.size(), 4u) << "several shards";
@@ -271,6 +300,9 @@ TEST_F(DataPrepare, AChangedConfigurationRedoesWhatItTouches) {
   EXPECT_TRUE(results_in(out) == files);
   expect_refused(run(out), 2, {"clean.min_words is 50 (was 95)", "duplicates.near is true (was false)", "prepare.out"});
   EXPECT_NE(run(out, changed).out.find("complete already"), std::string::npos);
+  spill(scratch_ / "raw/evaluation.txt", prose(9001));
+  expect_refused(run(out, changed), 2, {"digests of decontaminate.files"});
+  spill(scratch_ / "raw/evaluation.txt", prose(9000));
   spill(scratch_ / "raw/b.txt", prose(77));
   expect_refused(run(out, changed), 2, {"other inputs", "b.txt"});
 }
@@ -332,7 +364,7 @@ TEST_F(DataPrepare, WhatIsWrongIsNamed) {
   expect_refused(run(out, {"quality.keep=[0.5, 0.5]"}), 2, {"quality.keep", "expected 1"});
   expect_refused(run(out, {"quality.keep=[0.5]"}), 2, {"quality.model"});
   expect_refused(run(out, {"prepare.tokenizer=nowhere"}), 3, {"nowhere"});
-  expect_refused(run(scratch_ / "raw"), 2, {"prepare.out", "configuration.json"});
+  expect_refused(run(scratch_ / "raw"), 2, {"prepare.out", "prepare.json"});
   expect_refused(run(out, {"clean.min_words=5000"}), 2, {"no document was kept", "report.json"});
   fs::remove_all(out);
   spill(scratch_ / "raw/c.jsonl", "{\"text\": \"" + prose(3, 60).substr(0, 200) + "\"}\n{\"text\": 3}\n");

@@ -49,7 +49,7 @@ bool is_english_stop_word(std::string_view word) {
                                                 "from", "had", "have", "he",    "his",  "i",    "in",  "is",   "it",
                                                 "not",  "of",  "on",   "or",    "she",  "that", "the", "they", "this",
                                                 "to",   "was", "were", "which", "with", "you"};
-  return std::binary_search(std::begin(kWords), std::end(kWords), word);
+  return word.size() <= 5 && std::binary_search(std::begin(kWords), std::end(kWords), word);
 }
 
 struct Letters {

@@ -29,17 +29,33 @@ bool is_there(const fs::path& path) {
 
 fs::path work_of(const PrepareConfig& config) { return config.out / "work"; }
 
-// A folder of ours, or an empty one; made where there is none.
+// A folder of ours, or an empty one; made where there is none. Shards in it may be removed later, so it is judged well.
 void claim_folder(const PrepareConfig& config) {
   std::error_code error;
   if (config.out.has_parent_path()) fs::create_directories(config.out.parent_path(), error);
   disk::make_folder(config.out);
-  if (is_there(config.out / kPrepareConfiguration)) return;
-  for (const fs::directory_entry& entry : fs::directory_iterator(config.out))
-    if (entry.path().filename() != std::string(kPrepareConfiguration) + ".tmp")
-      fail(ErrorKind::invalid_input, "prepare.out: " + config.out.string() + " holds files and no " +
-                                         kPrepareConfiguration +
-                                         ", so it is none that was prepared; expected another name");
+  const fs::path file = config.out / kPrepareConfiguration;
+  bool ours = is_there(file) && parse_object(read_text(file), file.string()).contains("prepare.unit_bytes");
+  if (!is_there(file)) {
+    ours = true;  // unless there is anything but what an interruption leaves
+    for (const fs::directory_entry& entry : fs::directory_iterator(config.out))
+      ours = ours && entry.path().filename() == std::string(kPrepareConfiguration) + ".tmp";
+  }
+  if (!ours)
+    fail(ErrorKind::invalid_input, "prepare.out: " + config.out.string() + " holds files and no " +
+                                       kPrepareConfiguration +
+                                       " of a preparation; expected its folder, an empty one, or a new name");
+}
+
+// What decides the result: the configuration's keys, and what the files hold that it names beside the inputs.
+Json decisive_of(const PrepareConfig& config, const Tokenizer& tokenizer, const Scorer* scorer) {
+  Json decisive = config.decisive;
+  decisive["digest of prepare.tokenizer"] = std::to_string(tokenizer.digest());
+  Json evaluation = Json::array();
+  for (const std::string& file : config.evaluation_files) evaluation.push_back(digest_of_file(file));
+  decisive["digests of decontaminate.files"] = evaluation;
+  if (scorer) decisive["digest of quality.model"] = scorer->digest();
+  return decisive;
 }
 
 // "key is NEW (was OLD)" for every key whose value differs.
@@ -55,9 +71,9 @@ std::string differences(const Json& before, const Json& now) {
 }
 
 // Refuses what a complete folder does not hold.
-void require_same(const PrepareConfig& config, const Json& before) {
+void require_same(const PrepareConfig& config, const Json& now, const Json& before) {
   const std::string advice = "; expected another prepare.out, or that folder removed";
-  const std::string different = differences(before, config.decisive);
+  const std::string different = differences(before, now);
   if (!different.empty())
     fail(ErrorKind::invalid_input,
          config.out.string() + " is complete under another configuration: " + different + advice);
@@ -121,9 +137,9 @@ Json json_of(const StageReport& r) {
 // The stages in their order.
 class Preparation {
  public:
-  explicit Preparation(const PrepareConfig& config)
+  Preparation(const PrepareConfig& config, const Tokenizer& tokenizer)
       : config_(config),
-        tokenizer_(Tokenizer::load(config.tokenizer)),
+        tokenizer_(tokenizer),
         frame_(framing_tokens(tokenizer_, config.tokenizer)),
         threads_(config.thread_count()),
         work_(work_of(config)) {}
@@ -191,7 +207,7 @@ class Preparation {
   }
 
   const PrepareConfig& config_;
-  const Tokenizer tokenizer_;
+  const Tokenizer& tokenizer_;
   const FramingTokens frame_;
   Threads threads_;
   const WorkFolder work_;
@@ -211,15 +227,17 @@ void remove_work(const PrepareConfig& config) {
 
 Prepared prepare(const PrepareConfig& config, Scorer* scorer) {
   expect((scorer != nullptr) == !config.model.empty(), "a scorer where the configuration names a model");
+  const Tokenizer tokenizer = Tokenizer::load(config.tokenizer);
+  const Json decisive = decisive_of(config, tokenizer, scorer);
   claim_folder(config);
   const FolderLock lock(config.out);
   const fs::path configuration = config.out / kPrepareConfiguration;
   const bool complete = is_there(config.out / kTokenIndexFile);
   if (complete) {
-    require_same(config, parse_object(read_text(configuration), configuration.string()));
+    require_same(config, decisive, parse_object(read_text(configuration), configuration.string()));
   } else {
-    write_file(configuration, config.decisive.dump(1) + "\n");
-    Preparation(config).run(scorer);
+    write_file(configuration, decisive.dump(1) + "\n");
+    Preparation(config, tokenizer).run(scorer);
   }
   remove_work(config);
   return complete ? Prepared::before : Prepared::now;

@@ -9,12 +9,12 @@
 namespace fulgur {
 
 inline constexpr const char* kReportFile = "report.json";
-inline constexpr const char* kPrepareConfiguration = "configuration.json";  // every key that decides bytes
+inline constexpr const char* kPrepareConfiguration = "prepare.json";  // every key that decides bytes
 
 enum class Prepared : bool { now, before };  // before: the folder was complete already
 
 // scorer: null where the configuration names no quality.model. Leaves index.json, the shards, report.json and
-// configuration.json in config.out. Throws invalid_input where the folder holds something else, or is complete under
+// prepare.json in config.out. Throws invalid_input where the folder holds something else, or is complete under
 // another configuration or of other inputs (named); and what reading inputs and tokenizer throws.
 Prepared prepare(const PrepareConfig& config, Scorer* scorer);
 
