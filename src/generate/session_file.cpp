@@ -131,10 +131,12 @@ void save_session(const std::filesystem::path& file, const SessionBinding& bindi
   Json digests;
   for (const auto& [name, tensor] : parts_of(tokens, image)) {
     digests[name] = digest_of(bytes_of(tensor));
-    tensors.push_back(
-        {name, tensor.dtype, {tensor.shape.begin(), tensor.shape.begin() + tensor.rank}, [tensor](std::byte* out) {
-           if (tensor.bytes() > 0) std::memcpy(out, tensor.data, size_t(tensor.bytes()));
-         }});
+    tensors.push_back({name,
+                       tensor.dtype,
+                       {tensor.shape.begin(), tensor.shape.begin() + tensor.rank},
+                       [tensor = tensor](std::byte* out) {
+                         if (tensor.bytes() > 0) std::memcpy(out, tensor.data, size_t(tensor.bytes()));
+                       }});
   }
   const Json described{{"model", binding.model},
                        {"chat_template", binding.chat_template},
