@@ -137,7 +137,6 @@ TEST_F(PlantedCorpus, evaluation_texts_are_found) {
   EXPECT_EQ(found, expected);
 }
 
-#if __has_include("data/prepare.h")
 TEST_F(PlantedCorpus, prepared_data_passes_the_judge) {
   const fs::path out = *scratch_ / "prepared", tokenizer = fs::path(FULGUR_SOURCE) / "data/tiny/tokenizer";
   const std::string judge = FULGUR_SOURCE "/tests/judge_planted.py", config = (folder_ / "prepare.toml").string();
@@ -152,7 +151,6 @@ TEST_F(PlantedCorpus, prepared_data_passes_the_judge) {
   std::printf("%s%s", prepared.out.c_str(), judged.out.c_str());
   EXPECT_EQ(judged.exit, 0) << judged.err;
 }
-#endif
 
 }  // namespace
 }  // namespace fulgur::tests
