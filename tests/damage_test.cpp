@@ -85,7 +85,7 @@ TEST_F(Damage, ByHandInTheWeights) {
   with_header(with_entry(norm_, "[16]", "[17]"), data_, 3, norm_);
   with_header(with_entry(norm_, "\"F32\"", "\"I32\""), data_, 0, norm_);
   with_header(with_entry(norm_, "\"F32\"", "\"BOOL\""), data_, 3, norm_);
-  with_header(replaced(header_, norm_, "model.layers.1.slope_rate"), data_, 0, norm_);
+  with_header(replaced(header_, norm_, "model.layers.1.self_attn.slope_rate"), data_, 0, norm_);
   with_header(replaced(header_, norm_, "model.layers.7.input_layernorm.weight"), data_, 0, "model.layers.7.input");
   with_header(replaced(header_, "[3904,7808]", "[0,3904]"), data_, 3, "overlaps");
   with_header(replaced(header_, "[3904,7808]", "[3904,1e3]"), data_, 3, "model.embed_tokens.weight");

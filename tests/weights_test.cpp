@@ -262,7 +262,7 @@ class HurtModel : public ::testing::Test {
 };
 
 TEST_F(HurtModel, MissingTensor) {  // under another name, so that the file itself is sound
-  refused(tests::replaced(header_, norm_, "model.layers.1.slope_rate"), {"\"" + norm_ + "\"", "missing"});
+  refused(tests::replaced(header_, norm_, "model.layers.1.self_attn.slope_rate"), {"\"" + norm_ + "\"", "missing"});
 }
 TEST_F(HurtModel, UnexpectedTensor) {
   refused(tests::replaced(header_, norm_, "model.layers.9.input_layernorm.weight"),
