@@ -67,20 +67,6 @@ void override_with(Json& object, const Json& change) {
   }
 }
 
-int64_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<int64_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = int64_t(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int64_t substituted = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
 [[noreturn]] void refuse(const std::string& key, const Json& value, const std::string& expected) {
   fail(ErrorKind::invalid_input, key + " = " + value.dump().substr(0, 100) + ": expected " + expected);
 }
@@ -96,6 +82,20 @@ bool lies_within(const Json& value, double least, double most) {
 }
 
 }  // namespace
+
+int64_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<int64_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = int64_t(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int64_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int64_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
 
 TomlReader::TomlReader(const std::filesystem::path& file, const std::vector<std::string>& settings)
     : root_(parse_file(file)) {

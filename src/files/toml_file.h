@@ -10,6 +10,9 @@
 
 namespace fulgur {
 
+// Letters to insert, leave out or replace: which known name is nearest to an unknown one.
+int64_t edit_distance(const std::string& a, const std::string& b);
+
 class TomlReader {
  public:
   // settings: section.key=value, as given to --set; they override the file. Throws not_found, invalid_input with the

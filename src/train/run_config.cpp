@@ -12,26 +12,12 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "base/grid.h"
 #include "base/threads.h"
+#include "files/toml_file.h"
 #include "train/run_course.h"
 
 namespace fulgur {
 namespace {
-
-int64_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<int64_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = int64_t(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int64_t substituted = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
 
 nlohmann::ordered_json json_of(const toml::node& node, const std::string& key) {
   if (const auto* table = node.as_table()) {
@@ -322,42 +308,6 @@ void read_moe(Reader& r, RunConfig& run) {
   const bool report = r.word("moe.aux_form", "report", {"report", "transformers"}) == "report";
   run.aux_form = report ? AuxForm::report : AuxForm::transformers;
   run.aux = r.number("moe.aux", report ? 0.01 : 0.001, 0, 1e6), run.z = r.number("moe.z", 0, 0, 1e6);
-}
-
-// `key`: of the tokens of a step.
-void judge_batch(const RunConfig& run, const std::string& key, int64_t tokens) {
-  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
-  if (tokens < 1 || tokens % run.sequence != 0)
-    wrong(key + " = " + std::to_string(tokens) +
-          ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
-  const int64_t rows = tokens / run.sequence;
-  if (rows % (run.lanes * run.micro_rows) != 0)
-    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " +
-          std::to_string(rows / run.lanes) + " rows of a lane");
-}
-
-void judge_sizes(const RunConfig& run) {
-  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
-  if (run.steps < 1) wrong("train.steps: expected the number of steps");
-  if (run.sequence < 2) wrong("train.sequence: expected the tokens of a packed row");
-  if (run.dtype == DType::bf16 && run.sequence % kGrid != 0)
-    wrong("train.sequence = " + std::to_string(run.sequence) + ": expected a multiple of 64 where train.dtype is bf16");
-  if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
-  if (run.schedule == Schedule::exponential && run.final_lr <= 0)
-    wrong("train.final_lr: expected a rate above 0, where an exponential decay ends");
-  if (run.schedule == Schedule::exponential && run.decay > after_warm_up(run))
-    wrong((run.decay_in_tokens ? "train.decay_tokens = " : "train.decay = ") + std::to_string(run.decay) +
-          ": expected at most the " + std::to_string(after_warm_up(run)) +
-          (run.decay_in_tokens ? " tokens" : " steps") + " after the warm-up");
-  if (run.lanes & (run.lanes - 1)) wrong("parallel.lanes = " + std::to_string(run.lanes) + ": expected a power of two");
-  judge_batch(run, "train.tokens_per_step", run.tokens_per_step);
-  for (size_t i = 0; i < run.batch_ramp.size(); ++i)
-    judge_batch(run, "train.batch_ramp[" + std::to_string(i) + "].tokens_per_step", run.batch_ramp[i].tokens_per_step);
-  if (run.window != 0 && (run.micro_rows * run.sequence) % run.window != 0)
-    wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " +
-          std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
-  if (run.run_dir.empty()) wrong("run.dir: expected the folder of the run");
-  if (run.tokenizer.empty()) wrong("data.tokenizer: expected the folder of a tokenizer");
 }
 
 // What may change when a run goes on: no result depends on it.

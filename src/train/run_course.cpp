@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "base/grid.h"
 
 namespace fulgur {
 namespace {
@@ -108,6 +109,18 @@ int64_t warmed_up(const RunConfig& run) {
   if (run.decay_in_tokens == run.warmup_in_tokens) return run.warmup;
   if (run.decay_in_tokens) return run.tokens_through(run.warmup);
   return step_at(run, run.warmup) - 1;
+}
+
+// `key`: of the tokens of a step.
+void judge_batch(const RunConfig& run, const std::string& key, int64_t tokens) {
+  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
+  if (tokens < 1 || tokens % run.sequence != 0)
+    wrong(key + " = " + std::to_string(tokens) +
+          ": expected a multiple of train.sequence = " + std::to_string(run.sequence));
+  const int64_t rows = tokens / run.sequence;
+  if (rows % (run.lanes * run.micro_rows) != 0)
+    wrong("train.micro_rows = " + std::to_string(run.micro_rows) + ": expected a divisor of the " +
+          std::to_string(rows / run.lanes) + " rows of a lane");
 }
 
 }  // namespace
@@ -220,6 +233,30 @@ double learning_rate(const RunConfig& run, int64_t step) {
   if (run.schedule == Schedule::exponential)
     return run.lr * std::pow(run.final_lr / run.lr, double(run.decay - left) / double(run.decay));
   return run.lr;
+}
+
+void judge_sizes(const RunConfig& run) {
+  const auto wrong = [](const std::string& what) { fail(ErrorKind::invalid_input, what); };
+  if (run.steps < 1) wrong("train.steps: expected the number of steps");
+  if (run.sequence < 2) wrong("train.sequence: expected the tokens of a packed row");
+  if (run.dtype == DType::bf16 && run.sequence % kGrid != 0)
+    wrong("train.sequence = " + std::to_string(run.sequence) + ": expected a multiple of 64 where train.dtype is bf16");
+  if (run.lr <= 0) wrong("train.lr: expected a learning rate above 0");
+  if (run.schedule == Schedule::exponential && run.final_lr <= 0)
+    wrong("train.final_lr: expected a rate above 0, where an exponential decay ends");
+  if (run.schedule == Schedule::exponential && run.decay > after_warm_up(run))
+    wrong((run.decay_in_tokens ? "train.decay_tokens = " : "train.decay = ") + std::to_string(run.decay) +
+          ": expected at most the " + std::to_string(after_warm_up(run)) +
+          (run.decay_in_tokens ? " tokens" : " steps") + " after the warm-up");
+  if (run.lanes & (run.lanes - 1)) wrong("parallel.lanes = " + std::to_string(run.lanes) + ": expected a power of two");
+  judge_batch(run, "train.tokens_per_step", run.tokens_per_step);
+  for (size_t i = 0; i < run.batch_ramp.size(); ++i)
+    judge_batch(run, "train.batch_ramp[" + std::to_string(i) + "].tokens_per_step", run.batch_ramp[i].tokens_per_step);
+  if (run.window != 0 && (run.micro_rows * run.sequence) % run.window != 0)
+    wrong("moe.window = " + std::to_string(run.window) + ": expected a divisor of the " +
+          std::to_string(run.micro_rows * run.sequence) + " tokens of a micro-batch");
+  if (run.run_dir.empty()) wrong("run.dir: expected the folder of the run");
+  if (run.tokenizer.empty()) wrong("data.tokenizer: expected the folder of a tokenizer");
 }
 
 }  // namespace fulgur

@@ -14,6 +14,9 @@ void read_batch_ramp(RunConfig& run, const nlohmann::ordered_json& ramp);
 void read_mixture(RunConfig& run, const nlohmann::ordered_json& weights, const nlohmann::ordered_json& stages);
 void read_spike_rule(RunConfig& run, const nlohmann::ordered_json& rule);
 
+// Throws invalid_input for sizes that are missing or do not fit each other, naming the key.
+void judge_sizes(const RunConfig& run);
+
 // What the run has after its warm-up: steps, or tokens where those are what the decay counts.
 int64_t after_warm_up(const RunConfig& run);
 
