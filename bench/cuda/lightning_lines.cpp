@@ -62,8 +62,15 @@ Call forward(Draw& draw, const Shape& shape, bool remembers, bool in_order) {
   return call;
 }
 
+// Cut sequences find the states that forward found.
 Call backward(Draw& draw, const Shape& shape, bool in_order) {
-  const LightningAttention forward = operands(draw, shape, shape.layout());
+  LightningAttention forward = operands(draw, shape, shape.layout());
+  if (!in_order) {
+    const int64_t starts = LightningAttention::start_count(forward.o.dim(0), shape.sequences);
+    forward.starts = draw.zeros(DType::f32, {starts, shape.heads, kHeadSize, kHeadSize});
+    forward.in_order = false;
+    if (forward.starts.data) lightning_attention(draw.stream(), forward);
+  }
   const LightningAttentionBackward op{.dqkv = draw.empty(DType::bf16, {forward.qkv.dim(0), shape.heads, 3, kHeadSize}),
                                       .d_o = draw.normal(DType::bf16, {forward.qkv.dim(0), shape.heads, kHeadSize}),
                                       .qkv = forward.qkv,
@@ -71,7 +78,8 @@ Call backward(Draw& draw, const Shape& shape, bool in_order) {
                                       .row_begin = forward.row_begin,
                                       .positions = forward.positions,
                                       .longest = forward.longest,
-                                      .in_order = in_order};
+                                      .in_order = in_order,
+                                      .starts = forward.starts};
   Call call = call_of(lightning_attention_backward, op);
   call.bytes = double(op.dqkv.bytes() + op.d_o.bytes() + op.qkv.bytes());
   call.flops = flops_of(op.products());
@@ -117,6 +125,9 @@ std::vector<Line> lightning_lines() {
       lines.push_back({"lightning_attention", shape.text() + (packed ? ", states out" : how),
                        [=](Draw& draw) { return forward(draw, shape, packed, in_order); }});
     });
+  lines.push_back({"lightning_attention", Shape{1, 1048576, 8}.text() + ", states out", [](Draw& draw) {
+                     return forward(draw, {1, 1048576, 8}, true, false);
+                   }});
   for (const Shape& shape : shapes)
     both(shape, [&](bool in_order, const char* how) {
       lines.push_back({"lightning_attention_backward", shape.text() + how,

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "bench/cuda/gap.h"
@@ -79,6 +80,48 @@ std::vector<float> compared(Stream& stream, const Tensor& t, const Window& w, in
   return elements_of(stream, part_of(t, w, head).rows(w.compared_from, w.rows));
 }
 
+double silu(float x) { return double(x) / (1 + std::exp(-double(x))); }
+
+// S of one head after all rows of a sequence that began at position 0, row by row in f64.
+std::vector<double> recurrence(Stream& stream, const LightningAttention& op, int64_t first, int64_t rows,
+                               int64_t head) {
+  const int64_t width = op.o.dim(2);
+  const double keep = std::exp(-double(elements_of(stream, op.decay.rows(head, head + 1))[0]));
+  std::vector<double> state(size_t(width * width), 0.0), v(size_t(width), 0.0);
+  for (int64_t done = 0; done < rows; done += kWindow) {
+    const int64_t some = std::min(kWindow, rows - done);
+    const Tensor part = op.qkv.rows(first + done, first + done + some).slice(1, head, head + 1);
+    const std::vector<float> qkv = elements_of(stream, part);
+    for (int64_t row = 0; row < some; ++row) {
+      const float* const k = qkv.data() + (3 * row + 1) * width;
+      for (int64_t d = 0; d < width; ++d) v[size_t(d)] = silu(k[width + d]);
+      for (int64_t e = 0; e < width; ++e) {
+        const double key = silu(k[e]);
+        double* const to = state.data() + e * width;
+        for (int64_t d = 0; d < width; ++d) to[d] = keep * to[d] + key * v[size_t(d)];
+      }
+    }
+  }
+  return state;
+}
+
+// Of the states that a call on the grid leaves of the window's sequence, which began with it.
+double state_error(Stream& stream, const LightningAttention& op, int64_t sequence) {
+  const std::vector<int32_t> begin = download<int32_t>(stream, op.row_begin);
+  const int64_t first = begin[size_t(sequence)], rows = begin[size_t(sequence) + 1] - first;
+  expect(rows % kGrid == 0, "the sequence ends on the grid");
+  const int64_t heads[] = {0, op.o.dim(1) - 1};
+  std::vector<double> want[2];
+  std::vector<float> have[2];
+  for (int i = 0; i < 2; ++i) {
+    want[i] = recurrence(stream, op, first, rows, heads[i]);
+    have[i] = elements_of(stream, op.state.at(sequence).at(heads[i]));
+  }
+  Gap gap;
+  for (int i = 0; i < 2; ++i) add(gap, have[i], want[i].data());
+  return gap.relative();
+}
+
 }  // namespace
 
 double error_of(Stream& stream, const LightningAttention& op) {
@@ -103,7 +146,8 @@ double error_of(Stream& stream, const LightningAttention& op) {
     lightning_attention(cpu, again);
     add(gap, compared(stream, op.o, w, head), again.o.elements<double>() + w.compared_from * width);
   }
-  return gap.relative();
+  if (!op.slots || w.remembers) return gap.relative();
+  return std::max(gap.relative(), state_error(stream, op, w.sequence));
 }
 
 double error_of(Stream& stream, const LightningAttentionBackward& op) {

@@ -8,7 +8,8 @@ namespace fulgur::bench {
 // Over the last rows of the middle sequence, in its first and its last head. The f64 twin starts up to 32,768 rows
 // before the end, without a state; half of them are compared where that is not the whole sequence. For a gradient too,
 // of which dk and dv need what follows and dq what came before. Decode starts from the state and tail that are stored,
-// and may not end a block: those are read after the call.
+// and may not end a block: those are read after the call. Where sequences begin and leave states behind: the larger of
+// that and the error of the middle sequence's states against the recurrence over all of its rows.
 double error_of(Stream& stream, const LightningAttention& op);
 double error_of(Stream& stream, const LightningAttentionBackward& op);
 

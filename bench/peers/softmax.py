@@ -39,6 +39,19 @@ def backward(backend, rows):
         return median_seconds(calls)
 
 
+def decode(backend, sequences, context):
+    """One row of each sequence, its keys end to end rather than in pages."""
+    make = lambda heads, rows: torch.randn(sequences, heads, rows, HEAD, device="cuda", dtype=torch.bfloat16)
+    bytes_of_one = 2 * sequences * context * KV_HEADS * HEAD * 2
+    sets = [
+        (make(HEADS, 1), make(KV_HEADS, context), make(KV_HEADS, context)) for _ in range(sets_for(bytes_of_one))
+    ]
+    with torch.no_grad(), sdpa_kernel(backend):
+        return median_seconds(
+            [lambda parts=parts: scaled_dot_product_attention(*parts, enable_gqa=True) for parts in sets]
+        )
+
+
 def cases():
     """(name of cuda_bench's line, peer, function that times it)"""
     for backend, peer in ((SDPBackend.CUDNN_ATTENTION, "cuDNN"), (SDPBackend.FLASH_ATTENTION, "flash")):
@@ -46,3 +59,7 @@ def cases():
             label = f"torch's attention by {peer}"
             yield f"softmax_attention {rows}", label, lambda b=backend, r=rows: forward(b, r)
             yield f"softmax_attention_backward {rows}", label, lambda b=backend, r=rows: backward(b, r)
+        for sequences in (1, 8, 64):
+            for context in (8192, 65536):
+                name = f"softmax_attention decode {sequences} x {context}"
+                yield name, label, lambda b=backend, s=sequences, c=context: decode(b, s, c)

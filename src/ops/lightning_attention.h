@@ -30,10 +30,15 @@ struct LightningAttention {
   // of its positions and sum the pieces side by side. Then its bits depend on the chunks, within the bounds of bf16; in
   // order they do not. The CPU always goes in order.
   bool in_order = true;
+  // Training, without slots: what backward need not sum up again. Wide [start_count(...), heads, head_dim, head_dim]:
+  // where sequence s is cut before row r of the call, S there, as number r / 4,096 + s; the rest is left alone.
+  Tensor starts = {};
+  static constexpr int64_t kSegment = 4096;  // tokens
+  static int64_t start_count(int64_t rows, int64_t sequences) { return rows / kSegment + sequences; }
 
   auto operands() const {
     return std::tuple{out(o),    in(qkv),      in(decay),   in(row_begin), in(positions),
-                      in(slots), inout(state), inout(tail), out(squares)};
+                      in(slots), inout(state), inout(tail), out(squares),  out(starts)};
   }
   Products products() const { return lightning_products(o, longest); }
   int64_t bytes() const {  // of what is remembered: the state, replaced where a block ends, and half of the tail
@@ -51,6 +56,9 @@ struct LightningAttention {
     expect(!tail || tail.is(o.dtype, {state.dim(0), o.dim(1), 2, kGrid, o.dim(2)}),
            "the tail holds one block of the grid");
     expect(!squares || squares.is(wide(o.dtype), {o.dim(1), o.dim(0)}), "one sum of squares per head and row");
+    expect(!starts || (!slots && starts.is(wide(o.dtype), {start_count(o.dim(0), row_begin.dim(0) - 1), o.dim(1),
+                                                           o.dim(2), o.dim(2)})),
+           "starts match o and its sequences, which have no slots");
   }
 };
 
@@ -69,10 +77,11 @@ struct LightningAttentionBackward {
   // Whether sums over a sequence run block after block, so that cuts change no bit; else a twin may add up stretches of
   // a long sequence by themselves, where a sequence's own rows and the heads decide.
   bool in_order = true;
+  Tensor starts = {};  // what forward left there with the same in_order; absent: summed up here
 
   auto operands() const {
     return std::tuple{out(dqkv), in(d_o),   in(qkv),  in(decay),      in(row_begin), in(positions),
-                      in(slots), in(state), in(tail), inout(d_state), inout(d_tail)};
+                      in(slots), in(state), in(tail), inout(d_state), inout(d_tail), in(starts)};
   }
   Products products() const { return lightning_backward_products(d_o, longest); }
   void check() const {
@@ -86,6 +95,10 @@ struct LightningAttentionBackward {
     expect(!d_state || d_state.same_shape(state), "the state's gradient matches it");
     expect(!d_tail || (d_tail.same_shape(tail) && d_tail.dtype == wide(tail.dtype)),
            "the tail's gradient is wide and matches it");
+    expect(!starts ||
+               (!slots && starts.is(wide(qkv.dtype), {LightningAttention::start_count(qkv.dim(0), row_begin.dim(0) - 1),
+                                                      qkv.dim(1), qkv.dim(3), qkv.dim(3)})),
+           "starts match qkv and its sequences, which have no slots");
   }
 };
 

@@ -286,6 +286,33 @@ TEST(LightningAttentionBackward, MatchesF64OfDividedSequences) {
   EXPECT_TRUE(same_bits(packed.d_state.at(1), alone.d_state.at(1)));
 }
 
+// Where forward cut a sequence, what it found there takes the place of a sum.
+TEST(LightningAttentionBackward, StartsFromWhatForwardFound) {
+  const int64_t rows = 2 * 4096 + 70, width = 128;
+  Bench bench(size_t(192) << 20);
+  const Layout layout = lay_out(bench, {100, rows}, {0, 0});
+  LightningAttentionBackward op = training(bench, bench.random(DType::bf16, {layout.rows, 1, 3, width}, 8, 2),
+                                           bench.random(DType::bf16, {layout.rows, 1, width}, 9), layout);
+  for (int64_t i = 0; i < op.decay.count(); ++i) set(op.decay, i, 0.001);  // much passes from segment to segment
+  op.in_order = false;
+  CaseStream stream({}, 2);
+  lightning_attention_backward(stream, op);
+  const Tensor summed = bench.empty(DType::bf16, {layout.rows, 1, 3, width});
+  copy_elements(summed, op.dqkv);
+  op.starts = bench.zeros(DType::f32, {LightningAttention::start_count(layout.rows, 2), 1, width, width});
+  lightning_attention(stream, {.o = bench.empty(DType::bf16, {layout.rows, 1, width}),
+                               .qkv = op.qkv,
+                               .decay = op.decay,
+                               .row_begin = op.row_begin,
+                               .positions = op.positions,
+                               .longest = op.longest,
+                               .in_order = false,
+                               .starts = op.starts});
+  lightning_attention_backward(stream, op);
+  EXPECT_LT(relative_gap(op.dqkv, summed), bound_of(DType::bf16));
+  EXPECT_TRUE(same_bits(op.dqkv.rows(0, 100), summed.rows(0, 100)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionBackwardTwin, testing::Values(DType::f32, DType::bf16), name_of_type);
 
 TEST(LightningAttentionBackwardDeathTest, RefusesWrongOperands) {

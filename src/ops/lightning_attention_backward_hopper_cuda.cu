@@ -14,6 +14,8 @@ namespace fulgur::cuda {
 namespace hopper_backward {
 namespace {
 
+static_assert(kSegment * kBlock == LightningAttention::kSegment);
+
 // At a multiple of 1,024 bytes, and known to be shared memory.
 template <class Sweep>
 __device__ typename Sweep::Shared& shared_of() {
@@ -147,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, 1) sum_segments(const __grid_constan
 constexpr int kScanThreads = 256, kScanBlocks = kHeadSize * kHeadSize / 4 / kScanThreads;  // of a walk's S or dS
 __global__ void __launch_bounds__(kScanThreads) start_segments(const __grid_constant__ Operands p) {
   const int64_t sum = blockIdx.x / kScanBlocks;
-  add_up_segments(p, sum % p.walks, sum >= p.walks, int(blockIdx.x % kScanBlocks * kScanThreads + threadIdx.x) * 4);
+  add_up_segments(p, sum % p.walks, sum < p.walks, int(blockIdx.x % kScanBlocks * kScanThreads + threadIdx.x) * 4);
 }
 
 Operands operands_of(const LightningAttentionBackward& op) {
@@ -163,6 +165,7 @@ Operands operands_of(const LightningAttentionBackward& op) {
           .tail = data_of<const bf16>(op.tail),
           .d_state = data_of<float>(op.d_state),
           .d_tail = data_of<float>(op.d_tail),
+          .states = data_of<const float>(op.starts),
           .starts = nullptr,
           .heads = d_o.dim(1),
           .walks = (op.row_begin.dim(0) - 1) * d_o.dim(1),
@@ -196,11 +199,12 @@ bool is_dense(const Tensor& of_slots) {
 // Whether walks are divided: where the heads are too few for the GPU. Sequences beside one another decide nothing.
 bool is_divided(const LightningAttentionBackward& op) { return !op.in_order && op.d_o.dim(1) <= 32; }
 
+// `ways`: 1, backward in time alone, or 2.
 template <class Shared>
-void launch_walks(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands) {
+void launch_walks(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int64_t ways) {
   const size_t bytes = sizeof(Shared) + 1024;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(2 * operands.walks * operands.segments)), dim3(kThreads), bytes}, kernel,
+  launch(stream, name, {dim3(unsigned(ways * operands.walks * operands.segments)), dim3(kThreads), bytes}, kernel,
          operands);
 }
 
@@ -213,23 +217,24 @@ void lightning_attention_backward_hopper(Stream& stream, const LightningAttentio
   expect(hopper::is_dense(op.state) && hopper::is_dense(op.tail) && hopper::is_dense(op.d_state) &&
              hopper::is_dense(op.d_tail),
          "a head's state, tail and their gradients lie end to end");
+  expect(!op.starts || op.starts.dense(), "starts lie end to end");
   hopper::Operands operands = hopper::operands_of(op);
   std::optional<Scratch> starts;
   if (hopper::is_divided(op)) {
     constexpr int64_t kRows = hopper::kSegment * hopper::kBlock;
     operands.segments = (op.longest + hopper::kBlock - 1 + kRows - 1) / kRows;  // the tail may hold rows of one block
-    starts.emplace(stream, size_t(operands.walks * (2 * operands.segments + 1)) * hopper::kHeadSize *
-                               hopper::kHeadSize * sizeof(float));
+    const int64_t ways = op.starts ? 1 : 2, sums = ways * operands.segments + (op.slots ? 1 : 0);
+    starts.emplace(stream, size_t(operands.walks * sums) * hopper::kHeadSize * hopper::kHeadSize * sizeof(float));
     operands.starts = starts->as<float>();
     hopper::launch_walks<hopper::SegmentSum<true>::Shared>(stream, "lightning_attention_backward: segments",
-                                                           hopper::sum_segments, operands);
+                                                           hopper::sum_segments, operands, ways);
     launch(stream, "lightning_attention_backward: starts",
-           {dim3(unsigned(2 * operands.walks * hopper::kScanBlocks)), dim3(hopper::kScanThreads)},
+           {dim3(unsigned(ways * operands.walks * hopper::kScanBlocks)), dim3(hopper::kScanThreads)},
            hopper::start_segments, operands);
   }
   using Shared = std::conditional_t<(sizeof(hopper::QuerySweep::Shared) > sizeof(hopper::KeyValueSweep::Shared)),
                                     hopper::QuerySweep::Shared, hopper::KeyValueSweep::Shared>;
-  hopper::launch_walks<Shared>(stream, "lightning_attention_backward", hopper::sweep, operands);
+  hopper::launch_walks<Shared>(stream, "lightning_attention_backward", hopper::sweep, operands, 2);
 }
 
 }  // namespace fulgur::cuda

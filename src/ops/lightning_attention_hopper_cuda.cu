@@ -1,5 +1,6 @@
 // Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernels and their launch.
 #include <algorithm>
+#include <optional>
 
 #include "ops/cuda/gpu.cuh"
 #include "ops/cuda/lightning_hopper_products.cuh"
@@ -13,6 +14,7 @@ namespace hopper {
 namespace {
 
 constexpr int kWalkThreads = 5 * kWarpgroup, kChainThreads = 256;
+static_assert(kSegment == LightningAttention::kSegment);
 constexpr int64_t kFewHeads = 32;  // too few for the card, so that a long sequence may be cut
 
 // The first multiple of 1,024 bytes of shared memory.
@@ -138,6 +140,7 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   expect(!op.state || (op.state.stride[2] == hopper::kHeadSize && op.tail.stride[3] == hopper::kHeadSize &&
                        op.tail.stride[2] == kGrid * hopper::kHeadSize),
          "a head's state and tail lie end to end");
+  expect(!op.starts || op.starts.dense(), "starts lie end to end");
   hopper::Operands operands = hopper::operands_of(op);
   const auto walk = [&] {
     hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
@@ -146,9 +149,14 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   if (op.in_order || op.longest <= hopper::kSegment || operands.heads > hopper::kFewHeads) return walk();
   const int64_t sequences = op.row_begin.dim(0) - 1;
   operands.segments = int((op.longest - 1) / hopper::kSegment) + 2, operands.items *= operands.segments;
-  const int64_t starts = op.o.dim(0) / hopper::kSegment + sequences;
-  const Scratch scratch(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
-  operands.starts = scratch.as<float>();
+  std::optional<Scratch> scratch;
+  if (op.starts) {
+    operands.starts = data_of<float>(op.starts);
+  } else {
+    const int64_t starts = LightningAttention::start_count(op.o.dim(0), sequences);
+    scratch.emplace(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
+    operands.starts = scratch->as<float>();
+  }
   hopper::find_starts(stream, operands, sequences);
   walk();
 }

@@ -25,19 +25,20 @@ struct Operands {
   const float* state;
   const bf16* tail;
   float *d_state, *d_tail;
-  float* starts;  // null: walks are not divided; else where segments start
+  const float* states;  // of segments, as forward found them; null: not known
+  float* starts;        // null: walks are not divided; else where segments start
   int64_t heads, walks, segments;
   // Elements between rows, heads, parts and slots.
   int64_t dqkv_row, dqkv_head, dqkv_part, d_o_row, d_o_head, qkv_row, qkv_head, qkv_part;
   int64_t state_slot, state_head, tail_slot, tail_head, d_state_slot, d_state_head, d_tail_slot, d_tail_head;
 
-  // In `starts` lie [2, walks, segments, 128, 128]: S, then dS, and [walks, 2, 64, 128]: the gradient of the tail,
-  // which one segment reads and another replaces.
+  // In `starts` lie [walks, segments, 128, 128]: dS; as much of S, where forward's is not known; and, with slots,
+  // [walks, 2, 64, 128]: the gradient of the tail, which one segment reads and another replaces.
   __device__ int64_t start_of(bool backward, int64_t number, int segment) const {
-    return (((backward ? walks : 0) + number) * segments + segment) * kHeadSize * kHeadSize;
+    return (((backward ? 0 : walks) + number) * segments + segment) * kHeadSize * kHeadSize;
   }
   __device__ int64_t start_of_tail(int64_t number) const {
-    return start_of(true, walks, 0) + number * 2 * kBlock * kHeadSize;
+    return start_of(false, walks, 0) + number * 2 * kBlock * kHeadSize;
   }
 };
 
@@ -75,6 +76,10 @@ struct Walk {
 // Where a walk finds S before its first block (kBackward: dS behind its last); null: zero.
 template <bool kBackward>
 __device__ inline const float* start_of(const Operands& p, const Walk& walk) {
+  if (p.starts && p.states && !kBackward) {
+    const int64_t number = Item(p).number, start = walk.first_row(walk.first) / (kSegment * kBlock) + number / p.heads;
+    return walk.first == 0 ? nullptr : p.states + (start * p.heads + walk.head) * kHeadSize * kHeadSize;
+  }
   if (p.starts) return p.starts + p.start_of(kBackward, Item(p).number, Item(p).segment);
   if (!p.slots) return nullptr;
   return kBackward ? p.d_state + walk.slot * p.d_state_slot + walk.head * p.d_state_head
