@@ -4,6 +4,7 @@
 
 #include "device/launch.cuh"
 #include "ops/cuda/attention_operands.cuh"
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/lightning_hopper_key_value_sweep.cuh"
 #include "ops/cuda/lightning_hopper_query_sweep.cuh"
 #include "ops/cuda/lightning_hopper_segments.cuh"
@@ -201,11 +202,12 @@ bool is_divided(const LightningAttentionBackward& op) { return !op.in_order && o
 
 // `ways`: 1, backward in time alone, or 2.
 template <class Shared>
-void launch_walks(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int64_t ways) {
+void launch_walks(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int64_t ways,
+                  unsigned cluster = 1) {
   const size_t bytes = sizeof(Shared) + 1024;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(ways * operands.walks * operands.segments)), dim3(kThreads), bytes}, kernel,
-         operands);
+  launch(stream, name, {dim3(unsigned(ways * operands.walks * operands.segments)), dim3(kThreads), bytes, cluster},
+         kernel, operands);
 }
 
 }  // namespace
@@ -234,7 +236,10 @@ void lightning_attention_backward_hopper(Stream& stream, const LightningAttentio
   }
   using Shared = std::conditional_t<(sizeof(hopper::QuerySweep::Shared) > sizeof(hopper::KeyValueSweep::Shared)),
                                     hopper::QuerySweep::Shared, hopper::KeyValueSweep::Shared>;
-  hopper::launch_walks<Shared>(stream, "lightning_attention_backward", hopper::sweep, operands, 2);
+  // Neighbours on the GPU should be heads that are neighbours in memory, on their way in the same direction: a cluster
+  // of two sees to it. Where there is more work than processors, nobody should wait for a neighbour to be free.
+  const bool at_once = 2 * operands.walks * operands.segments <= processors();
+  hopper::launch_walks<Shared>(stream, "lightning_attention_backward", hopper::sweep, operands, 2, at_once ? 2 : 1);
 }
 
 }  // namespace fulgur::cuda
