@@ -278,7 +278,8 @@ std::vector<Event> Scheduler::step() {
   events.reserve(events.size() + fresh.size() + read.size());
   for (size_t i = 0, at = 0; i < fresh.size(); ++i) {
     Session& s = owner(fresh[i].sequence, at);
-    Event& event = events.emplace_back(s.id, fresh[i].token, std::move(fresh[i].log_probs));
+    events.push_back({s.id, fresh[i].token, std::move(fresh[i].log_probs)});
+    Event& event = events.back();
     const bool is_last =
         s.live->new_tokens == 0 && (i + 1 == fresh.size() || fresh[i + 1].sequence != fresh[i].sequence);
     if (is_last) finish(s, ends(s.request, fresh[i].token) ? Finish::stop : Finish::length, event);
