@@ -13,16 +13,21 @@ namespace {
 constexpr int64_t kMost = int64_t(1) << 30;  // rows, columns and steps, as 32 bits count them
 constexpr int64_t kFewRows = 128, kFewRowsOfGroup = 32;
 
-// What the copy engine and the stores of a part ask.
+// What the copy engine and the stores of a part ask. A matrix of rows and columns.
 template <class T>
-bool is_even(const Strided<T>& matrix) {
-  return uintptr_t(matrix.data) % 16 == 0 && std::max(matrix.row, matrix.column) * int64_t(sizeof(T)) % 16 == 0;
+bool is_even(const Strided<T>& matrix, int64_t rows, int64_t columns) {
+  const bool by_rows = matrix.column == 1;
+  const int64_t stride = by_rows ? matrix.row : matrix.column, length = by_rows ? columns : rows;
+  return uintptr_t(matrix.data) % 16 == 0 && stride * int64_t(sizeof(T)) % 16 == 0 && stride >= length;
 }
 template <class A, class B, class C>
 bool fits(const Factors<A, B, C>& f) {
-  return is_hopper() && is_even(f.a) && is_even(f.b) && is_even(f.c) && f.n % 8 == 0 && f.groups.b_apart % 8 == 0 &&
-         f.groups.c_apart % 8 == 0 && std::min({f.m, f.n, f.k}) > 0 && std::max({f.m, f.n, f.k}) < kMost;
+  return is_hopper() && std::min({f.m, f.n, f.k}) > 0 && std::max({f.m, f.n, f.k}) < kMost && f.n % 8 == 0 &&
+         is_even(f.a, f.m, f.k) && is_even(f.b, f.k, f.n) && is_even(f.c, f.m, f.n) && f.groups.b_apart % 8 == 0 &&
+         f.groups.c_apart % 8 == 0;
 }
+// Whether groups' matrices lie apart, as those of b do where rows of groups are rows of c.
+bool lie_apart(const Groups& groups) { return groups.count == 1 || groups.b_apart > 0; }
 
 // A factor whose `lines` along c lie on rows of their own, k along them; or beside each other, k down.
 template <class T>
@@ -99,7 +104,7 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& 
 
 template <class C>
 bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
-  if (!fits(f)) return false;
+  if (!fits(f) || !lie_apart(f.groups)) return false;
   if (!f.adds && f.m <= (f.groups.begin ? kFewRowsOfGroup * f.groups.count : kFewRows)) {
     if (f.m <= 8) launch_few<8>(stream, name, f);
     else if (f.m <= 32 || f.groups.begin) launch_few<32>(stream, name, f);
@@ -111,12 +116,17 @@ bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C
   return true;
 }
 
-// Columns that a row of blocks rounds, eight a thread.
-__global__ void __launch_bounds__(kThreads) round_rows(const float* from, int64_t stride, bf16* to, int64_t columns) {
-  const int64_t row = blockIdx.y, column = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kChunk;
-  float v[kChunk];
-  load<true>(v, from + row * stride + column, columns - column);
-  store<true>(to + row * columns + column, v, columns - column);
+constexpr int64_t kMostDown = 65535;  // of a grid's second axis
+
+// Eight columns a thread.
+__global__ void __launch_bounds__(kThreads)
+    round_rows(const float* from, int64_t stride, bf16* to, int64_t rows, int64_t columns) {
+  const int64_t column = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kChunk;
+  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
+    float v[kChunk];
+    load<true>(v, from + row * stride + column, columns - column);
+    store<true>(to + row * columns + column, v, columns - column);
+  }
 }
 
 }  // namespace
@@ -132,7 +142,7 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
                         const Factors<bf16, bf16, float>& dw) {
   namespace hopper = hopper_products;
-  if (!hopper::fits(dx) || !hopper::fits(dw)) return false;
+  if (!hopper::fits(dx) || !hopper::fits(dw) || !hopper::lie_apart(dx.groups)) return false;
   const hopper::Load x = hopper::load_of(dx, false, true), w = hopper::load_of(dw, true, true);
   const int64_t clusters = processors() / hopper::kCluster, fair = (x.all() + w.all()) / clusters;
   const bool weights_first = w.time >= x.time;
@@ -150,11 +160,11 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<float, b
                         const Factors<float, bf16, float>& dw) {
   namespace hopper = hopper_products;
   const int64_t rows = dx.m, columns = dx.k;
-  if (!hopper::fits(dx) || !hopper::fits(dw) || columns % kChunk != 0 || rows > 65535) return false;
+  if (!hopper::fits(dx) || !hopper::fits(dw) || columns % kChunk != 0) return false;
   const Scratch rounded(stream, size_t(rows * columns) * sizeof(bf16));
   bf16* const dy = rounded.as<bf16>();
-  launch(stream, name, {dim3(unsigned(divide_up(columns, kThreads * kChunk)), unsigned(rows)), dim3(kThreads)},
-         hopper::round_rows, dx.a.data, dx.a.row, dy, columns);
+  const dim3 blocks(unsigned(divide_up(columns, kThreads * kChunk)), unsigned(std::min(rows, hopper::kMostDown)));
+  launch(stream, name, {blocks, dim3(kThreads)}, hopper::round_rows, dx.a.data, dx.a.row, dy, rows, columns);
   const Factors<bf16, bf16, bf16> x{{dy, columns, 1}, dx.b, dx.c, dx.m, dx.n, dx.k, dx.adds, dx.groups};
   const Factors<bf16, bf16, float> w{{dy, 1, columns}, dw.b, dw.c, dw.m, dw.n, dw.k, dw.adds, dw.groups};
   return multiply_on_hopper(stream, name, x, w);

@@ -25,8 +25,13 @@ inline TensorMap tensor_map(const BoxedMatrices& m) {
   static const auto encode = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION >= 12050
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
           "cudaGetDriverEntryPointByVersion");
+#else
+    check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found),
+          "cudaGetDriverEntryPoint");
+#endif
     if (found != cudaDriverEntryPointSuccess)
       fail(ErrorKind::device, "the driver has no cuTensorMapEncodeTiled: install one for CUDA 12 or later");
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
