@@ -34,8 +34,8 @@ struct Product {
   __device__ int columns() const { return wide ? kWide : kNarrow; }
 };
 
-// What a thread block computes at a time: rows [m, m_end), at most kBlockRows of them, columns from n on, steps [k,
-// k_end). Of the cluster's second block there may be no rows.
+// What a thread block computes at a time: the first kBlockRows of rows [m, m_end), columns from n on, steps [k, k_end).
+// For the cluster's second block there may be no rows.
 struct Part {
   int group, m, m_end, n, k, k_end;
 };
