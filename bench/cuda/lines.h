@@ -35,5 +35,6 @@ struct Line {
 std::vector<Line> lightning_lines();
 std::vector<Line> softmax_lines();
 std::vector<Line> row_lines();
+std::vector<Line> product_lines();
 
 }  // namespace fulgur::bench

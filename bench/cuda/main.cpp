@@ -30,7 +30,8 @@ void run(const Options& options) {
     document = read(options.show);
   } else {
     std::vector<fulgur::bench::Line> lines = fulgur::bench::lightning_lines();
-    for (const auto& more : {fulgur::bench::softmax_lines(), fulgur::bench::row_lines()})
+    for (const auto& more :
+         {fulgur::bench::softmax_lines(), fulgur::bench::row_lines(), fulgur::bench::product_lines()})
       lines.insert(lines.end(), more.begin(), more.end());
     document = fulgur::bench::measure(lines, options.measure);
     if (!options.prediction.empty()) document["prediction"] = options.prediction;

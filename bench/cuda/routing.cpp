@@ -31,7 +31,9 @@ Routing draw_routing(int64_t rows, int64_t experts) {
       chosen.push_back(scores[size_t(slot)].second), ++next[size_t(scores[size_t(slot)].second) + 1];
   }
   for (size_t e = 0; e < size_t(experts); ++e) next[e + 1] += next[e];
-  Routing routing{.place = std::vector<int32_t>(chosen.size()), .taken = std::vector<int32_t>(chosen.size())};
+  Routing routing{.place = std::vector<int32_t>(chosen.size()),
+                  .taken = std::vector<int32_t>(chosen.size()),
+                  .begin = std::vector<int32_t>(next.begin(), next.end())};
   for (size_t choice = 0; choice < chosen.size(); ++choice) {
     const int64_t at = next[size_t(chosen[choice])]++;
     routing.place[choice] = int32_t(at), routing.taken[size_t(at)] = int32_t(int64_t(choice) / kChoices);

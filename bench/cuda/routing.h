@@ -9,6 +9,7 @@ namespace fulgur::bench {
 struct Routing {
   std::vector<int32_t> place;  // [rows, 2]: where each choice lies when choices are grouped by expert
   std::vector<int32_t> taken;  // [rows * 2]: whose row lies there
+  std::vector<int32_t> begin;  // [experts + 1]: where an expert's choices begin
 };
 Routing draw_routing(int64_t rows, int64_t experts);
 

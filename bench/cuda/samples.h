@@ -1,6 +1,9 @@
-// Samples of the attentions' results computed again in f64 on the CPU: the relative errors of the CUDA bench's table.
+// Samples of the attentions' and the products' results computed again in f64 on the CPU: the relative errors of the
+// CUDA bench's table.
 #pragma once
+#include "ops/expert_linear.h"
 #include "ops/lightning_attention.h"
+#include "ops/linear.h"
 #include "ops/softmax_attention.h"
 
 namespace fulgur::bench {
@@ -16,5 +19,12 @@ double error_of(Stream& stream, const LightningAttentionBackward& op);
 // Rows spread over the last sequence, in the first head; with pages, its last row.
 double error_of(Stream& stream, const SoftmaxAttention& op);
 double error_of(Stream& stream, const SoftmaxAttentionBackward& op);
+
+// Some rows of each result; dw was zero before the call. Of experts one row each, or the gradients of the first and the
+// last.
+double error_of(Stream& stream, const Linear& op);
+double error_of(Stream& stream, const LinearBackward& op);
+double error_of(Stream& stream, const ExpertLinear& op);
+double error_of(Stream& stream, const ExpertLinearBackward& op);
 
 }  // namespace fulgur::bench

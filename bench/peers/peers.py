@@ -41,8 +41,10 @@ def rates():
 
 
 def cases():
+    import products
     import softmax
 
+    yield from products.cases()
     yield from softmax.cases()
     try:
         import lightning

@@ -20,32 +20,41 @@ void for_each_row(const Tensor& expert_begin, Visit visit) {
       visit(expert, row);
 }
 
+std::vector<double> numbers(const Tensor& t) {
+  std::vector<double> values;
+  for (int64_t i = 0; i < t.count(); ++i) values.push_back(cases::get(t, i));
+  return values;
+}
+
 void oracle(const ExpertLinear& op) {
+  const std::vector<double> x = numbers(op.x), w = numbers(op.w.values);
   const int64_t out = op.w.out(), in = op.w.in();
   for_each_row(op.expert_begin, [&](int64_t expert, int64_t row) {
     for (int64_t o = 0; o < out; ++o) {
       double sum = 0;
-      for (int64_t i = 0; i < in; ++i)
-        sum += cases::get(op.x, row * in + i) * cases::get(op.w.values, (expert * out + o) * in + i);
+      for (int64_t i = 0; i < in; ++i) sum += x[size_t(row * in + i)] * w[size_t((expert * out + o) * in + i)];
       cases::set(op.y, row * out + o, sum);
     }
   });
 }
 
 void oracle(const ExpertLinearBackward& op) {
+  const std::vector<double> x = numbers(op.x), w = numbers(op.w.values), all_dy = numbers(op.dy);
+  std::vector<double> dw = numbers(op.dw);
   const int64_t out = op.w.out(), in = op.w.in();
   for_each_row(op.expert_begin, [&](int64_t expert, int64_t row) {
     for (int64_t i = 0; i < in; ++i) {
       double sum = 0;
       for (int64_t o = 0; o < out; ++o) {
-        const int64_t at = (expert * out + o) * in + i;
-        const double dy = cases::get(op.dy, row * out + o);
-        sum += dy * cases::get(op.w.values, at);
-        cases::set(op.dw, at, cases::get(op.dw, at) + dy * cases::get(op.x, row * in + i));
+        const auto at = size_t((expert * out + o) * in + i);
+        const double dy = all_dy[size_t(row * out + o)];
+        sum += dy * w[at];
+        dw[at] += dy * x[size_t(row * in + i)];
       }
       cases::set(op.dx, row * in + i, sum);
     }
   });
+  for (size_t i = 0; i < dw.size(); ++i) cases::set(op.dw, int64_t(i), dw[i]);
 }
 
 struct Shape {
@@ -179,14 +188,14 @@ TEST(ExpertLinear, RowsOfNoExpertAreNotReadAndBecomeZero) {
 
 // Rows 0 ... 127 of 2 choices each in one call, and in calls of a multiple of row_block rows: the gradients of the
 // experts' weights have the same bits.
-TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
+void expect_parts_of_the_whole(int64_t out, int64_t in) {
   constexpr int64_t kRows = 128, kBlock = 32, kExperts = 3;
   CaseStream stream({}, 2);
   Bench bench(kBytes);
-  const Tensor x = bench.random(DType::bf16, {kRows, 33}, 1), dy = bench.random(DType::bf16, {kRows, 17}, 2);
-  const Tensor w = bench.random(DType::bf16, {kExperts, 17, 33}, 3);
+  const Tensor x = bench.random(DType::bf16, {kRows, in}, 1), dy = bench.random(DType::bf16, {kRows, out}, 2);
+  const Tensor w = bench.random(DType::bf16, {kExperts, out, in}, 3);
   const auto gradient = [&](int64_t rows_at_once, int64_t row_block) {
-    const Tensor dw = bench.random(DType::f32, {kExperts, 17, 33}, 4);
+    const Tensor dw = bench.random(DType::f32, {kExperts, out, in}, 4);
     for (int64_t first = 0; first < kRows; first += rows_at_once) {
       std::vector<int64_t> rows, begin = {0};
       for (int64_t expert = 0; expert < kExperts; ++expert) {
@@ -195,14 +204,15 @@ TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
         begin.push_back(int64_t(rows.size()));
       }
       const int64_t choices = int64_t(rows.size());
-      const Tensor grouped_x = bench.empty(DType::bf16, {choices, 33}),
-                   grouped_dy = bench.empty(DType::bf16, {choices, 17});
+      const Tensor grouped_x = bench.empty(DType::bf16, {choices, in}),
+                   grouped_dy = bench.empty(DType::bf16, {choices, out});
       for (int64_t i = 0; i < choices; ++i) {
-        for (int64_t c = 0; c < 33; ++c) cases::set(grouped_x, i * 33 + c, cases::get(x, rows[size_t(i)] * 33 + c));
-        for (int64_t c = 0; c < 17; ++c) cases::set(grouped_dy, i * 17 + c, cases::get(dy, rows[size_t(i)] * 17 + c));
+        for (int64_t c = 0; c < in; ++c) cases::set(grouped_x, i * in + c, cases::get(x, rows[size_t(i)] * in + c));
+        for (int64_t c = 0; c < out; ++c)
+          cases::set(grouped_dy, i * out + c, cases::get(dy, rows[size_t(i)] * out + c));
       }
       for (int64_t& row : rows) row -= first;
-      expert_linear_backward(stream, {.dx = bench.empty(DType::bf16, {choices, 33}),
+      expert_linear_backward(stream, {.dx = bench.empty(DType::bf16, {choices, in}),
                                       .dw = dw,
                                       .dy = grouped_dy,
                                       .x = grouped_x,
@@ -217,6 +227,41 @@ TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
   EXPECT_TRUE(cases::same_bits(gradient(kBlock, kBlock), whole));
   EXPECT_TRUE(cases::same_bits(gradient(2 * kBlock, kBlock), whole));
   EXPECT_LE(cases::relative_gap(gradient(kRows, 0), whole), 1e-6);
+}
+
+// Of unequal numbers, and of those that a GPU's copy engine takes.
+TEST(ExpertLinear, WeightGradientsOfPartsAreThoseOfTheWhole) {
+  expect_parts_of_the_whole(17, 33);
+  expect_parts_of_the_whole(24, 40);
+}
+
+// Shapes that a GPU's copy engine takes, of choices in their hundreds and of few: experts without rows, experts of more
+// than a tile's rows, rows of no expert that are NaN.
+TEST(ExpertLinear, EvenShapesMatchTheOracle) {
+  const Shape large[] = {
+      {{0, 0, 290, 290, 291, 420, 470}, 136, 72}, {{0, 520, 600}, 264, 40}, {{0, 3, 3, 44, 46, 70}, 72, 200}};
+  CaseStream stream({}, 2);
+  for (const Shape& s : large) {
+    Bench bench(size_t(32) << 20);
+    const int64_t surplus = 30;
+    ExpertLinear op{.y = bench.empty(DType::bf16, {s.rows() + surplus, s.out}),
+                    .x = bench.random(DType::bf16, {s.rows() + surplus, s.in}, 1),
+                    .w = {bench.random(DType::bf16, {s.experts(), s.out, s.in}, 2)},
+                    .expert_begin = bench.indices(DType::i32, s.begin)};
+    ExpertLinearBackward back = random_backward(bench, op);
+    for (const Tensor& t : {op.x, back.dy}) std::memset(t.at(s.rows()).data, 0xff, size_t(surplus * t.dim(1) * 2));
+    const ExpertLinear exact = exact_copy(bench, op);
+    const ExpertLinearBackward exact_back = exact_copy(bench, back);
+    expert_linear(stream, op), expert_linear_backward(stream, back);
+    oracle(exact), oracle(exact_back);
+    const auto kept = [&](const Tensor& t) { return t.rows(0, s.rows()); };
+    EXPECT_LE(cases::relative_gap(kept(op.y), kept(exact.y)), bound(DType::bf16)) << s.out;
+    EXPECT_LE(cases::relative_gap(kept(back.dx), kept(exact_back.dx)), bound(DType::bf16)) << s.out;
+    EXPECT_LE(cases::relative_gap(back.dw, exact_back.dw), bound(DType::f32)) << s.out;
+    for (const Tensor& t : {op.y, back.dx})
+      EXPECT_TRUE(
+          cases::same_bits(t.rows(s.rows(), s.rows() + surplus), bench.zeros(DType::bf16, {surplus, t.dim(1)})));
+  }
 }
 
 TEST(ExpertLinear, RefusesWrongShapesAndTypes) {

@@ -1,21 +1,26 @@
 // The products of linear for each expert's rows; which block takes which rows, the device finds in expert_begin.
+#include <algorithm>
+
+#include "ops/cuda/product_kernels.h"
 #include "ops/cuda/products.cuh"
 #include "ops/expert_linear.h"
 
 namespace fulgur::cuda {
 namespace {
 
-// Rows of no expert become zero.
+constexpr int64_t kClearingBlocks = 256;
+
+// Rows of no expert become zero. Mostly there is none, which few blocks see soon.
 template <class T>
 __global__ void __launch_bounds__(kThreads) clear_surplus(Rows<T> y, const int32_t* end) {
-  const int64_t at = block_index() * kThreads + threadIdx.x, row = at / y.width;
-  if (row < y.count && row >= *end) y[row][at % y.width] = T(0.0f);
+  for (int64_t row = *end + int64_t(blockIdx.x); row < y.count; row += gridDim.x)
+    for (int64_t column = threadIdx.x; column < y.width; column += kThreads) y[row][column] = T(0.0f);
 }
 
 template <class T>
 void clear_surplus_of(Stream& stream, const char* name, const Tensor& y, const Tensor& expert_begin) {
   const Rows<T> rows = rows_of<T>(y);
-  launch_blocks(stream, name, divide_up(rows.count * rows.width, kThreads), dim3(kThreads), clear_surplus<T>, rows,
+  launch_blocks(stream, name, std::min<int64_t>(rows.count, kClearingBlocks), dim3(kThreads), clear_surplus<T>, rows,
                 static_cast<const int32_t*>(expert_begin.elements<int32_t>() + expert_begin.dim(0) - 1));
 }
 
@@ -32,15 +37,17 @@ template <class T>
 void forward(Stream& stream, const ExpertLinear& op) {
   Groups groups = experts_of(op.expert_begin);
   groups.b_apart = op.w.values.stride[0];
-  multiply<false, true, true>(stream, "expert_linear",
-                              Factors<T, T, T>{.a = strided<const T>(op.x),
-                                               .b = turned(weights_of<T>(op.w)),
-                                               .c = strided<T>(op.y),
-                                               .m = op.x.dim(0),
-                                               .n = op.w.out(),
-                                               .k = op.w.in(),
-                                               .adds = false,
-                                               .groups = groups});
+  const Factors<T, T, T> y{.a = strided<const T>(op.x),
+                           .b = turned(weights_of<T>(op.w)),
+                           .c = strided<T>(op.y),
+                           .m = op.x.dim(0),
+                           .n = op.w.out(),
+                           .k = op.w.in(),
+                           .adds = false,
+                           .groups = groups};
+  bool done = false;
+  if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear", y);
+  if (!done) multiply<false, true, true>(stream, "expert_linear", y);
   clear_surplus_of<T>(stream, "expert_linear", op.y, op.expert_begin);
 }
 
@@ -50,27 +57,31 @@ void backward(Stream& stream, const ExpertLinearBackward& op) {
   const Strided<const T> dy = strided<const T>(op.dy), x = strided<const T>(op.x);
   Groups groups = experts_of(op.expert_begin);
   groups.b_apart = op.w.values.stride[0];
-  multiply<false, true, false>(stream, "expert_linear_backward",
-                               Factors<T, T, T>{.a = dy,
-                                                .b = weights_of<T>(op.w),
-                                                .c = strided<T>(op.dx),
-                                                .m = rows,
-                                                .n = in,
-                                                .k = out,
-                                                .adds = false,
-                                                .groups = groups});
-  clear_surplus_of<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
+  const Factors<T, T, T> dx{.a = dy,
+                            .b = weights_of<T>(op.w),
+                            .c = strided<T>(op.dx),
+                            .m = rows,
+                            .n = in,
+                            .k = out,
+                            .adds = false,
+                            .groups = groups};
   groups.b_apart = 0, groups.c_apart = op.dw.stride[0];
   groups.numbers = op.choice_rows ? op.choice_rows.elements<int32_t>() : nullptr, groups.cut = op.row_block;
-  multiply<true, false, false>(stream, "expert_linear_backward",
-                               Factors<T, T, float>{.a = turned(dy),
-                                                    .b = x,
-                                                    .c = {op.dw.view<float, 3>().data, op.dw.stride[1], 1},
-                                                    .m = out,
-                                                    .n = in,
-                                                    .k = rows,
-                                                    .adds = true,
-                                                    .groups = groups});
+  const Factors<T, T, float> dw{.a = turned(dy),
+                                .b = x,
+                                .c = {op.dw.view<float, 3>().data, op.dw.stride[1], 1},
+                                .m = out,
+                                .n = in,
+                                .k = rows,
+                                .adds = true,
+                                .groups = groups};
+  bool done = false;
+  if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear_backward", dx, dw);
+  if (!done) {
+    multiply<false, true, false>(stream, "expert_linear_backward", dx);
+    multiply<true, false, false>(stream, "expert_linear_backward", dw);
+  }
+  clear_surplus_of<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
 }
 
 }  // namespace

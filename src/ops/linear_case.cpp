@@ -9,35 +9,39 @@ namespace {
 using cases::Bench;
 using cases::CaseStream;
 
-constexpr size_t kBytes = size_t(4) << 20;
+constexpr size_t kBytes = size_t(4) << 20, kManyBytes = size_t(64) << 20;
+
+std::vector<double> numbers(const Tensor& t) {
+  std::vector<double> values;
+  for (int64_t i = 0; i < t.count(); ++i) values.push_back(cases::get(t, i));
+  return values;
+}
 
 void oracle(const Linear& op) {
-  for (int64_t row = 0; row < op.x.dim(0); ++row) {
-    for (int64_t o = 0; o < op.w.out(); ++o) {
-      double sum = 0;
-      for (int64_t i = 0; i < op.w.in(); ++i)
-        sum += cases::get(op.x, row * op.w.in() + i) * cases::get(op.w.values, o * op.w.in() + i);
-      cases::set(op.y, row * op.w.out() + o, sum);
-    }
+  const std::vector<double> x = numbers(op.x), w = numbers(op.w.values);
+  const auto in = size_t(op.w.in());
+  for (int64_t i = 0; i < op.y.count(); ++i) {
+    const double *const row = x.data() + size_t(i / op.w.out()) * in, *const of =
+                                                                          w.data() + size_t(i % op.w.out()) * in;
+    double sum = 0;
+    for (size_t k = 0; k < in; ++k) sum += row[k] * of[k];
+    cases::set(op.y, i, sum);
   }
 }
 
 void oracle(const LinearBackward& op) {
-  const int64_t rows = op.x.dim(0), out = op.w.out(), in = op.w.in();
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t i = 0; i < in; ++i) {
-      double sum = op.dx_store == Store::add ? cases::get(op.dx, row * in + i) : 0;
-      for (int64_t o = 0; o < out; ++o) sum += cases::get(op.dy, row * out + o) * cases::get(op.w.values, o * in + i);
-      cases::set(op.dx, row * in + i, sum);
-    }
-  }
-  for (int64_t o = 0; o < out; ++o) {
-    for (int64_t i = 0; i < in; ++i) {
-      double sum = cases::get(op.dw, o * in + i);
-      for (int64_t row = 0; row < rows; ++row) sum += cases::get(op.dy, row * out + o) * cases::get(op.x, row * in + i);
-      cases::set(op.dw, o * in + i, sum);
-    }
-  }
+  const std::vector<double> x = numbers(op.x), w = numbers(op.w.values), dy = numbers(op.dy);
+  const auto rows = size_t(op.x.dim(0)), out = size_t(op.w.out()), in = size_t(op.w.in());
+  std::vector<double> dx = op.dx_store == Store::add ? numbers(op.dx) : std::vector<double>(rows * in),
+                      dw = numbers(op.dw);
+  for (size_t row = 0; row < rows; ++row)
+    for (size_t o = 0; o < out; ++o)
+      for (size_t i = 0; i < in; ++i) {
+        dx[row * in + i] += dy[row * out + o] * w[o * in + i];
+        dw[o * in + i] += dy[row * out + o] * x[row * in + i];
+      }
+  for (size_t i = 0; i < dx.size(); ++i) cases::set(op.dx, int64_t(i), dx[i]);
+  for (size_t i = 0; i < dw.size(); ++i) cases::set(op.dw, int64_t(i), dw[i]);
 }
 
 struct Shape {
@@ -172,6 +176,84 @@ TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
     }
     EXPECT_TRUE(cases::same_bits(half.dw, whole.dw)) << name_of(dtype);
   }
+}
+
+// Shapes and strides that a GPU's copy engine takes, so that its kernels for large tiles and for few rows run: tiles
+// with a rest in rows, outputs or inputs.
+constexpr Shape kEvenShapes[] = {{300, 272, 136}, {257, 520, 40},  {600, 16, 264},
+                                 {1, 72, 200},    {20, 136, 1096}, {128, 80, 264}};
+
+LinearBackward even_backward(Bench& bench, DType dy_type, const Shape& s, Store store) {
+  return {.dx = bench.random(DType::bf16, {s.rows, s.in}, 4),
+          .dw = bench.random(DType::f32, {s.out, s.in}, 5),
+          .dy = bench.random(dy_type, {s.rows, s.out}, 6),
+          .x = bench.random(DType::bf16, {s.rows, s.in + 16}, 7).slice(1, 8, s.in + 8),
+          .w = {bench.random(DType::bf16, {s.out, s.in}, 8)},
+          .dx_store = store};
+}
+
+TEST(Linear, EvenShapesMatchTheOracle) {
+  CaseStream stream({}, 2);
+  for (const Shape& s : kEvenShapes) {
+    Bench bench(kManyBytes);
+    const DType type = s.out % 16 == 0 ? DType::bf16 : DType::f32;  // of y and dy
+    const LinearBackward back = even_backward(bench, type, s, type == DType::f32 ? Store::add : Store::overwrite);
+    const Linear op{.y = bench.empty(type, {s.rows, s.out}), .x = back.x, .w = back.w};
+    const auto in_f64 = [&](Operand o) { return bench.converted(*o.tensor, DType::f64); };
+    const auto exact = with_tensors(op, in_f64);
+    auto exact_back = with_tensors(back, in_f64);
+    exact_back.dy = bench.converted(bench.converted(back.dy, DType::bf16), DType::f64);
+    linear(stream, op), linear_backward(stream, back);
+    oracle(exact), oracle(exact_back);
+    EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(type)) << s.rows << " " << s.out << " " << s.in;
+    EXPECT_LE(cases::relative_gap(back.dx, exact_back.dx), bound(DType::bf16)) << s.rows << " " << s.out;
+    EXPECT_LE(cases::relative_gap(back.dw, exact_back.dw), kF32Bound) << s.rows << " " << s.out << " " << s.in;
+  }
+}
+
+// More tiles than a GPU has places for: a sample of the rows, and every bit of what operands that lie unevenly give,
+// and the rows in parts, as chunks are.
+TEST(Linear, ManyTilesHaveTheBitsOfParts) {
+  CaseStream stream({}, 2);
+  Bench bench(kManyBytes);
+  const Shape s{2600, 904, 24};
+  const Tensor x = bench.random(DType::bf16, {s.rows, s.in}, 1), uneven_x = narrow(bench, DType::bf16, s.rows, s.in, 1);
+  for (int64_t i = 0; i < x.count(); ++i) cases::set(uneven_x, i, cases::get(x, i));
+  const Weight w = {bench.random(DType::bf16, {s.out, s.in}, 2)};
+  const auto empty = [&] { return bench.empty(DType::bf16, {s.rows, s.out}); };
+  const Linear op{.y = empty(), .x = x, .w = w}, uneven{.y = empty(), .x = uneven_x, .w = w}, parts{empty(), x, w};
+  linear(stream, op), linear(stream, uneven);
+  for (const auto& [begin, end] : {std::pair{int64_t(0), int64_t(1)}, {1, 20}, {20, 140}, {140, s.rows}})
+    linear(stream, {.y = parts.y.rows(begin, end), .x = x.rows(begin, end), .w = w});
+  EXPECT_TRUE(cases::same_bits(op.y, uneven.y));
+  EXPECT_TRUE(cases::same_bits(op.y, parts.y));
+  for (const int64_t row : {int64_t(0), int64_t(1300), s.rows - 1}) {
+    const Linear one{.y = op.y.rows(row, row + 1), .x = x.rows(row, row + 1), .w = w};
+    const auto exact = with_tensors(one, [&](Operand o) { return bench.converted(*o.tensor, DType::f64); });
+    oracle(exact);
+    EXPECT_LE(cases::relative_gap(one.y, exact.y), bound(DType::bf16)) << row;
+  }
+}
+
+// The same of gradients, and of rows in two calls, as micro-batches are.
+TEST(Linear, GradientsHaveTheBitsOfParts) {
+  CaseStream stream({}, 2);
+  Bench bench(kManyBytes);
+  const Shape s{600, 136, 264};
+  const LinearBackward whole = even_backward(bench, DType::bf16, s, Store::overwrite);
+  const auto copy_of = [&](const Tensor& t) { return bench.converted(t, t.dtype); };
+  LinearBackward uneven = whole, parts = whole;
+  for (LinearBackward* other : {&uneven, &parts}) other->dx = copy_of(whole.dx), other->dw = copy_of(whole.dw);
+  uneven.x = narrow(bench, DType::bf16, s.rows, s.in, 1);
+  for (int64_t i = 0; i < s.rows * s.in; ++i) cases::set(uneven.x, i, cases::get(whole.x, i));
+  linear_backward(stream, whole), linear_backward(stream, uneven);
+  for (const auto& [begin, end] : {std::pair{int64_t(0), int64_t(32)}, {32, s.rows}}) {
+    LinearBackward one = parts;
+    one.dx = parts.dx.rows(begin, end), one.dy = whole.dy.rows(begin, end), one.x = whole.x.rows(begin, end);
+    linear_backward(stream, one);
+  }
+  EXPECT_TRUE(cases::same_bits(whole.dx, uneven.dx) && cases::same_bits(whole.dx, parts.dx));
+  EXPECT_TRUE(cases::same_bits(whole.dw, uneven.dw) && cases::same_bits(whole.dw, parts.dw));
 }
 
 TEST(Linear, RefusesWrongShapesAndTypes) {

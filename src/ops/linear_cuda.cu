@@ -1,4 +1,5 @@
 // y = x w^T; dx = dy w; dw += dy^T x: one product each.
+#include "ops/cuda/product_kernels.h"
 #include "ops/cuda/products.cuh"
 #include "ops/linear.h"
 
@@ -7,40 +8,43 @@ namespace {
 
 template <class T, class Y>
 void forward(Stream& stream, const Linear& op) {
-  multiply<false, true, true>(stream, "linear",
-                              Factors<T, T, Y>{.a = strided<const T>(op.x),
-                                               .b = turned(strided<const T>(op.w.values)),
-                                               .c = strided<Y>(op.y),
-                                               .m = op.x.dim(0),
-                                               .n = op.w.out(),
-                                               .k = op.w.in(),
-                                               .adds = false,
-                                               .groups = {}});
+  const Factors<T, T, Y> y{.a = strided<const T>(op.x),
+                           .b = turned(strided<const T>(op.w.values)),
+                           .c = strided<Y>(op.y),
+                           .m = op.x.dim(0),
+                           .n = op.w.out(),
+                           .k = op.w.in(),
+                           .adds = false,
+                           .groups = {}};
+  if constexpr (std::is_same_v<T, bf16>)
+    if (multiply_on_hopper(stream, "linear", y)) return;
+  multiply<false, true, true>(stream, "linear", y);
 }
 
 template <class T, class Y>
 void backward(Stream& stream, const LinearBackward& op) {
   const int64_t rows = op.x.dim(0), out = op.w.out(), in = op.w.in();
   const Strided<const Y> dy = strided<const Y>(op.dy);
-  const Strided<const T> x = strided<const T>(op.x), w = strided<const T>(op.w.values);
-  multiply<false, true, false>(stream, "linear_backward",
-                               Factors<Y, T, T>{.a = dy,
-                                                .b = w,
-                                                .c = strided<T>(op.dx),
-                                                .m = rows,
-                                                .n = in,
-                                                .k = out,
-                                                .adds = op.dx_store == Store::add,
-                                                .groups = {}});
-  multiply<true, false, false>(stream, "linear_backward",
-                               Factors<Y, T, float>{.a = turned(dy),
-                                                    .b = x,
-                                                    .c = strided<float>(op.dw),
-                                                    .m = out,
-                                                    .n = in,
-                                                    .k = rows,
-                                                    .adds = true,
-                                                    .groups = {}});
+  const Factors<Y, T, T> dx{.a = dy,
+                            .b = strided<const T>(op.w.values),
+                            .c = strided<T>(op.dx),
+                            .m = rows,
+                            .n = in,
+                            .k = out,
+                            .adds = op.dx_store == Store::add,
+                            .groups = {}};
+  const Factors<Y, T, float> dw{.a = turned(dy),
+                                .b = strided<const T>(op.x),
+                                .c = strided<float>(op.dw),
+                                .m = out,
+                                .n = in,
+                                .k = rows,
+                                .adds = true,
+                                .groups = {}};
+  if constexpr (std::is_same_v<T, bf16>)
+    if (multiply_on_hopper(stream, "linear_backward", dx, dw)) return;
+  multiply<false, true, false>(stream, "linear_backward", dx);
+  multiply<true, false, false>(stream, "linear_backward", dw);
 }
 
 }  // namespace

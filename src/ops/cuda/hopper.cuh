@@ -132,7 +132,15 @@ __device__ inline uint64_t further(uint64_t descriptor, int bytes) {
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
   "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
-// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 64, 96 or 128. Thread t of the warpgroup holds,
+#define FULGUR_NAMES_128                                                                                         \
+  FULGUR_NAMES_64                                                                                                \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, "  \
+  "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, "    \
+  "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, " \
+  "%123, %124, %125, %126, %127"
+
+// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 8, 32, 64, 96, 128 or
+// 256. Thread t of the warpgroup holds,
 // with g = t % 32 / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}]
 // eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N > 64, columns 64 on are the tile's
 // rows 64 on; where it is turned over, they are in the tile that begins `apart` bytes later.
@@ -158,6 +166,32 @@ __device__ inline void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b,
       "{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" FULGUR_NAMES_48 "}, %48, %49, p, 1, 1, %51, %52;\n}"
       : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_8(d, 32), FULGUR_SUMS_8(d, 40)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x256x16(float (&d)[128], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FULGUR_NAMES_128
+      "}, %128, %129, p, 1, 1, %131, %132;\n}"
+      : FULGUR_SUMS_32(d, 0), FULGUR_SUMS_32(d, 32), FULGUR_SUMS_32(d, 64), FULGUR_SUMS_32(d, 96)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x32x16(float (&d)[16], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15}, %16, %17, p, 1, 1, %19, %20;\n}"
+      : FULGUR_SUMS_8(d, 0), FULGUR_SUMS_8(d, 8)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p, 1, 1, %7, %8;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
 // The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both.

@@ -5,36 +5,10 @@
 //
 // A block takes 64 x 64 of c. While a step of k is multiplied, the next one is on its way into registers.
 #pragma once
+#include "ops/cuda/factors.cuh"
 #include "ops/cuda/rows.cuh"
 
 namespace fulgur::cuda {
-
-// Element (r, c) lies at data + r * row + c * column; one of the two is 1.
-template <class T>
-struct Strided {
-  T* data;
-  int64_t row, column;
-};
-
-// The rows of groups that a product is made of: a product for each group.
-struct Groups {
-  const int32_t* begin = nullptr;  // [count + 1]; null: there is one group, of all rows
-  int64_t count = 1;
-  int64_t b_apart = 0, c_apart = 0;  // elements between the groups' matrices
-  // Where k runs along rows: steps begin anew where the row numbers `numbers` pass a multiple of `cut`; 0: nowhere.
-  const int32_t* numbers = nullptr;
-  int64_t cut = 0;
-};
-
-template <class A, class B, class C>
-struct Factors {
-  Strided<const A> a;  // [m, k]
-  Strided<const B> b;  // [k, n]
-  Strided<C> c;        // [m, n]
-  int64_t m, n, k;
-  bool adds;
-  Groups groups;
-};
 
 inline constexpr int kTile = 64;
 
@@ -152,13 +126,6 @@ __device__ void walk_steps(const F& f, const Part& part, const Put& put, const M
     multiply();
   }
 }
-
-template <class C>
-__device__ inline float number_at(const C* c) {
-  return float(*c);
-}
-__device__ inline void put_number(float* c, float v) { *c = v; }
-__device__ inline void put_number(bf16* c, float v) { c->bits = uint16_t(bf16_pair(v, 0)); }
 
 inline constexpr int kUnitThreads = 128;
 

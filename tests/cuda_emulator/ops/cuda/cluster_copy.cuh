@@ -2,6 +2,7 @@
 // missing where its barrier is waited for.
 #pragma once
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "ops/cuda/hopper.cuh"
@@ -15,10 +16,8 @@ inline std::byte* place_of(uint32_t there) {
 inline uint32_t address_in(uint32_t rank, uint32_t address) { return rank << kRankAt | address; }
 
 struct CopyThere {
-  std::byte* to;
-  const std::byte* from;  // null: the number
+  std::function<void()> run;
   int bytes;
-  float number;
   SharedBarrier* barrier;
 };
 inline std::vector<CopyThere>& copies_on_their_way() {
@@ -27,22 +26,24 @@ inline std::vector<CopyThere>& copies_on_their_way() {
 }
 inline void copy_there(uint32_t to_there, uint32_t from, int bytes, uint32_t barrier_there) {
   if (to_there % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
-  copies_on_their_way().push_back({place_of(to_there), emulator::shared_memory() + from, bytes, 0,
+  std::byte *const to = place_of(to_there), *const source = emulator::shared_memory() + from;
+  copies_on_their_way().push_back({[=] { std::memcpy(to, source, size_t(bytes)); }, bytes,
                                    reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
 }
 inline void copy_here(uint32_t to, const void* from, int bytes, uint32_t barrier) {
   if (to % 16 != 0 || uintptr_t(from) % 16 != 0 || bytes % 16 != 0) emulator::complain("an unaligned copy");
-  copies_on_their_way().push_back(
-      {emulator::shared_memory() + to, static_cast<const std::byte*>(from), bytes, 0, &barrier_at(barrier)});
+  std::byte* const here = emulator::shared_memory() + to;
+  copies_on_their_way().push_back({[=] { std::memcpy(here, from, size_t(bytes)); }, bytes, &barrier_at(barrier)});
 }
 inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
-  copies_on_their_way().push_back(
-      {place_of(to_there), nullptr, sizeof number, number, reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
+  std::byte* const to = place_of(to_there);
+  copies_on_their_way().push_back({[=] { std::memcpy(to, &number, sizeof number); }, int(sizeof number),
+                                   reinterpret_cast<SharedBarrier*>(place_of(barrier_there))});
 }
 inline void run_copies(SharedBarrier& barrier) {
   std::erase_if(copies_on_their_way(), [&](const CopyThere& copy) {
     if (copy.barrier != &barrier) return false;
-    std::memcpy(copy.to, copy.from ? static_cast<const void*>(copy.from) : &copy.number, size_t(copy.bytes));
+    copy.run();
     barrier.bytes -= copy.bytes;
     return true;
   });

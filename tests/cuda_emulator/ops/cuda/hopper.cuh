@@ -87,10 +87,10 @@ void multiply_of(float (&d)[kSums], const Rows& a, uint64_t b, int adds) {
   for (int i = 0; i < kSums; ++i) {
     const int r = row + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
     const uint64_t tile = b + (kTurnedB ? uint64_t(column / 64) * (b >> 32) : 0);
-    double sum = adds ? double(d[i]) : 0;
+    double sum = 0;
     for (int step = 0; step < 16; ++step)
       sum += double(a(r, step)) * double(kTurnedB ? element_at(tile, step, column % 64) : element_at(b, column, step));
-    d[i] = float(sum);
+    d[i] = float((adds ? double(d[i]) : 0) + sum);
   }
 }
 template <int kTurnedA, int kTurnedB, int kSums>
@@ -117,6 +117,18 @@ void multiply_64x96x16(float (&d)[48], uint64_t a, uint64_t b, int adds) {
 }
 template <int kTurnedA, int kTurnedB>
 void multiply_64x128x16(float (&d)[64], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
+void multiply_64x256x16(float (&d)[128], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
+void multiply_64x32x16(float (&d)[16], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedA, int kTurnedB>
+void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedB>

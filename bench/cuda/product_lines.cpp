@@ -1,0 +1,114 @@
+// Matrix products at bench-1b's shapes, rows x outputs x inputs: forward, both gradients together, few rows of
+// decoding, and experts' rows grouped.
+#include "bench/cuda/lines.h"
+#include "bench/cuda/routing.h"
+#include "bench/cuda/samples.h"
+
+namespace fulgur::bench {
+namespace {
+
+constexpr int64_t kExperts = 16, kExpertWidth = 1024, kSequence = 4096;
+
+struct Sizes {
+  int64_t rows, out, in;
+  DType wide;  // of y and dy
+};
+
+double flops(const Sizes& s) { return 2 * double(s.rows) * double(s.out) * double(s.in); }
+
+Call forward(Draw& draw, const Sizes& s) {
+  const Linear op{.y = draw.empty(s.wide, {s.rows, s.out}),
+                  .x = draw.normal(DType::bf16, {s.rows, s.in}),
+                  .w = {.values = draw.normal(DType::bf16, {s.out, s.in})}};
+  Call call = call_of(linear, op);
+  call.flops = flops(s);
+  call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+Call backward(Draw& draw, const Sizes& s) {
+  const LinearBackward op{.dx = draw.empty(DType::bf16, {s.rows, s.in}),
+                          .dw = draw.zeros(DType::f32, {s.out, s.in}),
+                          .dy = draw.normal(s.wide, {s.rows, s.out}),
+                          .x = draw.normal(DType::bf16, {s.rows, s.in}),
+                          .w = {.values = draw.normal(DType::bf16, {s.out, s.in})}};
+  Call call = call_of(linear_backward, op);
+  call.flops = 2 * flops(s);
+  call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+ExpertLinear experts(Draw& draw, int64_t rows) {
+  const Routing routing = draw_routing(rows, kExperts);
+  return {.y = draw.empty(DType::bf16, {2 * rows, kExpertWidth}),
+          .x = draw.normal(DType::bf16, {2 * rows, kExpertWidth}),
+          .w = {.values = draw.normal(DType::bf16, {kExperts, kExpertWidth, kExpertWidth})},
+          .expert_begin = draw.values(routing.begin)};
+}
+double expert_flops(int64_t rows) { return 4 * double(rows) * double(kExpertWidth * kExpertWidth); }
+
+// Of the experts that have rows, as the host knows them.
+double busy(int64_t rows) {
+  const std::vector<int32_t> begin = draw_routing(rows, kExperts).begin;
+  double count = 0;
+  for (size_t e = 0; e + 1 < begin.size(); ++e) count += begin[e] < begin[e + 1];
+  return count;
+}
+
+Call expert_forward(Draw& draw, int64_t rows) {
+  const ExpertLinear op = experts(draw, rows);
+  Call call = call_of(expert_linear, op);
+  call.bytes = double(op.y.bytes() + op.x.bytes()) + busy(rows) * 2 * double(kExpertWidth * kExpertWidth);
+  call.flops = expert_flops(rows);
+  call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+Call expert_backward(Draw& draw, int64_t rows, int64_t row_block) {
+  const ExpertLinear f = experts(draw, rows);
+  const ExpertLinearBackward op{.dx = draw.empty(DType::bf16, {2 * rows, kExpertWidth}),
+                                .dw = draw.zeros(DType::f32, {kExperts, kExpertWidth, kExpertWidth}),
+                                .dy = draw.normal(DType::bf16, {2 * rows, kExpertWidth}),
+                                .x = f.x,
+                                .w = f.w,
+                                .expert_begin = f.expert_begin,
+                                .choice_rows = row_block ? draw.values(draw_routing(rows, kExperts).taken) : Tensor{},
+                                .row_block = row_block};
+  Call call = call_of(expert_linear_backward, op);
+  call.flops = 2 * expert_flops(rows);
+  call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+std::string text(const Sizes& s) {
+  return std::to_string(s.rows) + " x " + std::to_string(s.out) + " x " + std::to_string(s.in) +
+         (s.wide == DType::f32 ? ", f32" : "");
+}
+
+}  // namespace
+
+std::vector<Line> product_lines() {
+  constexpr Sizes large[] = {{32768, 3072, 1024, DType::bf16},
+                             {32768, 1024, 1024, DType::bf16},
+                             {1024, 32000, 1024, DType::f32},
+                             {32768, 16, 1024, DType::f32}};
+  std::vector<Line> lines;
+  for (const Sizes& s : large) lines.push_back({"linear", text(s), [=](Draw& draw) { return forward(draw, s); }});
+  for (const Sizes& s : large)
+    lines.push_back({"linear_backward", text(s), [=](Draw& draw) { return backward(draw, s); }});
+  for (const int64_t rows : {1, 8, 32, 128})
+    for (const int64_t out : {3072, 1024}) {
+      const Sizes s{rows, out, 1024, DType::bf16};
+      lines.push_back({"linear", text(s), [=](Draw& draw) { return forward(draw, s); }});
+    }
+  const std::string shape = " x 1024 x 1024, 16 experts";
+  for (const int64_t rows : {32768, 1, 8, 32, 128})
+    lines.push_back(
+        {"expert_linear", std::to_string(2 * rows) + shape, [=](Draw& draw) { return expert_forward(draw, rows); }});
+  for (const int64_t row_block : {int64_t(0), kSequence})
+    lines.push_back({"expert_linear_backward", "65536" + shape + (row_block ? ", cut at 4096" : ""),
+                     [=](Draw& draw) { return expert_backward(draw, 32768, row_block); }});
+  return lines;
+}
+
+}  // namespace fulgur::bench

@@ -1,0 +1,118 @@
+// y = x w^T of few rows, for Hopper: the weights, which take the time, stream through as the left factor. The bits of
+// ops/cuda/hopper_products.cuh.
+//
+// A thread block computes 64 outputs of up to kRows rows: a warp loads stages of 64 steps, four warps multiply.
+#pragma once
+#include "ops/cuda/hopper_products.cuh"
+
+namespace fulgur::cuda::hopper_products {
+
+inline constexpr int kOutputs = 64, kFewRowsThreads = kWarpgroup + 32, kFewRowsBytes = 100 << 10,
+                     kMoreRowsBytes = 200 << 10;
+
+template <class Y>
+struct FewRows {
+  TensorMap w, x;
+  Y* y;
+  int64_t y_row;
+  int rows, out, in;
+  Groups groups;
+};
+
+template <int kRows>
+struct FewRowsShared {
+  struct Stage {
+    uint8_t w[kTileBytes], x[kRows * kTileRowBytes];
+  };
+  static constexpr int kStages = (kRows < 64 ? kFewRowsBytes : kMoreRowsBytes) / int(sizeof(Stage));
+  Stage stages[kStages];
+  uint64_t full[kStages], empty[kStages];
+};
+
+template <int kRows>
+__device__ inline void multiply_rows_16(float (&sums)[kRows / 2], uint64_t w, uint64_t x) {
+  if constexpr (kRows == 8) multiply_64x8x16<0, 0>(sums, w, x, 1);
+  else if constexpr (kRows == 32) multiply_64x32x16<0, 0>(sums, w, x, 1);
+  else multiply_64x64x16<0, 0>(sums, w, x, 1);
+}
+
+// Outputs [out, out + 64) of rows [row, row_end), at most kRows of them.
+struct FewRowsPart {
+  int group, out, row, row_end;
+};
+template <int kRows, class F>
+__device__ bool find_rows(const F& f, FewRowsPart& part) {
+  const int across = int(divide_up(f.out, kOutputs));
+  int down = int(blockIdx.x) / across;
+  part.out = int(blockIdx.x) % across * kOutputs;
+  for (part.group = 0; part.group < f.groups.count; ++part.group) {
+    part.row = f.groups.begin ? f.groups.begin[part.group] : 0;
+    part.row_end = f.groups.begin ? f.groups.begin[part.group + 1] : f.rows;
+    const int tiles = int(divide_up(part.row_end - part.row, kRows));
+    if (down < tiles) {
+      part.row += down * kRows;
+      return true;
+    }
+    down -= tiles;
+  }
+  return false;
+}
+
+template <int kRows, class F>
+__device__ void load_few_rows(FewRowsShared<kRows>& shared, const F& f, const FewRowsPart& part) {
+  using S = FewRowsShared<kRows>;
+  for (int k = 0, i = 0; k < f.in; k += kSteps, ++i) {
+    typename S::Stage& stage = shared.stages[i % S::kStages];
+    const uint32_t full = shared_address(&shared.full[i % S::kStages]);
+    barrier_wait(shared_address(&shared.empty[i % S::kStages]), uint32_t(i / S::kStages + 1) % 2);
+    barrier_arrive_expecting(full, int(sizeof stage));
+    copy_box(shared_address(stage.w), f.w, k, part.out, part.group, full);
+    copy_box(shared_address(stage.x), f.x, k, part.row, 0, full);
+  }
+}
+
+template <int kRows, class F>
+__device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, const FewRowsPart& part) {
+  using S = FewRowsShared<kRows>;
+  float sums[kRows / 2] = {};
+  settle(sums);
+  for (int k = 0, i = 0; k < f.in; k += kSteps, ++i) {
+    typename S::Stage& stage = shared.stages[i % S::kStages];
+    barrier_wait_for_copies(shared_address(&shared.full[i % S::kStages]), uint32_t(i / S::kStages) % 2);
+    const uint64_t w = tile_descriptor(shared_address(stage.w)), x = tile_descriptor(shared_address(stage.x));
+    products_begin();
+#pragma unroll
+    for (int step = 0; step < kSteps / 16; ++step)
+      multiply_rows_16<kRows>(sums, further(w, step * 32), further(x, step * 32));
+    products_commit();
+    products_wait<1>();
+    __syncwarp();
+    if (i > 0 && threadIdx.x % 32 == 0) barrier_arrive(shared_address(&shared.empty[(i - 1) % S::kStages]));
+  }
+  products_wait<0>(sums);
+  const int thread = int(threadIdx.x), out = part.out + thread / 32 * 16 + thread % 32 / 4;
+#pragma unroll
+  for (int i = 0; i < kRows / 2; ++i) {
+    const int row = part.row + i / 4 * 8 + thread % 4 * 2 + i % 2, o = out + i / 2 % 2 * 8;
+    if (row < part.row_end && o < f.out) put_number(f.y + row * f.y_row + o, sums[i]);
+  }
+}
+
+template <int kRows, class Y>
+__global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_constant__ FewRows<Y> f) {
+  unsigned char* const memory = dynamic_shared();
+  auto& shared = *reinterpret_cast<FewRowsShared<kRows>*>(memory + (-shared_address(memory) & 1023));
+  FewRowsPart part;
+  if (!find_rows<kRows>(f, part)) return;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < FewRowsShared<kRows>::kStages; ++stage)
+      barrier_init(shared_address(&shared.full[stage]), 1),
+          barrier_init(shared_address(&shared.empty[stage]), kWarpgroup / 32);
+    barriers_are_ready();
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarpgroup) multiply_few_rows<kRows>(shared, f, part);
+  else if (threadIdx.x == kWarpgroup) load_few_rows<kRows>(shared, f, part);
+}
+
+}  // namespace fulgur::cuda::hopper_products

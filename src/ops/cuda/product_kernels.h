@@ -1,0 +1,19 @@
+// The products of linear and expert_linear as Hopper's kernels compute them, with the bits of ops/cuda/products.cuh.
+#pragma once
+#include "ops/cuda/factors.cuh"
+
+namespace fulgur::cuda {
+
+// False, and nothing is done, on another GPU and where the copy engine cannot take an operand: all begin at multiples
+// of 16 bytes, and so do their rows. b's rows lie along k, and those of groups are rows of c.
+bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y);
+bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y);
+
+// dx = dy w and dw += dy^T x of one dy, in one launch: a.row of dx and a.column of dw are its rows' stride.
+bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
+                        const Factors<bf16, bf16, float>& dw);
+// The same of dy in f32, which is rounded first.
+bool multiply_on_hopper(Stream& stream, const char* name, const Factors<float, bf16, bf16>& dx,
+                        const Factors<float, bf16, float>& dw);
+
+}  // namespace fulgur::cuda

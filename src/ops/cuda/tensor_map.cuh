@@ -1,0 +1,71 @@
+// Boxes of bf16 matrices, copied into tiles of shared memory (ops/cuda/swizzled_tile.cuh) by the copy engine, which
+// leaves zeros where a box reaches beyond its matrix (CUDA driver API, "Tensor Map Object Management").
+#pragma once
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "device/launch.cuh"
+
+namespace fulgur::cuda {
+
+inline constexpr int kBoxColumns = 64;
+
+// `count` matrices of one shape. Data and strides, in elements, are multiples of 16 bytes.
+struct BoxedMatrices {
+  const void* data;
+  int64_t columns, rows, count, row_stride, apart;
+  int box_rows;  // at most 256
+};
+
+using TensorMap = CUtensorMap;
+
+inline TensorMap tensor_map(const BoxedMatrices& m) {
+  static const auto encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION >= 12050
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
+          "cudaGetDriverEntryPointByVersion");
+#else
+    check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found),
+          "cudaGetDriverEntryPoint");
+#endif
+    if (found != cudaDriverEntryPointSuccess)
+      fail(ErrorKind::device, "the driver has no cuTensorMapEncodeTiled: install one for CUDA 12 or later");
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+  }();
+  const cuuint64_t sizes[] = {cuuint64_t(m.columns), cuuint64_t(m.rows), cuuint64_t(m.count)};
+  const cuuint64_t strides[] = {cuuint64_t(m.row_stride * 2), cuuint64_t((m.count > 1 ? m.apart : m.row_stride) * 2)};
+  const cuuint32_t box[] = {kBoxColumns, cuuint32_t(m.box_rows), 1}, steps[] = {1, 1, 1};
+  TensorMap map;
+  const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(m.data), sizes, strides,
+                                 box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  expect(status == CUDA_SUCCESS, "the driver takes a product's operand as boxes");
+  return map;
+}
+
+// The box at (row, column) of a matrix; its bytes count at the barrier, those outside of the matrix too.
+__device__ inline void copy_box(uint32_t to, const TensorMap& map, int column, int row, int matrix, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
+      : "memory");
+}
+// The same to every block of the cluster whose bit is in `blocks`, each at its own address `to` and barrier.
+__device__ inline void copy_box_to(uint16_t blocks, uint32_t to, const TensorMap& map, int column, int row, int matrix,
+                                   uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(matrix), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+__device__ inline void prefetch_map(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+}  // namespace fulgur::cuda

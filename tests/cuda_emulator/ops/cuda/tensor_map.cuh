@@ -1,0 +1,49 @@
+// Stands in for src/ops/cuda/tensor_map.cuh (emulator.h): a box is copied row by row, zeros where its matrix ends.
+#pragma once
+#include "ops/cuda/cluster_copy.cuh"
+
+namespace fulgur::cuda {
+
+inline constexpr int kBoxColumns = 64;
+
+struct BoxedMatrices {
+  const void* data;
+  int64_t columns, rows, count, row_stride, apart;
+  int box_rows;
+};
+using TensorMap = BoxedMatrices;
+
+inline TensorMap tensor_map(const BoxedMatrices& m) {
+  if (uintptr_t(m.data) % 16 != 0 || m.row_stride % 8 != 0 || (m.count > 1 && m.apart % 8 != 0) || m.columns <= 0 ||
+      m.rows <= 0 || m.count <= 0 || m.box_rows > 256)
+    emulator::complain("matrices that the copy engine does not take");
+  return m;
+}
+
+inline void write_box(std::byte* to, const TensorMap& map, int column, int row, int matrix) {
+  const auto* const from = static_cast<const bf16*>(map.data);
+  for (int i = 0; i < map.box_rows * kBoxColumns; ++i) {
+    const int64_t r = row + i / kBoxColumns, c = column + i % kBoxColumns;
+    const bool there = r >= 0 && r < map.rows && c >= 0 && c < map.columns && matrix >= 0 && matrix < map.count;
+    const bf16 value = there ? from[matrix * map.apart + r * map.row_stride + c] : bf16(0.0f);
+    std::memcpy(to + tile_offset(i / kBoxColumns, i % kBoxColumns), &value, sizeof value);
+  }
+}
+inline void copy_box_to(uint16_t blocks, uint32_t to, const TensorMap& map, int column, int row, int matrix,
+                        uint32_t barrier) {
+  if (to % 1024 != 0) emulator::complain("a box that does not begin as a tile does");
+  for (uint32_t rank = 0; rank < 16; ++rank)
+    if (blocks >> rank & 1)
+      copies_on_their_way().push_back(
+          {[=, at = place_of(address_in(rank, to))] { write_box(at, map, column, row, matrix); },
+           map.box_rows * kTileRowBytes, reinterpret_cast<SharedBarrier*>(place_of(address_in(rank, barrier)))});
+}
+inline void copy_box(uint32_t to, const TensorMap& map, int column, int row, int matrix, uint32_t barrier) {
+  if (to % 1024 != 0) emulator::complain("a box that does not begin as a tile does");
+  copies_on_their_way().push_back(
+      {[=, at = emulator::shared_memory() + to] { write_box(at, map, column, row, matrix); },
+       map.box_rows * kTileRowBytes, &barrier_at(barrier)});
+}
+inline void prefetch_map(const TensorMap&) {}
+
+}  // namespace fulgur::cuda
