@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "apps/check_twins.h"
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "bench/check_twins.h"
 #include "bench/trace.h"
 #include "device/devices.h"
 #include "files/safetensors.h"
@@ -140,7 +140,7 @@ void run_logits(const LogitsOptions& o) {
                  .threads = o.run.thread_count(),
                  .in_order = o.run.in_order(),
                  .limits = {.rows = step_rows, .chunk = chunk}});
-  std::optional<CheckTwins> twins;
+  std::optional<bench::CheckTwins> twins;
   if (o.check_twins) twins.emplace(engine.stream(), model.weights(), o.run.thread_count());
   std::vector<Sequence> sequences;
   std::vector<Trace> traces;

@@ -10,7 +10,7 @@
 #include "model/weights.h"
 #include "ops/operand_image.h"
 
-namespace fulgur {
+namespace fulgur::bench {
 
 class CheckTwins {
  public:
@@ -41,4 +41,4 @@ class CheckTwins {
   std::string layer_ = "before all layers", first_;
 };
 
-}  // namespace fulgur
+}  // namespace fulgur::bench

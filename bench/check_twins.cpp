@@ -1,4 +1,4 @@
-#include "apps/check_twins.h"
+#include "bench/check_twins.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include "base/grid.h"
 #include "device/buffer.h"
 
-namespace fulgur {
+namespace fulgur::bench {
 namespace {
 
 // ||cuda - cpu|| / ||cpu|| of a row, of numbers that were rounded to bf16 somewhere on the way, or to f32.
@@ -163,4 +163,4 @@ void CheckTwins::judge() const {
   if (!first_.empty()) fail(ErrorKind::device, "the twins differ first in " + first_);
 }
 
-}  // namespace fulgur
+}  // namespace fulgur::bench
