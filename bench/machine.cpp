@@ -84,8 +84,8 @@ MemoryRates measured_memory_rates(Threads& threads, double seconds, int64_t byte
 }
 
 MemoryRates measured_memory_rates(DeviceId gpu, double seconds) {
-  constexpr int64_t kBytes = int64_t(1) << 30;
-  constexpr int kCopies = 16;  // of a run, so that its end costs nothing beside it
+  constexpr int64_t kBytes = int64_t(256) << 20;  // each, beside whatever else the card holds
+  constexpr int kCopies = 64;                     // of a run, so that its end costs nothing beside it
   const Buffer from(size_t(kBytes), Purpose::workspace, gpu), to(size_t(kBytes), Purpose::workspace, gpu);
   Stream stream(gpu);
   const Tensor in = from.tensor(DType::u8, {kBytes}), out = to.tensor(DType::u8, {kBytes});

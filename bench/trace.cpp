@@ -39,7 +39,7 @@ StepTrace::StepTrace(const std::string& path, Record record) : always_(record ==
   if (!path.empty()) file_ = std::make_unique<AtomicFile>(path);
 }
 
-double StepTrace::floor(int threads, DeviceId device) const {
+double StepTrace::floor(int threads, DeviceId device) const try {
   constexpr int64_t kBytes =
       int64_t(64) << 20;  // a second or two for a run's progress line: no ring beyond every cache
   Threads pool(threads);
@@ -49,6 +49,9 @@ double StepTrace::floor(int threads, DeviceId device) const {
       gpu ? measured_memory_rates(device, kMemorySeconds / 5) : measured_memory_rates(pool, kMemorySeconds / 5, kBytes),
       products);
   return table_of(recorder_, floors).floor();
+} catch (const Error& error) {
+  if (error.kind() != ErrorKind::out_of_memory) throw;
+  return 0;
 }
 
 void StepTrace::finish(int threads, DeviceId device) {

@@ -61,7 +61,7 @@ TEST_P(DeviceRun, goes_on_to_the_same_bits) {
   const fs::path dir = scratch_ / "parts";
   train(config(dir, device()));
   fs::remove_all(dir / "checkpoints/step-4");
-  const TrainReport parts = train(config(dir, device()), {.resume = true});
+  const TrainReport parts = train(config(dir, device()), {.resume = true, .floor = {}});
   EXPECT_EQ(parts.steps_here, 2);
   EXPECT_EQ(parts.weights_digest, whole.weights_digest);
   EXPECT_EQ(parts.losses, whole.losses);
@@ -79,6 +79,8 @@ TEST(DeviceOfARun, is_what_decides_results_where_it_is_a_gpu) {
   if (!test_device().is_cuda()) return;
   const RunConfig gpu = run_config(scratch / "x", device());
   EXPECT_NE(gpu.decisive.find("\"train.device\":\"cuda\""), gpu.decisive.npos) << gpu.decisive;
+  train(gpu);
+  expect_error(ErrorKind::invalid_input, {"train.device", "cuda"}, [&] { train(cpu, {.resume = true, .floor = {}}); });
 }
 
 }  // namespace

@@ -56,7 +56,9 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const auto [hidden, logits] = run_model(exec, weights, layout.batch, graphs);
   keep_traces(exec, shares, layout, hidden, logits);
   keep_log_probs(exec, shares, layout, logits);
-  return accept(shares, draw_tokens(exec, shares, layout, logits, suppressed));
+  std::vector<Sampled> drawn = draw_tokens(exec, shares, layout, logits, suppressed);
+  if (drawn.empty()) exec.stream.synchronize();  // as drawing does: who calls a step finds it done
+  return accept(shares, std::move(drawn));
 }
 
 namespace {
