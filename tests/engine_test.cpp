@@ -124,7 +124,7 @@ TEST_P(Engines, graphs_change_no_token) {
     Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 400, .threads = 1, .graphs = graphs});
     Sequence one = engine.begin(random_tokens(5, 50, m.config.vocab_size), 1),
              two = engine.begin(random_tokens(6, 3, m.config.vocab_size), 2);
-    one.new_tokens = 60, two.new_tokens = 30;
+    one.new_tokens = 18, two.new_tokens = 8;
     std::vector<Sequence*> running{&one, &two};
     while (one.new_tokens > 0) engine.step(running);
     one.tokens.insert(one.tokens.end(), two.tokens.begin(), two.tokens.end());
