@@ -11,6 +11,7 @@
 #include "bench/operators.h"
 #include "bench/random_model.h"
 #include "bench/step_table.h"
+#include "device/devices.h"
 #include "ops/cpu/isa.h"
 
 namespace fulgur {
@@ -21,27 +22,31 @@ using Json = nlohmann::ordered_json;
 constexpr double kMemoryShare = 4;  // memory is measured so many times as long as the shape of a product
 
 struct BenchOptions {
-  std::string config = "configs/bench-1b.toml", dtype, filter;
+  std::string config = "configs/bench-1b.toml", dtype, filter, device = "cpu";
   std::vector<std::string> settings;
   int threads = 0;
   int64_t tokens = 2048, batch = 1, context = 64, steps = 0;
   double seconds = 0.15;  // of measuring the rate of a shape
-  bool json = false;
+  bool json = false, deterministic = false;
 
   int thread_count() const { return threads > 0 ? threads : available_cores(); }
   RunConfig run_config() const {
     std::vector<std::string> all = settings;
     if (threads > 0) all.push_back("train.threads=" + std::to_string(threads));
     if (!dtype.empty()) all.push_back("train.dtype=" + dtype);
+    all.push_back("train.device=" + name_of(where()));
+    if (deterministic) all.push_back("train.deterministic=true");
     return read_run_config(config, all);
   }
-  DType type() const { return dtype.empty() ? fastest_type() : dtype == "bf16" ? DType::bf16 : DType::f32; }
+  DeviceId where() const { return device_named("--device", device); }
+  DType type() const { return dtype.empty() ? fastest_type(where()) : dtype == "bf16" ? DType::bf16 : DType::f32; }
 };
 
 Json header(const BenchOptions& o, const char* kind, DType type) {
   return {{"bench", kind},
           {"version", FULGUR_VERSION},
           {"isa", cpu::name_of(cpu::isa())},
+          {"device", name_of(o.where())},
           {"threads", o.thread_count()},
           {"dtype", name_of(type)},
           {"config", o.config}};
@@ -53,6 +58,7 @@ Json figure(const bench::Figure& f) {
 
 // The rates' own memory is gone when the model's is taken, and the other way round.
 bench::MemoryRates memory_rates(const BenchOptions& o) {
+  if (o.where().is_cuda()) return bench::measured_memory_rates(o.where(), kMemoryShare * o.seconds);
   Threads threads(o.thread_count());
   return bench::measured_memory_rates(threads, kMemoryShare * o.seconds);
 }
@@ -65,7 +71,8 @@ void print_rates(const bench::MemoryRates& memory) {
 void report(const BenchOptions& o, const char* kind, DType type, const bench::MemoryRates& memory,
             const bench::Measured& m) {
   Threads threads(o.thread_count());
-  bench::ProductRates products(threads, o.seconds);
+  bench::ProductRates products =
+      o.where().is_cuda() ? bench::ProductRates(threads, bench::kH100) : bench::ProductRates(threads, o.seconds);
   bench::Floors floors(memory, products);
   const bench::StepTable table = bench::table_of(m.recorder, floors);
   const double reached = m.seconds > 0 ? table.floor() / m.seconds : 0;
@@ -84,11 +91,12 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
   for (const bench::Figure& f : m.figures)
     std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s, %s, %d threads)\n", f.name.c_str(), f.value,
                 f.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(), name_of(type),
-                cpu::name_of(cpu::isa()), o.thread_count());
+                o.where().is_cuda() ? name_of(o.where()).c_str() : cpu::name_of(cpu::isa()), o.thread_count());
 }
 
 bench::InferenceSetup inference(const BenchOptions& o) {
-  return {bench::model_shape(o.run_config()), o.type(), o.thread_count()};
+  return {bench::model_shape(o.run_config()), o.type(), o.thread_count(), o.where(),
+          o.deterministic || !o.where().is_cuda()};
 }
 
 void run_prefill(const BenchOptions& o) {
@@ -181,7 +189,8 @@ CLI::App* add(CLI::App& bench, const std::shared_ptr<BenchOptions>& o, const cha
   command->add_option("--set", o->settings, "section.key=value, overrides the file; may be given several times")
       ->allow_extra_args(false);
   command
-      ->add_option("--dtype", o->dtype, "f32 or bf16; default: bf16 where the CPU multiplies it; of train: train.dtype")
+      ->add_option("--dtype", o->dtype,
+                   "f32 or bf16; default: bf16 on a GPU and where the CPU multiplies it; of train: train.dtype")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--threads", o->threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   command->add_option("--seconds", o->seconds, "how long the rate of each shape is measured, at least")
@@ -190,6 +199,11 @@ CLI::App* add(CLI::App& bench, const std::shared_ptr<BenchOptions>& o, const cha
   command->add_flag("--json", o->json, "one JSON document");
   command->callback([o, run] { run(*o); });
   return command;
+}
+
+void add_device(CLI::App& command, BenchOptions& o) {
+  o.device = "auto";
+  add_device_options(command, o.device, o.deterministic);
 }
 
 }  // namespace
@@ -205,10 +219,12 @@ void add_bench(CLI::App& app) {
   ops->add_option("--tokens", o->tokens, "of the prompt and of the training step")->check(count)->capture_default_str();
   o = options();
   CLI::App* prefill = add(*bench, o, "prefill", "one prompt to its first token", run_prefill);
+  add_device(*prefill, *o);
   prefill->add_option("--tokens", o->tokens, "of the prompt")->check(count)->capture_default_str();
   o = options();
   o->steps = 32;
   CLI::App* decode = add(*bench, o, "decode", "one token of every sequence a step", run_decode);
+  add_device(*decode, *o);
   decode->add_option("--batch", o->batch, "sequences")->check(count)->capture_default_str();
   decode->add_option("--context", o->context, "tokens behind each sequence")->check(count)->capture_default_str();
   decode->add_option("--tokens", o->steps, "steps that are timed; their median counts")
@@ -217,6 +233,7 @@ void add_bench(CLI::App& app) {
   o = options();
   o->steps = 3;
   CLI::App* train = add(*bench, o, "train", "optimizer steps over random documents", run_train);
+  add_device(*train, *o);
   train->add_option("--steps", o->steps, "steps that are timed; the fastest counts")
       ->check(count)
       ->capture_default_str();

@@ -13,6 +13,7 @@
 #include "apps/run_options.h"
 #include "apps/sampling_options.h"
 #include "base/progress.h"
+#include "device/transfer.h"
 #include "files/digest.h"
 #include "files/json_file.h"
 #include "generate/session_file.h"
@@ -112,7 +113,8 @@ Chat::Chat(const ChatOptions& options, LoadedModel model)
               {.sequences = 4,
                .tokens = options.context,
                .guesses = options.sampling.guesses,
-               .threads = options.run.thread_count()}),
+               .threads = options.run.thread_count(),
+               .in_order = options.run.in_order()}),
       chat_{scheduler_, tokenizer_, template_, stop_ids_of(model_.config.eos_token_ids),
             begin_token(tokenizer_, options.run.model)} {
   sampling_.resolved(model_.config.vocab_size);
@@ -239,7 +241,7 @@ const SessionBinding& Chat::binding() {
   Digest digest;
   const std::string config = read_text(std::filesystem::path(options_.run.model) / "config.json");
   digest.add(std::as_bytes(std::span(config)));
-  digest.add({flat.data, size_t(flat.bytes())});
+  for_bytes(engine_.stream(), flat, [&](std::span<const std::byte> bytes) { digest.add(bytes); });
   binding_ = {
       .model = digest.text(), .chat_template = template_ ? template_->digest() : "", .dtype = name_of(flat.dtype)};
   return *binding_;
@@ -300,7 +302,7 @@ void Chat::history(const std::string&) {
 void add_chat(CLI::App& app) {
   auto o = std::make_shared<ChatOptions>();
   CLI::App* command = app.add_subcommand("chat", "Talks with a model in the terminal");
-  o->run.add_to(*command, "bf16 where the CPU multiplies it, else f32");
+  o->run.add_to(*command, kFastestType);
   o->sampling.add_to(*command);
   command->add_option("--system", o->system, "what the model is told before everything else");
   command->add_option("--load", o->load, "conversation to go on with, as /save wrote it");
@@ -309,7 +311,7 @@ void add_chat(CLI::App& app) {
   command->add_option("--context", o->context, "tokens that all conversations together may hold in memory")
       ->check(CLI::Range(int64_t(64), int64_t(1) << 40))
       ->capture_default_str();
-  command->callback([o] { Chat(*o, load_model(o->run, o->run.type(fastest_type()))).run(); });
+  command->callback([o] { Chat(*o, load_model(o->run, o->run.type(fastest_type(o->run.where())))).run(); });
 }
 
 }  // namespace fulgur

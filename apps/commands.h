@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "base/tensor.h"
+
 namespace fulgur {
 
 void add_inspect(CLI::App& app);
@@ -25,7 +27,7 @@ void add_signature(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_doctor(CLI::App& app);
 
-// What `fulgur signature` prints, line by line.
-std::vector<std::string> signature_lines(int threads);
+// What `fulgur signature` prints, line by line: the CPU's, then the device's where that is a GPU.
+std::vector<std::string> signature_lines(int threads, DeviceId device = {});
 
 }  // namespace fulgur

@@ -13,6 +13,7 @@
 #include "bench/machine.h"
 #include "bench/product_rates.h"
 #include "device/buffer.h"
+#include "device/cuda_calls.h"
 #include "ops/cpu/gemm_bf16.h"
 #include "ops/cpu/gemm_tiles.h"
 
@@ -136,7 +137,13 @@ Json examined(std::string& gpu_error) {
               {"rates", rates(threads)}};
   for (const Library& l : libraries()) report["libraries"][l.name] = l.version;
   report["gpus"] = Json::array();
-  for (const Gpu& g : gpus(gpu_error)) report["gpus"].push_back({{"name", g.name}, {"memory_bytes", g.memory}});
+  const std::vector<Gpu> found = gpus(gpu_error);
+  for (size_t i = 0; i < found.size(); ++i)
+    report["gpus"].push_back(
+        {{"name", found[i].name},
+         {"memory_bytes", found[i].memory},
+         {"compute_capability", std::to_string(found[i].major) + "." + std::to_string(found[i].minor)},
+         {"runs_this_build", cuda::runs_kernels({DeviceKind::cuda, uint8_t(i)})}});
   const SelfTest test = self_test();
   report["self_test"] = {{"f32_product", test.f32_product},
                          {"bf16_product", test.bf16_product},
@@ -175,7 +182,9 @@ void print(const Json& r) {
   std::printf("libraries    %s\n", list.c_str());
   if (r["gpus"].empty()) std::printf("GPUs         none\n");
   for (const Json& g : r["gpus"])
-    std::printf("GPU          %s, %s\n", text(g["name"]).c_str(), bytes_text(g["memory_bytes"]).c_str());
+    std::printf("GPU          %s, %s, compute capability %s: %s\n", text(g["name"]).c_str(),
+                bytes_text(g["memory_bytes"]).c_str(), text(g["compute_capability"]).c_str(),
+                g["runs_this_build"].get<bool>() ? "runs this build's kernels" : "this build has no kernels for it");
   const Json& t = r["self_test"];
   const auto verdict = [&](const char* key) { return t[key].get<bool>() ? "right" : "WRONG"; };
   std::printf("self-test    product f32 %s, bf16 %s\n", verdict("f32_product"), verdict("bf16_product"));

@@ -69,6 +69,7 @@ EngineOptions engine_options(const EvalOptions& o, const Lengths& lengths) {
           .tokens = std::max(lengths.longest, sequences * std::min(lengths.longest, kOrdinary)),
           .traces = true,
           .threads = o.run.thread_count(),
+          .in_order = o.run.in_order(),
           .limits = {.rows = o.chunk, .chunk = o.chunk}};
 }
 

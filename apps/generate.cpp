@@ -11,6 +11,7 @@
 #include "apps/sampling_options.h"
 #include "base/progress.h"
 #include "bench/trace.h"
+#include "device/devices.h"
 #include "files/json_file.h"
 #include "generate/completions.h"
 #include "ops/cpu/isa.h"
@@ -105,7 +106,8 @@ EngineOptions engine_options(const std::vector<Task>& tasks, const GenerateOptio
   return {.sequences = sequences,
           .tokens = std::min(all, sequences * longest),
           .guesses = o.sampling.guesses,
-          .threads = o.run.thread_count()};
+          .threads = o.run.thread_count(),
+          .in_order = o.run.in_order()};
 }
 
 const char* name_of(Finish finish) { return finish == Finish::stop ? "stop" : "length"; }
@@ -155,6 +157,7 @@ struct Run {
   // What --json says of the run.
   void describe(Json& report) const {
     report["threads"] = options.run.thread_count();
+    report["device"] = fulgur::name_of(model.weights().flat.device);
     report["dtype"] = fulgur::name_of(model.weights().flat.dtype);
     report["isa"] = cpu::name_of(cpu::isa());
     report["peak_activation_bytes"] = engine.peak_activation_bytes();
@@ -177,7 +180,7 @@ void run_one(Run& run, const Task& task) {
   }
   const std::vector<Completion> choices = run.completions.take(id);
   if (!run.options.json) std::fputc('\n', stdout), std::fflush(stdout);
-  run.trace.finish(run.options.run.thread_count());
+  run.trace.finish(run.options.run.thread_count(), run.engine.stream().device());
   if (!run.options.json) return;
   int64_t tokens = 0;
   for (const Completion& c : choices) tokens += int64_t(c.ids.size());
@@ -208,7 +211,7 @@ void run_batch(Run& run, const std::vector<Task>& tasks) {
     }
   }
   progress.update(int64_t(tasks.size()), tokens);
-  run.trace.finish(run.options.run.thread_count());
+  run.trace.finish(run.options.run.thread_count(), run.engine.stream().device());
 }
 
 void run_generate(const GenerateOptions& o) {
@@ -216,7 +219,7 @@ void run_generate(const GenerateOptions& o) {
     fail(ErrorKind::invalid_input, "--n " + std::to_string(o.choices) + ": expected --json or --batch with it");
   std::vector<Task> tasks = tasks_of(o);
   const Tokenizer tokenizer = Tokenizer::load(o.run.model);
-  const LoadedModel model = load_model(o.run, o.run.type(fastest_type()));
+  const LoadedModel model = load_model(o.run, o.run.type(fastest_type(o.run.where())));
   for (Task& task : tasks) prepare(task, o, tokenizer, model.config);
   Run run(o, model, tokenizer, tasks);
   o.batch.empty() ? run_one(run, tasks[0]) : run_batch(run, tasks);
@@ -227,7 +230,7 @@ void run_generate(const GenerateOptions& o) {
 void add_generate(CLI::App& app) {
   auto o = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continues prompts, streaming the text");
-  o->run.add_to(*command, "bf16 where the CPU multiplies it, else f32");
+  o->run.add_to(*command, kFastestType);
   CLI::Option* prompt = command->add_option("--prompt", o->prompt, "text to continue");
   CLI::Option* file = command->add_option("--prompt-file", o->prompt_file, "file with the text; -: standard input");
   CLI::Option* batch = command->add_option(

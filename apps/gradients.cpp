@@ -3,6 +3,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "device/transfer.h"
 #include "train/micro_batch.h"
 #include "train/training_memory.h"
 
@@ -24,31 +25,27 @@ void run_gradients(const GradientsOptions& o) {
   if (counted < 1)
     fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
 
-  const ArenaBytes bytes = measured_micro_step(model.config, type, rows);
-  const Buffer scratch_memory(bytes.scratch, Purpose::activations), tape_memory(bytes.tape, Purpose::activations);
-  Arena scratch(scratch_memory.data(), bytes.scratch, {}), tape(tape_memory.data(), bytes.tape, {});
-  Stream stream({}, o.run.thread_count());
-  Exec exec{stream, scratch, tape, model.config};
-  const LoadedWeights gradients = allocate_weights(model.config, DType::f32);
+  const DeviceId device = o.run.where();
+  const ArenaBytes bytes = measured_micro_step(model.config, type, rows, device);
+  const Buffer scratch_memory(bytes.scratch, Purpose::activations, device),
+      tape_memory(bytes.tape, Purpose::activations, device);
+  Arena scratch(scratch_memory.data(), bytes.scratch, device), tape(tape_memory.data(), bytes.tape, device);
+  Stream stream(device, o.run.thread_count());
+  Exec exec{stream, scratch, tape, model.config, o.run.in_order()};
+  const LoadedWeights gradients = allocate_weights(model.config, DType::f32, device);
   ModelWeights grads = gradients.weights;
-  double loss = 0;
-  const Tensor loss_tensor = contiguous(reinterpret_cast<std::byte*>(&loss), DType::f64, {}, {1});
+  const Tensor loss_tensor = scratch.alloc(DType::f64, {1});
+  clear(stream, loss_tensor);
   const std::vector<PackedRow> micro_rows{row};
   micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted), Balance{},
              loss_tensor);
+  const double loss = download<double>(stream, loss_tensor).front();
 
   std::vector<TensorToWrite> list{{"loss", DType::f32, {1}, [loss](std::byte* out) {
                                      const float value = float(loss);
                                      std::memcpy(out, &value, sizeof value);
                                    }}};
-  for (const Parameter& p : grads.parameters) {
-    std::vector<int64_t> shape;
-    for (int axis = 0; axis < p.view.rank; ++axis) shape.push_back(p.view.dim(axis));
-    list.push_back({p.checkpoint_name, DType::f32, shape, [&p](std::byte* out) {
-                      std::memcpy(out, p.view.data, size_t(p.view.bytes()));
-                      to_file_order(p.rows, out, p.view.dim(0), p.view.bytes() / p.view.dim(0));
-                    }});
-  }
+  for (TensorToWrite& gradient : tensors_of(grads, DType::f32)) list.push_back(std::move(gradient));
   write_safetensors(o.out, list);
   std::printf("loss %.6f over %lld predictions\n", loss, static_cast<long long>(counted));
 }

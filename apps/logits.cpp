@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/commands.h"
 #include "apps/run_options.h"
+#include "bench/check_twins.h"
 #include "bench/trace.h"
+#include "device/devices.h"
 #include "files/safetensors.h"
 #include "generate/current_state.h"
 #include "ops/cpu/isa.h"
@@ -17,7 +20,7 @@ struct LogitsOptions {
   RunOptions run;
   std::string ids, out, routing, trace;
   int64_t chunk = 0;  // 0: whole
-  bool states = false, json = false;
+  bool states = false, json = false, check_twins = false;
 };
 
 // The tensors that traces write, one row per token of all documents.
@@ -135,7 +138,10 @@ void run_logits(const LogitsOptions& o) {
                  .tokens = tokens,
                  .traces = true,
                  .threads = o.run.thread_count(),
+                 .in_order = o.run.in_order(),
                  .limits = {.rows = step_rows, .chunk = chunk}});
+  std::optional<bench::CheckTwins> twins;
+  if (o.check_twins) twins.emplace(engine.stream(), model.weights(), o.run.thread_count());
   std::vector<Sequence> sequences;
   std::vector<Trace> traces;
   int64_t begin = 0;
@@ -154,15 +160,20 @@ void run_logits(const LogitsOptions& o) {
     positions.push_back(sequences.size() == 1 ? reached.front() : reached);
   }
 
+  if (twins) {
+    std::fprintf(stderr, "%s", twins->table().c_str());
+    twins->judge();
+  }
   std::vector<TensorToWrite> list = recording.tensors(o.states);
   if (o.states) add_states(list, model, engine, sequences);
   write_safetensors(o.out, list);
-  trace.finish(o.run.thread_count());
+  trace.finish(o.run.thread_count(), engine.stream().device());
   if (o.json) {
     const nlohmann::ordered_json report{{"tokens", tokens},
                                         {"out", o.out},
                                         {"positions", positions},
                                         {"threads", o.run.thread_count()},
+                                        {"device", name_of(engine.stream().device())},
                                         {"dtype", name_of(type)},
                                         {"isa", cpu::name_of(cpu::isa())},
                                         {"peak_activation_bytes", engine.peak_activation_bytes()}};
@@ -185,6 +196,9 @@ void add_logits(CLI::App& app) {
   command->add_option("--chunk", options->chunk, "tokens fed at a time; default: all")->check(CLI::PositiveNumber);
   command->add_flag("--states", options->states, "also hidden, state_l, experts_l and weights_l");
   command->add_option("--routing", options->routing, "impose experts_l and weights_l of this safetensors file");
+  command->add_flag("--check-twins", options->check_twins,
+                    "on a GPU: runs each operator's CPU twin too, prints how far they are apart, and fails where they "
+                    "differ by more than rounding");
   add_trace_option(*command, options->trace);
   command->add_flag("--json", options->json, "report as one JSON document");
   command->callback([options] { run_logits(*options); });

@@ -118,22 +118,27 @@ std::vector<Library> libraries() {
 }
 
 std::vector<Gpu> gpus(std::string& error) {
-  constexpr int kNoDevice = 100;  // CUDA_ERROR_NO_DEVICE
+  constexpr int kNoDevice = 100;           // CUDA_ERROR_NO_DEVICE
+  constexpr int kMajor = 75, kMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
   void* const driver = load({"libcuda.so.1"});
   const auto begin = function<int(unsigned)>(driver, "cuInit");
   const auto count_of = function<int(int*)>(driver, "cuDeviceGetCount");
   const auto name_of = function<int(char*, int, int)>(driver, "cuDeviceGetName");
   const auto memory_of = function<int(size_t*, int)>(driver, "cuDeviceTotalMem_v2");
   std::vector<Gpu> list;
-  if (!begin || !count_of || !name_of || !memory_of) return list;
+  const auto attribute_of = function<int(int*, int, int)>(driver, "cuDeviceGetAttribute");
+  if (!begin || !count_of || !name_of || !memory_of || !attribute_of) return list;
   int count = 0, status = begin(0);
   if (status == 0) status = count_of(&count);
   for (int i = 0; i < count && status == 0; ++i) {
     char name[256] = {};
     size_t memory = 0;
+    int major = 0, minor = 0;
     status = name_of(name, int(sizeof name), i);
     if (status == 0) status = memory_of(&memory, i);
-    list.push_back({name, int64_t(memory)});
+    if (status == 0) status = attribute_of(&major, kMajor, i);
+    if (status == 0) status = attribute_of(&minor, kMinor, i);
+    list.push_back({name, int64_t(memory), major, minor});
   }
   if (status != 0 && status != kNoDevice) error = "CUDA's driver says error " + std::to_string(status);
   return list;

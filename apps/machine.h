@@ -18,7 +18,8 @@ std::vector<Library> libraries();
 
 struct Gpu {
   std::string name;
-  int64_t memory;  // bytes
+  int64_t memory;    // bytes
+  int major, minor;  // compute capability
 };
 // Through CUDA's driver, found at run time; empty without one. error: what the driver says where it is there and fails.
 std::vector<Gpu> gpus(std::string& error);

@@ -17,7 +17,7 @@ constexpr int64_t kParallel = 8;
 
 RunOptions run_options(const std::string& model, int threads) {
   RunOptions options;
-  options.model = model, options.threads = threads;
+  options.model = model, options.threads = threads, options.device = "cpu";
   return options;
 }
 

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/threads.h"
+#include "device/devices.h"
 #include "ops/cpu/isa.h"
 
 namespace fulgur {
@@ -26,11 +27,20 @@ std::vector<int32_t> ids_of(const nlohmann::json& list, int64_t vocab_size) {
 
 void RunOptions::add_to(CLI::App& command, const std::string& default_dtype) {
   command.add_option("MODEL", model, "Hugging Face directory")->required();
-  command.add_option("--device", device, "cpu or cuda[:N]")->capture_default_str();
+  add_device_options(command, device, deterministic);
   command.add_option("--dtype", dtype, "f32 or bf16, of weights and activations; default: " + default_dtype);
   command.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   command.add_option("--rotary-dim", rotary_dim, "rotated dims of each head, where a `minimax` config leaves it open");
 }
+
+void add_device_options(CLI::App& command, std::string& device, bool& deterministic) {
+  command.add_option("--device", device, "auto, cpu or cuda[:N]; auto: the first GPU that this build has kernels for")
+      ->capture_default_str();
+  command.add_flag("--deterministic", deterministic,
+                   "on a GPU: no sum depends on a prompt's chunks or on the batch; on the CPU none ever does");
+}
+
+DeviceId RunOptions::where() const { return device_named("--device", device); }
 
 int RunOptions::thread_count() const { return threads > 0 ? threads : available_cores(); }
 
@@ -41,7 +51,7 @@ DType RunOptions::type(DType fallback) const {
   fail(ErrorKind::invalid_input, "--dtype " + dtype + ": expected f32 or bf16");
 }
 
-DType fastest_type() { return cpu::multiplies_bf16() ? DType::bf16 : DType::f32; }
+DType fastest_type(DeviceId device) { return device.is_cuda() || cpu::multiplies_bf16() ? DType::bf16 : DType::f32; }
 
 void add_trace_option(CLI::App& command, std::string& path) {
   command.add_option("--trace", path,
@@ -50,13 +60,10 @@ void add_trace_option(CLI::App& command, std::string& path) {
 }
 
 LoadedModel load_model(const RunOptions& options, DType run_type) {
-  if (options.device.starts_with("cuda"))
-    fail(ErrorKind::unsupported, "--device " + options.device + ": the operators have no CUDA twins yet; expected cpu");
-  if (options.device != "cpu")
-    fail(ErrorKind::invalid_input, "--device " + options.device + ": expected cpu or cuda[:N]");
+  const DeviceId device = options.where();
   LoadedModel model;
   model.config = read_config(options.model, options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt);
-  model.loaded = load_weights(model.config, options.model, run_type);
+  model.loaded = load_weights(model.config, options.model, run_type, device);
   return model;
 }
 

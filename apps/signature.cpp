@@ -6,6 +6,8 @@
 
 #include "apps/commands.h"
 #include "base/random.h"
+#include "device/devices.h"
+#include "device/transfer.h"
 #include "files/digest.h"
 #include "generate/engine.h"
 #include "model/checkpoint.h"
@@ -30,8 +32,9 @@ ModelConfig signature_config() {
   return c;
 }
 
-RunConfig signature_run(DType type) {
+RunConfig signature_run(DType type, DeviceId device) {
   RunConfig run;
+  run.device = device, run.deterministic = true;
   run.dtype = type;
   run.steps = kSteps, run.sequence = 192, run.tokens_per_step = 4 * 192, run.micro_rows = 2, run.lanes = 2;
   run.lr = 3e-3, run.schedule = Schedule::constant;
@@ -64,7 +67,8 @@ std::string trained(const ModelConfig& config, const RunConfig& run, TrainingMem
     const float seen[] = {float(report.loss), float(report.router.balance_loss), float(report.gradient_norm)};
     add_bytes(numbers, seen, sizeof seen);
   }
-  add_bytes(numbers, memory.state.master.data, size_t(memory.state.master.bytes()));
+  for_bytes(stream, memory.state.master,
+            [&](std::span<const std::byte> bytes) { add_bytes(numbers, bytes.data(), bytes.size()); });
   return numbers;
 }
 
@@ -83,10 +87,10 @@ std::string generated(const ModelConfig& config, const ModelWeights& weights, in
   return numbers;
 }
 
-std::string signature(DType type, int threads) {
+std::string signature(DType type, int threads, DeviceId device) {
   const ModelConfig config = signature_config();
-  const RunConfig run = signature_run(type);
-  Stream stream({}, threads);
+  const RunConfig run = signature_run(type, device);
+  Stream stream(device, threads);
   TrainingMemory memory(config, run, 0);
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, 1, stream.threads());
@@ -98,17 +102,28 @@ std::string signature(DType type, int threads) {
 
 }  // namespace
 
-std::vector<std::string> signature_lines(int threads) {
-  return {"f32 " + signature(DType::f32, threads),
-          std::string("bf16 ") + cpu::bf16_path() + " " + signature(DType::bf16, threads)};
+std::vector<std::string> signature_lines(int threads, DeviceId device) {
+  std::vector<std::string> lines{"f32 " + signature(DType::f32, threads, {}),
+                                 std::string("bf16 ") + cpu::bf16_path() + " " + signature(DType::bf16, threads, {})};
+  if (device.is_cuda())
+    for (const DType type : {DType::f32, DType::bf16})
+      lines.push_back("cuda " + std::string(name_of(type)) + " " + signature(type, threads, device));
+  return lines;
 }
 
 void add_signature(CLI::App& app) {
-  auto threads = std::make_shared<int>(0);
+  struct Options {
+    int threads = 0;
+    std::string device = "auto";
+  };
+  auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("signature", "Prints a hash of a fixed small training run and generation");
-  command->add_option("--threads", *threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
-  command->callback([threads] {
-    for (const std::string& line : signature_lines(*threads > 0 ? *threads : available_cores()))
+  command->add_option("--threads", o->threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  command->add_option("--device", o->device, "auto, cpu or cuda[:N]; a GPU adds two lines of its own")
+      ->capture_default_str();
+  command->callback([o] {
+    const int threads = o->threads > 0 ? o->threads : available_cores();
+    for (const std::string& line : signature_lines(threads, device_named("--device", o->device)))
       std::printf("%s\n", line.c_str());
   });
 }

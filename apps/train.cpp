@@ -57,11 +57,11 @@ void run_train(const TrainOptions& o) {
   const TrainStart start{.resume = o.resume,
                          .stop = &stop_requested,
                          .recorder = trace.recorder(),
-                         .floor = [&] { return trace.floor(run.thread_count()); },
+                         .floor = [&] { return trace.floor(run.thread_count(), run.device); },
                          .sample = training_samples(run, stop_requested)};
   print_report(train(run, start), run);
   std::fflush(stdout);
-  trace.finish(run.thread_count());
+  trace.finish(run.thread_count(), run.device);
 }
 
 }  // namespace

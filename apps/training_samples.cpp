@@ -26,7 +26,10 @@ std::vector<std::string> continued(const RunConfig& run, const std::atomic<bool>
     tokens += int64_t(requests.back().prompt.size()) + run.sample.tokens;
   }
   Engine engine(config, weights,
-                {.sequences = int64_t(requests.size()), .tokens = tokens, .threads = run.thread_count()});
+                {.sequences = int64_t(requests.size()),
+                 .tokens = tokens,
+                 .threads = run.thread_count(),
+                 .in_order = run.in_order()});
   Scheduler scheduler(engine);
   Completions completions(scheduler, tokenizer);
   std::vector<CompletionId> ids;

@@ -11,6 +11,7 @@
 
 #include "bench/timing.h"
 #include "device/buffer.h"
+#include "device/stream.h"
 
 namespace fulgur::bench {
 namespace {
@@ -80,6 +81,24 @@ MemoryRates measured_memory_rates(Threads& threads, double seconds, int64_t byte
                     }));
   expect(sum.load() != 0, "what was copied is there");
   return {.copy = 2 * std::max(copied, streamed), .read = read};
+}
+
+MemoryRates measured_memory_rates(DeviceId gpu, double seconds) {
+  constexpr int64_t kBytes = int64_t(256) << 20;  // each, beside whatever else the card holds
+  constexpr int kCopies = 64;                     // of a run, so that its end costs nothing beside it
+  const Buffer from(size_t(kBytes), Purpose::workspace, gpu), to(size_t(kBytes), Purpose::workspace, gpu);
+  Stream stream(gpu);
+  const Tensor in = from.tensor(DType::u8, {kBytes}), out = to.tensor(DType::u8, {kBytes});
+  const auto nothing = [](int) {};
+  const double best = fastest(
+      seconds, nothing,
+      [&](int) {
+        for (int i = 0; i < kCopies; ++i) copy(stream, out, in);
+        stream.synchronize();
+      },
+      nothing);
+  const double rate = 2.0 * double(kBytes) * kCopies / best;
+  return {.copy = rate, .read = rate};
 }
 
 }  // namespace fulgur::bench

@@ -227,6 +227,8 @@ std::string described(const MatrixProduct& p) {
 ProductRates::ProductRates(Threads& threads, double seconds, int64_t memory)
     : threads_(threads), seconds_(seconds), pools_(new Pools{.inputs = {}, .outputs = {}, .least = memory}) {}
 
+ProductRates::ProductRates(Threads& threads, DataSheet sheet) : threads_(threads), seconds_(0), sheet_(sheet) {}
+
 ProductRates::~ProductRates() = default;
 
 const ProductRate& ProductRates::of(const MatrixProduct& p) {
@@ -234,6 +236,7 @@ const ProductRate& ProductRates::of(const MatrixProduct& p) {
   ProductRate& rate = at->second;
   const auto known = [](DType type) { return type == DType::f32 || type == DType::bf16; };
   if (!fresh || !known(p.a) || !known(p.b) || !known(p.c) || std::min({p.m, p.n, p.k}) < 1) return rate;
+  if (sheet_) return rate.ours = in_bf16(p) ? sheet_->bf16 : sheet_->f32, rate;
   const auto next = [&] { return pools_->next(threads_, p); };
   rate.ours = in_bf16(p) ? our_rate<bf16>(threads_, p, seconds_, next) : our_rate<float>(threads_, p, seconds_, next);
   const MatrixProduct theirs = in_bf16(p) ? all_bf16(p) : p;

@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/threads.h"
@@ -19,11 +20,19 @@ struct ProductRate {
 // "2048 x 3072 x 1024 nt bf16", with the number of products where there are several.
 std::string described(const MatrixProduct& product);
 
+// FLOP per second of a card's matrix units in bf16 and of its other units in f32, as its maker states them.
+struct DataSheet {
+  double bf16, f32;
+};
+inline constexpr DataSheet kH100{989e12, 67e12};  // SXM, dense
+
 class ProductRates {
  public:
   // seconds: how long the runs of one shape take together, at least. memory: bytes of the rings of operands, at least;
   // by default they exceed the caches.
   ProductRates(Threads& threads, double seconds, int64_t memory = cache_bytes() * 3 / 2);
+  // Nothing is measured.
+  ProductRates(Threads& threads, DataSheet sheet);
   ~ProductRates();
 
   // Measured when a shape is first asked for: random operands in rotating sets that exceed the caches together (tiles
@@ -39,6 +48,7 @@ class ProductRates {
 
   Threads& threads_;
   const double seconds_;
+  const std::optional<DataSheet> sheet_;
   std::map<std::string, ProductRate> rates_;
   std::unique_ptr<Pools> pools_;
 };

@@ -13,15 +13,16 @@ ModelConfig model_shape(const RunConfig& run) {
   return parse_config(run.model_json, "[model]");
 }
 
-RandomModel::RandomModel(const ModelConfig& shape, DType type, int threads)
+RandomModel::RandomModel(const ModelConfig& shape, DType type, int threads, DeviceId device)
     : config(shape),
-      memory(size_t(flat_elements(shape) * byte_size(type)), Purpose::weights),
-      decay_memory(size_t(shape.layers * shape.heads * byte_size(wide(type))), Purpose::weights) {
-  Stream stream({}, threads);
+      memory(size_t(flat_elements(shape) * byte_size(type)), Purpose::weights, device),
+      decay_memory(size_t(shape.layers * shape.heads * byte_size(wide(type))), Purpose::weights, device) {
+  Stream stream(device, threads);
   TrainingState state;
   state.weights = views_of(config, memory.tensor(type, {flat_elements(config)}));
   fill_decays(config, state.weights, decay_memory.tensor(wide(type), {config.layers, config.heads}));
-  const Buffer drawn(type == DType::f32 ? 0 : size_t(flat_elements(config)) * sizeof(float), Purpose::workspace);
+  const Buffer drawn(type == DType::f32 ? 0 : size_t(flat_elements(config)) * sizeof(float), Purpose::workspace,
+                     device);
   state.master = type == DType::f32 ? state.weights.flat : drawn.tensor(DType::f32, {flat_elements(config)});
   ModelWeights master = views_of(config, state.master);
   initialise(config, master, 1, stream.threads());

@@ -19,7 +19,7 @@ struct RandomModel {
   ModelWeights weights;
 
   // type: f32, or bf16, which is drawn in f32 and rounded. Throws out_of_memory.
-  RandomModel(const ModelConfig& shape, DType type, int threads);
+  RandomModel(const ModelConfig& shape, DType type, int threads, DeviceId device = {});
 };
 
 std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t count, uint64_t seed);

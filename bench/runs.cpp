@@ -61,8 +61,9 @@ void add_rate(Measured& m, const std::string& name, double tokens) {
 
 Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
   Measured m;
-  const RandomModel model(setup.shape, setup.type, setup.threads);
-  Engine engine(model.config, model.weights, {.sequences = 1, .tokens = tokens + 1, .threads = setup.threads});
+  const RandomModel model(setup.shape, setup.type, setup.threads, setup.device);
+  Engine engine(model.config, model.weights,
+                {.sequences = 1, .tokens = tokens + 1, .threads = setup.threads, .in_order = setup.in_order});
   for (int i = 0; i <= kPrefills + 1; ++i) {
     Sequence sequence = engine.begin(random_tokens(model.config, tokens, 1));
     const double seconds =
@@ -77,10 +78,13 @@ Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
 
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps) {
   Measured m;
-  const RandomModel model(setup.shape, setup.type, setup.threads);
+  const RandomModel model(setup.shape, setup.type, setup.threads, setup.device);
   const int64_t answer = 1 + steps + kRecorded;
   Engine engine(model.config, model.weights,
-                {.sequences = batch, .tokens = batch * (context + answer + 1), .threads = setup.threads});
+                {.sequences = batch,
+                 .tokens = batch * (context + answer + 1),
+                 .threads = setup.threads,
+                 .in_order = setup.in_order});
   Scheduler scheduler(engine);
   write_all(scheduler, model.config, batch, context, answer + 1);
   scheduler.step();
@@ -102,16 +106,18 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   const ModelConfig config = model_shape(run);
   std::fprintf(stderr, "%s\n", plan_training(config, run, 0).describe().c_str());
   TrainingMemory memory(config, run, 0);
-  Stream stream({}, run.thread_count());
+  Stream stream(run.device, run.thread_count());
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, run.seed, stream.threads());
   round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
-  Exec exec{stream, scratch, tape, config};
+  Exec exec{stream, scratch, tape, config, run.in_order()};
   PackedRows rows(random_documents(config, run.rows_through(1) * 2, run.sequence), run.sequence, run.seed);
   for (int64_t i = 0; i <= steps + 1; ++i) {
-    const double seconds =
-        timed(stream, i > steps ? &m.recorder : nullptr, [&] { train_rows(exec, memory.state, run, rows); });
+    const double seconds = timed(stream, i > steps ? &m.recorder : nullptr, [&] {
+      train_rows(exec, memory.state, run, rows);
+      stream.synchronize();
+    });
     if (i == 1) m.seconds = seconds;
     if (i > 1 && i <= steps) m.seconds = std::min(m.seconds, seconds);
   }

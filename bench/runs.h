@@ -27,6 +27,8 @@ struct InferenceSetup {
   ModelConfig shape;
   DType type;
   int threads;
+  DeviceId device = {};
+  bool in_order = true;  // Exec::in_order
 };
 
 // One prompt of `tokens` tokens to its first token, in the chunks that generate takes. Best of two after one.

@@ -39,22 +39,30 @@ StepTrace::StepTrace(const std::string& path, Record record) : always_(record ==
   if (!path.empty()) file_ = std::make_unique<AtomicFile>(path);
 }
 
-double StepTrace::floor(int threads) const {
+double StepTrace::floor(int threads, DeviceId device) const try {
   constexpr int64_t kBytes =
       int64_t(64) << 20;  // a second or two for a run's progress line: no ring beyond every cache
   Threads pool(threads);
-  ProductRates products(pool, kProductSeconds / 5, kBytes);
-  Floors floors(measured_memory_rates(pool, kMemorySeconds / 5, kBytes), products);
+  const bool gpu = device.is_cuda();
+  ProductRates products = gpu ? ProductRates(pool, kH100) : ProductRates(pool, kProductSeconds / 5, kBytes);
+  Floors floors(
+      gpu ? measured_memory_rates(device, kMemorySeconds / 5) : measured_memory_rates(pool, kMemorySeconds / 5, kBytes),
+      products);
   return table_of(recorder_, floors).floor();
+} catch (const Error& error) {
+  if (error.kind() != ErrorKind::out_of_memory) throw;
+  return 0;
 }
 
-void StepTrace::finish(int threads) {
+void StepTrace::finish(int threads, DeviceId device) {
   if (!file_) return;
   file_->write(chrome_trace(recorder_));
   file_->commit();
   Threads pool(threads);
-  ProductRates products(pool, kProductSeconds);
-  Floors floors(measured_memory_rates(pool, kMemorySeconds), products);
+  const bool gpu = device.is_cuda();
+  ProductRates products = gpu ? ProductRates(pool, kH100) : ProductRates(pool, kProductSeconds);
+  Floors floors(gpu ? measured_memory_rates(device, kMemorySeconds) : measured_memory_rates(pool, kMemorySeconds),
+                products);
   std::fprintf(stderr, "%s", text_of(table_of(recorder_, floors), floors).c_str());
 }
 

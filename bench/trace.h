@@ -31,10 +31,11 @@ class StepTrace {
     return run();
   }
 
-  // Seconds that the recorded step's work takes at this machine's rates, which are measured now.
-  double floor(int threads) const;
+  // Seconds that the recorded step's work takes at the device's rates, which are measured now; 0 where there is no
+  // memory left to measure in.
+  double floor(int threads, DeviceId device = {}) const;
   // Writes the file, measures the rates that the floors need and prints the table. Nothing without a path.
-  void finish(int threads);
+  void finish(int threads, DeviceId device = {});
 
  private:
   const bool always_;

@@ -6,6 +6,7 @@
 
 #include "device/arena.h"
 #include "device/buffer.h"
+#include "device/devices.h"
 #include "device/transfer.h"
 #include "ops/blend.h"
 
@@ -63,6 +64,45 @@ TEST(Transfer, up_and_down) {
   EXPECT_EQ(download<int32_t>(stream, t), std::vector<int32_t>(6));
 }
 
+TEST(Transfer, arrays_that_go_together) {
+  const Buffer memory(1 << 16, Purpose::workspace);
+  Arena arena(memory.data(), 1 << 16, {});
+  arena.alloc(DType::u8, {3});
+  Stream stream;
+  Uploads uploads(arena);
+  const std::vector<int32_t> one{1, 2, 3}, none;
+  const std::vector<double> two{0.5, 1.5};
+  const Tensor a = uploads.add(one), b = uploads.add(none), c = uploads.add(two, {1, 2});
+  uploads.send(stream);
+  EXPECT_EQ(download<int32_t>(stream, a), one);
+  EXPECT_EQ(download<int32_t>(stream, b), none);
+  EXPECT_EQ(download<double>(stream, c), two);
+  EXPECT_EQ(bytes_of(stream, c).size(), 16u);
+}
+
+ErrorKind refusal(const std::string& name) {
+  try {
+    device_named("--device", name);
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("--device " + name), std::string::npos) << error.what();
+    return error.kind();
+  }
+  ADD_FAILURE() << name << " was not refused";
+  return ErrorKind::not_found;
+}
+
+TEST(Devices, by_name) {
+  EXPECT_EQ(device_named("--device", "cpu"), DeviceId{});
+  EXPECT_EQ(name_of(DeviceId{}), "cpu");
+  EXPECT_EQ(name_of({DeviceKind::cuda, 3}), "cuda:3");
+  for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:1000", "cuda:-1", "CPU"})
+    EXPECT_EQ(refusal(name), ErrorKind::invalid_input) << name;
+  if (kCudaBuilt) return;  // what such a build has is the machine's
+  EXPECT_EQ(device_named("--device", "auto"), DeviceId{});
+  EXPECT_EQ(refusal("cuda"), ErrorKind::unsupported);
+  EXPECT_EQ(refusal("cuda:1"), ErrorKind::unsupported);
+}
+
 constexpr DeviceId kGpu{DeviceKind::cuda, 0};
 
 TEST(Cuda, refused_without_it) {
@@ -89,6 +129,17 @@ TEST(Cuda, to_the_device_and_back) {
   clear(*stream, t);
   EXPECT_EQ(download<float>(*stream, other), values);
   EXPECT_EQ(download<float>(*stream, t), std::vector<float>(1000));
+  const Buffer wide(3 * Stream::kStaging, Purpose::workspace, kGpu);
+  std::vector<float> many(3 * Stream::kStaging / sizeof(float) - 5);
+  std::iota(many.begin(), many.end(), 0.25f);
+  const Tensor more = wide.tensor(DType::f32, {int64_t(many.size())});
+  send(*stream, more, many.data());
+  EXPECT_EQ(download<float>(*stream, more), many) << "more than is staged at once";
+  size_t seen = 0, pieces = 0;
+  for_bytes(
+      *stream, more, [&](auto bytes) { seen += bytes.size(), ++pieces; }, 1 << 20);
+  EXPECT_EQ(seen, size_t(more.bytes()));
+  EXPECT_EQ(pieces, (seen + (1 << 20) - 1) >> 20);
   try {
     const Buffer too_much(size_t(1) << 44, Purpose::weights, kGpu);
     FAIL();

@@ -117,6 +117,22 @@ TEST_P(Engines, sampled_tokens_do_not_depend_on_neighbours) {
   EXPECT_EQ(generate(false), generate(true));
 }
 
+// On a GPU: shapes come again and again, with one sequence, with two, and pages are added on the way.
+TEST_P(Engines, graphs_change_no_token) {
+  const TinyModel m(tiny_config(), GetParam(), 10);
+  const auto generate = [&](bool graphs) {
+    Engine engine(m.config, m.weights, {.sequences = 2, .tokens = 400, .threads = 1, .graphs = graphs});
+    Sequence one = engine.begin(random_tokens(5, 50, m.config.vocab_size), 1),
+             two = engine.begin(random_tokens(6, 3, m.config.vocab_size), 2);
+    one.new_tokens = 18, two.new_tokens = 8;
+    std::vector<Sequence*> running{&one, &two};
+    while (one.new_tokens > 0) engine.step(running);
+    one.tokens.insert(one.tokens.end(), two.tokens.begin(), two.tokens.end());
+    return one.tokens;
+  };
+  EXPECT_EQ(generate(true), generate(false));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, Engines, testing::Values(DType::f32, DType::bf16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 

@@ -8,6 +8,7 @@
 #include "files/safetensors.h"
 #include "generate/engine.h"
 #include "model/checkpoint.h"
+#include "tests/test_device.h"
 
 namespace fulgur::tests {
 
@@ -18,7 +19,7 @@ struct Golden {
 
   explicit Golden(const std::string& name)
       : config(read_config(folder(name))),
-        loaded(load_weights(config, folder(name), DType::f32)),
+        loaded(load_weights(config, folder(name), DType::f32, test_device())),
         expected(Safetensors::open(folder(name) / "golden.safetensors")) {}
 
   static std::filesystem::path folder(const std::string& name) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/random.h"
+#include "device/transfer.h"
 #include "model/initialise.h"
 #include "tests/scratch.h"
 #include "tests/tiny_model.h"
@@ -31,6 +32,7 @@ RunConfig run_config(DType type, bool recompute, int64_t micro_rows) {
   run.steps = 3, run.sequence = kSequence, run.tokens_per_step = kRows * kSequence, run.micro_rows = micro_rows;
   run.capacity = 1, run.z = 1e-3;  // experts drop choices
   run.lr = 1e-3, run.schedule = Schedule::constant, run.dtype = type, run.recompute = recompute, run.threads = 1;
+  run.device = test_device();
   return run;
 }
 
@@ -45,7 +47,7 @@ struct Trained {
 Trained trained(const RunConfig& run, int threads) {
   const ModelConfig config = tiny_config();
   TrainingMemory memory(config, run, 0);
-  Stream stream({}, threads);
+  Stream stream(run.device, threads);
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, 1, stream.threads());
   round_master(stream, memory.state);
@@ -55,10 +57,13 @@ Trained trained(const RunConfig& run, int threads) {
   Trained result{.master = {}, .losses = {}, .scratch_peak = 0, .tape_peak = 0, .plan = memory.plan};
   for (int64_t step = 0; step < run.steps; ++step)
     result.losses.push_back(train_rows(exec, memory.state, run, rows).loss);
-  const Tensor flat = memory.state.master, read = memory.state.weights.flat;
-  result.master = {flat.data, flat.data + flat.bytes()};
-  for (int64_t i = 0; run.dtype == DType::bf16 && i < flat.count(); ++i)
-    result.weights_are_the_rounded_master &= read.elements<bf16>()[i].bits == bf16(flat.elements<float>()[i]).bits;
+  result.master = bytes_of(stream, memory.state.master);
+  if (run.dtype == DType::bf16) {
+    const std::vector<float> wide = download<float>(stream, memory.state.master);
+    const std::vector<bf16> read = download<bf16>(stream, memory.state.weights.flat);
+    for (size_t i = 0; i < wide.size(); ++i)
+      result.weights_are_the_rounded_master &= read[i].bits == bf16(wide[i]).bits;
+  }
   result.scratch_peak = scratch.peak_bytes(), result.tape_peak = tape.peak_bytes();
   return result;
 }
@@ -103,7 +108,7 @@ TEST(Bf16, losses_are_close_to_those_of_f32) {
 TEST(TrainingPlan, counts_every_part_and_says_what_helps) {
   const ModelConfig config = tiny_config();
   RunConfig run = run_config(DType::bf16, false, 2);
-  run.lanes = 2;
+  run.device = {}, run.lanes = 2;  // on the CPU the snapshot is a part like all others
   const TrainingPlan plan = plan_training(config, run, 0);
   const size_t elements = size_t(flat_elements(config));
   EXPECT_EQ(plan.weights, elements * 2 + size_t(config.layers * config.heads) * 4);

@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "model/initialise.h"
 #include "model/weights.h"
+#include "tests/test_device.h"
 
 namespace fulgur::tests {
 
@@ -28,8 +29,8 @@ struct TinyModel {
 
   TinyModel(ModelConfig c, DType type, uint64_t seed)
       : config(std::move(c)),
-        memory(size_t(flat_elements(config) * byte_size(type)), Purpose::weights),
-        decay_memory(size_t(config.layers * config.heads * byte_size(wide(type))), Purpose::weights) {
+        memory(size_t(flat_elements(config) * byte_size(type)), Purpose::weights, test_device()),
+        decay_memory(size_t(config.layers * config.heads * byte_size(wide(type))), Purpose::weights, test_device()) {
     weights = views_of(config, memory.tensor(type, {flat_elements(config)}));
     fill_decays(config, weights, decay_memory.tensor(wide(type), {config.layers, config.heads}));
     Threads threads(1);

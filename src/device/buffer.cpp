@@ -17,6 +17,8 @@ size_t available_memory() {
   return SIZE_MAX;
 }
 
+size_t available_memory(DeviceId device) { return device.is_cuda() ? cuda::free_memory(device) : available_memory(); }
+
 Buffer::Buffer(size_t bytes, Purpose purpose, DeviceId device) : bytes_(bytes), device_(device), purpose_(purpose) {
   if (bytes == 0) return;
   if (device.is_cuda()) {

@@ -12,7 +12,7 @@ enum class Purpose : uint8_t { weights, optimizer, state, kv, activations, works
 class Buffer {
  public:
   Buffer() = default;
-  // Zeroed on the CPU and untouched until used; throws out_of_memory with the bytes asked and free.
+  // Zeroed; on the CPU untouched until used. Throws out_of_memory with the bytes asked and free.
   Buffer(size_t bytes, Purpose purpose, DeviceId device = {});
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -41,7 +41,8 @@ class Buffer {
   Purpose purpose_ = Purpose::workspace;
 };
 
-// Bytes of main memory that a new allocation may count on.
+// Bytes of main memory, and of a device's, that a new allocation may count on.
 size_t available_memory();
+size_t available_memory(DeviceId device);
 
 }  // namespace fulgur

@@ -15,6 +15,8 @@ namespace {
 
 }  // namespace
 
+int device_count() { absent(); }
+bool runs_kernels(DeviceId) noexcept { return false; }
 void* create_stream(DeviceId) { absent(); }
 void destroy_stream(void*) noexcept {}
 void synchronize(void*) { absent(); }
@@ -22,6 +24,7 @@ void copy(void*, void*, const void*, size_t) { absent(); }
 void clear(void*, void*, size_t) { absent(); }
 std::byte* allocate(DeviceId, size_t) { absent(); }
 std::byte* allocate_pinned(size_t) { absent(); }
+size_t free_memory(DeviceId) { absent(); }
 void release(std::byte*) noexcept {}
 void release_pinned(std::byte*) noexcept {}
 

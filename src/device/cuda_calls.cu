@@ -6,6 +6,27 @@ namespace fulgur {
 const bool kCudaBuilt = true;
 
 namespace cuda {
+namespace {
+
+__global__ void probe() {}
+
+}  // namespace
+
+int device_count() {
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  return count;
+}
+
+bool runs_kernels(DeviceId device) noexcept {
+  int count = 0;
+  cudaFuncAttributes attributes{};
+  const bool runs = cudaGetDeviceCount(&count) == cudaSuccess && device.index < count &&
+                    cudaSetDevice(device.index) == cudaSuccess &&
+                    cudaFuncGetAttributes(&attributes, probe) == cudaSuccess;
+  cudaGetLastError();  // what was asked here is no later call's error
+  return runs;
+}
 
 void* create_stream(DeviceId device) {
   check(cudaSetDevice(device.index), "cudaSetDevice");
@@ -38,6 +59,8 @@ std::byte* allocate(DeviceId device, size_t bytes) {
                                        " bytes asked, " + std::to_string(free_bytes) + " free");
   }
   check(cudaGetLastError(), "cudaMalloc");
+  check(cudaMemset(data, 0, bytes), "cudaMemset");
+  check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // streams of ours do not wait for the default one
   return static_cast<std::byte*>(data);
 }
 
@@ -45,6 +68,13 @@ std::byte* allocate_pinned(size_t bytes) {
   void* data = nullptr;
   check(cudaMallocHost(&data, bytes), "cudaMallocHost");
   return static_cast<std::byte*>(data);
+}
+
+size_t free_memory(DeviceId device) {
+  check(cudaSetDevice(device.index), "cudaSetDevice");
+  size_t free_bytes = 0, total = 0;
+  check(cudaMemGetInfo(&free_bytes, &total), "cudaMemGetInfo");
+  return free_bytes;
 }
 
 void release(std::byte* data) noexcept { cudaFree(data); }

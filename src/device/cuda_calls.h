@@ -7,13 +7,16 @@
 
 namespace fulgur::cuda {
 
+int device_count();                           // throws where there is no driver or no GPU
+bool runs_kernels(DeviceId device) noexcept;  // it is there, and this build has kernels for it
 void* create_stream(DeviceId device);
 void destroy_stream(void* stream) noexcept;
 void synchronize(void* stream);
 void copy(void* stream, void* to, const void* from, size_t bytes);
 void clear(void* stream, void* data, size_t bytes);
-std::byte* allocate(DeviceId device, size_t bytes);
+std::byte* allocate(DeviceId device, size_t bytes);  // zeroed
 std::byte* allocate_pinned(size_t bytes);
+size_t free_memory(DeviceId device);
 void release(std::byte* data) noexcept;
 void release_pinned(std::byte* data) noexcept;
 

@@ -1,5 +1,6 @@
 #include "device/stream.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "device/cuda_calls.h"
@@ -15,10 +16,22 @@ Stream::Stream(DeviceId device, Measure) : device_(device), threads_(std::make_u
 
 Stream::~Stream() {
   if (native_) cuda::destroy_stream(native_);
+  if (staging_) cuda::release_pinned(staging_);
 }
 
 void Stream::synchronize() {
   if (native_) cuda::synchronize(native_);
+  staged_ = 0;
+}
+
+std::byte* Stream::staging(size_t bytes) {
+  constexpr size_t kAlign = 256;
+  expect(bytes <= kStaging, "what is staged fits");
+  if (!staging_) staging_ = cuda::allocate_pinned(kStaging);
+  if (staged_ + bytes > kStaging) synchronize();
+  std::byte* const place = staging_ + staged_;
+  staged_ += (bytes + kAlign - 1) / kAlign * kAlign;
+  return place;
 }
 
 void copy(Stream& stream, Tensor to, Tensor from) {
@@ -34,6 +47,20 @@ void copy(Stream& stream, Tensor to, Tensor from) {
     cuda::copy(stream.native(), to.data, from.data, size_t(to.bytes()));
   } else if (to.bytes() != 0) {
     std::memcpy(to.data, from.data, size_t(to.bytes()));
+  }
+}
+
+void send(Stream& stream, Tensor to, const void* from) {
+  expect(to.dense(), "a copy's tensors are dense");
+  Tensor host = to;
+  host.device = {}, host.data = static_cast<std::byte*>(const_cast<void*>(from));
+  if (!to.device.is_cuda() || stream.measuring() || stream.recorder())
+    return copy(stream, to, host), stream.synchronize();
+  for (size_t begin = 0, end = size_t(to.bytes()); begin < end; begin += Stream::kStaging) {
+    const size_t bytes = std::min(Stream::kStaging, end - begin);
+    std::byte* const place = stream.staging(bytes);
+    std::memcpy(place, host.data + begin, bytes);
+    cuda::copy(stream.native(), to.data + begin, place, bytes);
   }
 }
 

@@ -32,6 +32,11 @@ class Stream {
   void count(int64_t bytes) { counted_bytes_ += bytes; }
   int64_t counted_bytes() const { return counted_bytes_; }
 
+  // Memory that a CUDA device reads by itself, for up to kStaging bytes on their way there; free again once the stream
+  // was waited for, which this does where nothing is left.
+  static constexpr size_t kStaging = size_t(8) << 20;
+  std::byte* staging(size_t bytes);
+
   // Who is told of every operator (device/recorder.h); null: nobody. Not owned.
   void record(Recorder* recorder) { recorder_ = recorder; }
   Recorder* recorder() const { return recorder_; }
@@ -46,10 +51,15 @@ class Stream {
   int64_t counted_bytes_ = 0;
   Recorder* recorder_ = nullptr;
   void* native_ = nullptr;
+  std::byte* staging_ = nullptr;
+  size_t staged_ = 0;
 };
 
 // Moves bytes between tensors of one shape and type, on any devices; ordered on the stream. Both dense.
 void copy(Stream& stream, Tensor to, Tensor from);
+// Copies bytes of main memory, which may change as soon as this returns; waits only where more than Stream::kStaging
+// bytes are on their way. Dense.
+void send(Stream& stream, Tensor to, const void* from);
 // All bytes zero. Dense.
 void clear(Stream& stream, Tensor tensor);
 

@@ -7,7 +7,8 @@
 
 namespace fulgur {
 
-// [heads, head_dim, head_dim], rows k, columns v. layer: a lightning layer; f32 or bf16 pools on the CPU.
+// [heads, head_dim, head_dim], rows k, columns v. layer: a lightning layer; f32 or bf16 pools, between
+// two steps.
 std::vector<double> current_state(const ModelConfig& config, const ModelWeights& weights, const StatePool& pool,
                                   const SequenceState& state, int64_t layer);
 

@@ -63,10 +63,13 @@ void edit_rows(Exec& exec, const std::vector<Drawing>& drawing, Tensor logits) {
       divisors.push_back(change.first), offsets.push_back(change.second);
     }
   if (offsets.empty()) return;
-  edit_logits(exec.stream, {.logits = logits,
-                            .places = upload(exec.stream, exec.scratch, places, {int64_t(offsets.size()), 2}),
-                            .divisors = upload(exec.stream, exec.scratch, divisors),
-                            .offsets = upload(exec.stream, exec.scratch, offsets)});
+  Uploads uploads(exec.scratch);
+  const EditLogits op{.logits = logits,
+                      .places = uploads.add(places, {int64_t(offsets.size()), 2}),
+                      .divisors = uploads.add(divisors),
+                      .offsets = uploads.add(offsets)};
+  uploads.send(exec.stream);
+  edit_logits(exec.stream, op);
 }
 
 LogProbs log_probs_of(const std::vector<float>& logits, int32_t token, int32_t count) {
@@ -98,15 +101,18 @@ std::vector<int32_t> draw(Exec& exec, const std::vector<Drawing>& drawing, Tenso
   }
   const int64_t n = int64_t(drawing.size());
   const Tensor drawn = exec.scratch.alloc(DType::i32, {n});
-  sample(exec.stream, {.tokens = drawn,
-                       .logits = logits,
-                       .temperature = upload(exec.stream, exec.scratch, temperature),
-                       .top_k = upload(exec.stream, exec.scratch, top_k),
-                       .typical_p = upload(exec.stream, exec.scratch, typical_p),
-                       .top_p = upload(exec.stream, exec.scratch, top_p),
-                       .min_p = upload(exec.stream, exec.scratch, min_p),
-                       .keys = upload(exec.stream, exec.scratch, keys, {n, 3}),
-                       .suppressed = suppressed});
+  Uploads uploads(exec.scratch);
+  const Sample op{.tokens = drawn,
+                  .logits = logits,
+                  .temperature = uploads.add(temperature),
+                  .top_k = uploads.add(top_k),
+                  .typical_p = uploads.add(typical_p),
+                  .top_p = uploads.add(top_p),
+                  .min_p = uploads.add(min_p),
+                  .keys = uploads.add(keys, {n, 3}),
+                  .suppressed = suppressed};
+  uploads.send(exec.stream);
+  sample(exec.stream, op);
   return download<int32_t>(exec.stream, drawn);
 }
 

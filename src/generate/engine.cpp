@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "generate/decode_graphs.h"
 #include "generate/draw_tokens.h"
 #include "model/model.h"
 
@@ -43,7 +44,8 @@ std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sample
 }  // namespace
 
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
-                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed) {
+                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed,
+                                 DecodeGraphs* graphs) {
   const std::vector<Share> shares = choose_rows(running, limits);
   if (shares.empty()) return {};
   for (const Share& s : shares) s.sequence->state.reserve(exec.stream, s.rows);
@@ -51,11 +53,12 @@ std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const 
   const Arena::Scope step(exec.scratch);
   Layout layout;
   lay_out(exec, shares, pool, layout);
-  const Tensor hidden = forward(exec, weights, layout.batch);
-  const Tensor logits = head_logits(exec, weights, hidden);
+  const auto [hidden, logits] = run_model(exec, weights, layout.batch, graphs);
   keep_traces(exec, shares, layout, hidden, logits);
   keep_log_probs(exec, shares, layout, logits);
-  return accept(shares, draw_tokens(exec, shares, layout, logits, suppressed));
+  std::vector<Sampled> drawn = draw_tokens(exec, shares, layout, logits, suppressed);
+  if (drawn.empty()) exec.stream.synchronize();  // as drawing does: who calls a step finds it done
+  return accept(shares, std::move(drawn));
 }
 
 namespace {
@@ -80,12 +83,16 @@ Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const Eng
       memory_(measured_scratch(config, weights.flat.dtype, weights.flat.device, options), Purpose::activations,
               weights.flat.device),
       scratch_(memory_.data(), memory_.bytes(), weights.flat.device),
-      tape_(nullptr, 0, weights.flat.device),
-      suppressed_ids_(zero_head_rows(weights)) {
-  if (suppressed_ids_.empty()) return;
-  suppressed_ = contiguous(reinterpret_cast<std::byte*>(suppressed_ids_.data()), DType::i32, {},
-                           {int64_t(suppressed_ids_.size())});
+      tape_(nullptr, 0, weights.flat.device) {
+  if (options.graphs && weights.flat.device.is_cuda()) graphs_ = std::make_unique<DecodeGraphs>();
+  const std::vector<int32_t> suppressed = zero_head_rows(weights);
+  if (suppressed.empty()) return;
+  suppressed_memory_ = Buffer(suppressed.size() * sizeof(int32_t), Purpose::weights, weights.flat.device);
+  suppressed_ = suppressed_memory_.tensor(DType::i32, {int64_t(suppressed.size())});
+  send(stream_, suppressed_, suppressed.data());
 }
+
+Engine::~Engine() = default;
 
 Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {
   return {.tokens = std::move(tokens), .state = SequenceState(pool_, stream_), .id = id};
@@ -94,8 +101,8 @@ Sequence Engine::begin(std::vector<int32_t> tokens, uint64_t id) {
 int64_t Engine::vocab_size() const { return config_.vocab_size; }
 
 std::vector<Sampled> Engine::step(std::span<Sequence* const> running) {
-  Exec exec{stream_, scratch_, tape_, config_};
-  return engine_step(exec, weights_, pool_, running, options_.limits, suppressed_);
+  Exec exec{stream_, scratch_, tape_, config_, options_.in_order};
+  return engine_step(exec, weights_, pool_, running, options_.limits, suppressed_, graphs_.get());
 }
 
 }  // namespace fulgur

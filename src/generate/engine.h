@@ -10,6 +10,7 @@
 
 namespace fulgur {
 
+class DecodeGraphs;
 struct Exec;
 struct ModelConfig;
 struct ModelWeights;
@@ -29,9 +30,11 @@ struct Sampled {
 // One forward over the pending rows of the running sequences, in their order, within the limits. Tokens are sampled
 // where a sequence reached its end and wants more; they are appended to it and returned, several of one sequence where
 // guesses were right. Empty when nothing is pending.
-// A suppressed id (i32 [ids], may be absent) is never drawn.
+// A suppressed id (i32 [ids], may be absent) is never drawn. graphs: of earlier steps, for those that are alike; null:
+// every step is given to the stream call by call. Changes no bit.
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
-                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed);
+                                 std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed,
+                                 DecodeGraphs* graphs = nullptr);
 
 struct EngineOptions {
   int64_t sequences = 1;  // alive at once
@@ -39,6 +42,8 @@ struct EngineOptions {
   int32_t guesses = 0;    // a sequence may ask for, a step
   bool traces = false;    // some step records or imposes routing, or wants every row's logits or probabilities
   int threads = 1;
+  bool in_order = true;  // Exec::in_order
+  bool graphs = true;    // on a GPU: a step of one row a sequence is one launch
   StepLimits limits = {};
 };
 
@@ -47,6 +52,7 @@ class Engine {
  public:
   // Throws out_of_memory before any work, with the bytes asked and free.
   Engine(const ModelConfig& config, const ModelWeights& weights, const EngineOptions& options);
+  ~Engine();
 
   Sequence begin(std::vector<int32_t> tokens, uint64_t id = 0);
   std::vector<Sampled> step(std::span<Sequence* const> running);
@@ -67,8 +73,9 @@ class Engine {
   StatePool pool_;
   Buffer memory_;
   Arena scratch_, tape_;
-  std::vector<int32_t> suppressed_ids_;
+  Buffer suppressed_memory_;
   Tensor suppressed_;
+  std::unique_ptr<DecodeGraphs> graphs_;
 };
 
 // Rows of the head that are all zero, at ids the published vocabulary leaves unassigned: their logit is exactly 0 and

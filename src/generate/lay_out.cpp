@@ -98,24 +98,25 @@ void lay_out(Exec& exec, const std::vector<Share>& shares, const StatePool& pool
     page_table.resize(slots.size() * pages, 0);
     batch.longest = std::max(batch.longest, s.rows);
   }
-  batch.tokens = upload(exec.stream, exec.scratch, tokens),
-  batch.positions = upload(exec.stream, exec.scratch, positions);
-  batch.row_begin = upload(exec.stream, exec.scratch, row_begin),
-  batch.head_rows = upload(exec.stream, exec.scratch, head_rows);
-  batch.slots = upload(exec.stream, exec.scratch, slots);
-  batch.page_table = upload(exec.stream, exec.scratch, page_table, {int64_t(slots.size()), int64_t(pages)});
+  Uploads uploads(exec.scratch);
+  batch.tokens = uploads.add(tokens), batch.positions = uploads.add(positions);
+  batch.row_begin = uploads.add(row_begin), batch.head_rows = uploads.add(head_rows);
+  batch.slots = uploads.add(slots);
+  batch.page_table = uploads.add(page_table, {int64_t(slots.size()), int64_t(pages)});
+  uploads.send(exec.stream);
   batch.state = pool.state(), batch.tail = pool.tail(), batch.kv_pages = pool.kv_pages();
   lay_out_routing(exec, shares, layout);
 }
 
 void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor hidden, Tensor logits) {
   int64_t row = 0, output = 0;
+  bool kept = false;
   for (size_t i = 0; i < shares.size(); ++i) {
     const Share& s = shares[i];
     const int64_t at = s.sequence->state.position(), end = at + s.rows;
     if (Trace* trace = s.sequence->trace) {
       const auto keep = [&](Tensor& to, Tensor from, int64_t begin) {
-        if (to) copy(exec.stream, to.rows(at, end), from.rows(begin, begin + s.rows));
+        if (to) kept = true, copy(exec.stream, to.rows(at, end), from.rows(begin, begin + s.rows));
       };
       keep(trace->hidden, hidden, output), keep(trace->logits, logits, output);
       if (layout.batch.routing == Batch::Routing::recorded)
@@ -125,7 +126,7 @@ void keep_traces(Exec& exec, const std::vector<Share>& shares, const Layout& lay
     }
     row += s.rows, output += layout.outputs[i];
   }
-  exec.stream.synchronize();
+  if (kept) exec.stream.synchronize();
 }
 
 }  // namespace fulgur

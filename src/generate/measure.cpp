@@ -1,6 +1,7 @@
 // How much scratch the largest step takes: the model's own code, run on tensors without memory.
 #include <algorithm>
 
+#include "device/transfer.h"
 #include "generate/draw_tokens.h"
 #include "model/model.h"
 
@@ -55,12 +56,18 @@ std::vector<int32_t> zero_head_rows(const ModelWeights& weights) {
   constexpr int64_t kFirstUnassigned = 200000;
   std::vector<int32_t> ids;
   const Tensor head = weights.head.values;
-  if (head.device.is_cuda()) return ids;
-  for (int64_t id = kFirstUnassigned; id < head.dim(0); ++id) {
-    const Tensor row = head.rows(id, id + 1);
-    const std::byte *begin = row.data, *end = begin + row.bytes();
-    if (std::all_of(begin, end, [](std::byte b) { return b == std::byte{0}; })) ids.push_back(int32_t(id));
-  }
+  if (head.dim(0) <= kFirstUnassigned) return ids;
+  Stream stream(head.device);
+  const int64_t row_bytes = head.at(0).bytes();
+  int64_t id = kFirstUnassigned;
+  const auto judge = [&](std::span<const std::byte> rows) {
+    for (; !rows.empty(); rows = rows.subspan(size_t(row_bytes)), ++id) {
+      const auto row = rows.first(size_t(row_bytes));
+      if (std::all_of(row.begin(), row.end(), [](std::byte b) { return b == std::byte{0}; }))
+        ids.push_back(int32_t(id));
+    }
+  };
+  for_bytes(stream, head.rows(kFirstUnassigned, head.dim(0)), judge, 1024 * row_bytes);
   return ids;
 }
 

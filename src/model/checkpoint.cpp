@@ -4,7 +4,7 @@
 #include <map>
 #include <set>
 
-#include "device/stream.h"
+#include "device/transfer.h"
 #include "files/json_file.h"
 #include "model/decay_buffers.h"
 
@@ -65,17 +65,21 @@ void fill(const ModelWeights& weights, const Checkpoint& checkpoint) {
     }
 }
 
+}  // namespace
+
 std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
+  const auto stream = std::make_shared<Stream>(w.flat.device);
   std::vector<TensorToWrite> tensors;
   for (const Parameter& p : w.parameters)
-    tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type](std::byte* out) {
-                         convert_elements(out, file_type, p.view.data, p.view.dtype, p.view.count());
+    tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type, stream](std::byte* out) {
+                         const auto convert = [&](std::span<const std::byte> elements) {
+                           convert_elements(out, file_type, elements.data(), p.view.dtype, p.view.count());
+                         };
+                         for_bytes(*stream, p.view, convert, p.view.bytes());
                          to_file_order(p.rows, out, p.view.dim(0), row_bytes(p, file_type));
                        }});
   return tensors;
 }
-
-}  // namespace
 
 LoadedWeights allocate_weights(const ModelConfig& config, DType run_type, DeviceId device) {
   const int64_t elements = flat_elements(config);

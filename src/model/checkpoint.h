@@ -41,13 +41,16 @@ NameGap compare_names(const ModelConfig& config, const std::vector<std::string>&
 // Names of the shard's tensors whose shape or type is not the one that the configuration asks for.
 std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors& shard);
 
-// Writes the weights, on the CPU, as file_type into an existing folder: config.json with this very text, and shards of
+// The parameters of any flat buffer with the model's offsets (weights, moments, gradients) under checkpoint names, in
+// the file's order of rows. What their device was told before must be done when they are written; w outlives that.
+std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type);
+
+// Writes the weights as file_type into an existing folder: config.json with this very text, and shards of
 // at most max_shard_bytes (a tensor larger than that has its own).
 void write_model(const std::filesystem::path& folder, const std::string& config_text, const ModelWeights& weights,
                  DType file_type, int64_t max_shard_bytes = kMaxShardBytes);
 
-// The parameters of any flat buffer with the model's offsets (moments, gradients) as one file under checkpoint names.
-// Returns the digest of the file's bytes.
+// tensors_of as one file. Returns the digest of the file's bytes.
 std::string save_parameters(const std::filesystem::path& file, const ModelWeights& weights, DType file_type);
 
 // The reverse of save_parameters. Throws corrupt_file unless names and shapes are those of the weights.

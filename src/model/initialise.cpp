@@ -4,6 +4,8 @@
 #include <numbers>
 
 #include "base/random.h"
+#include "device/buffer.h"
+#include "device/stream.h"
 
 namespace fulgur {
 namespace {
@@ -36,6 +38,16 @@ void fill(const ModelConfig& c, const Parameter& p, uint64_t seed, Threads& thre
   });
 }
 
+// Of a parameter in main memory.
+void fill(const ModelConfig& c, const Parameter& p, uint64_t seed, Threads& threads) {
+  switch (p.view.dtype) {
+    case DType::f64: return fill<double>(c, p, seed, threads);
+    case DType::f32: return fill<float>(c, p, seed, threads);
+    case DType::bf16: return fill<bf16>(c, p, seed, threads);
+    default: expect(false, "weights are f64, f32 or bf16");
+  }
+}
+
 }  // namespace
 
 double initial_normal(uint64_t seed, uint64_t name_hash, uint64_t element) {
@@ -52,14 +64,18 @@ double initial_deviation(const ModelConfig& c, const Parameter& p, int64_t row) 
 }
 
 void initialise(const ModelConfig& config, ModelWeights& weights, uint64_t seed, Threads& threads) {
-  expect(!weights.flat.device.is_cuda(), "weights are initialised on the CPU");
+  if (!weights.flat.device.is_cuda()) {
+    for (const Parameter& p : weights.parameters) fill(config, p, seed, threads);
+    return;
+  }
+  Stream stream(weights.flat.device);
   for (const Parameter& p : weights.parameters) {
-    switch (weights.flat.dtype) {
-      case DType::f64: fill<double>(config, p, seed, threads); break;
-      case DType::f32: fill<float>(config, p, seed, threads); break;
-      case DType::bf16: fill<bf16>(config, p, seed, threads); break;
-      default: expect(false, "weights are f64, f32 or bf16");
-    }
+    const Buffer memory(size_t(p.view.bytes()), Purpose::workspace);
+    Parameter drawn = p;
+    drawn.view.data = memory.data(), drawn.view.device = {};
+    fill(config, drawn, seed, threads);
+    copy(stream, p.view, drawn.view);
+    stream.synchronize();
   }
 }
 

@@ -14,8 +14,8 @@ double initial_normal(uint64_t seed, uint64_t name_hash, uint64_t element);
 // Standard deviation of one row of a tensor of the file; 0 for norms, which start as ones (spec/model.md 8.11).
 double initial_deviation(const ModelConfig& config, const Parameter& parameter, int64_t row);
 
-// Fills every parameter of an f32, f64 or bf16 buffer on the CPU; computed in f64 and rounded once; bf16 is the rounded
-// f32.
+// Fills every parameter of an f32, f64 or bf16 buffer, whatever its device; computed on the CPU, in f64 and rounded
+// once; bf16 is the rounded f32.
 void initialise(const ModelConfig& config, ModelWeights& weights, uint64_t seed, Threads& threads);
 
 }  // namespace fulgur

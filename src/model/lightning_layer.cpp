@@ -31,7 +31,8 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                     .slots = batch.slots,
                                     .state = remembers ? batch.state[size_t(layer)] : Tensor{},
                                     .tail = remembers ? batch.tail[size_t(layer)] : Tensor{},
-                                    .squares = squares});
+                                    .squares = squares,
+                                    .in_order = exec.in_order});
   gated_rms_norm(exec.stream, {.y = gated,
                                .x = attended.merged(1),
                                .gate = gate,
@@ -83,7 +84,8 @@ void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights&
                                              .decay = w.decay,
                                              .row_begin = batch.row_begin,
                                              .positions = batch.positions,
-                                             .longest = batch.longest});
+                                             .longest = batch.longest,
+                                             .in_order = exec.in_order});
   linear_backward(exec.stream, {.dx = dx, .dw = grads.qkv.values, .dy = d_qkv.merged(1), .x = saved.x, .w = w.qkv});
   linear_backward(exec.stream,
                   {.dx = dx, .dw = grads.gate.values, .dy = d_gate, .x = saved.x, .w = w.gate, .dx_store = Store::add});

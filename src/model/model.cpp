@@ -74,7 +74,7 @@ void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
 
 // The same numbers, in training too, with nothing kept but the output.
 void forward_and_forget(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in) {
-  Exec forgetting{exec.stream, exec.scratch, exec.scratch, exec.config};
+  Exec forgetting{exec.stream, exec.scratch, exec.scratch, exec.config, exec.in_order};
   LayerSaved forgotten;
   layer_forward(forgetting, w, layer, batch, out, in, &forgotten);
 }

@@ -17,6 +17,9 @@ struct Exec {
   Arena& scratch;  // rewound after every layer
   Arena& tape;     // what backward() reads back; untouched by inference
   const ModelConfig& config;
+  // Attention sums in the order of the sequence, whatever the batch. False: on CUDA a long sequence may be cut, decided
+  // by its own rows and the head count alone; faster, and still the same bits in every run.
+  bool in_order = true;
 };
 
 // What each layer's backward reads back.

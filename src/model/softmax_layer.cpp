@@ -41,7 +41,8 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
                              .row_begin = batch.row_begin,
                              .positions = batch.positions,
                              .longest = batch.longest,
-                             .log_sum_exp = log_sum_exp};
+                             .log_sum_exp = log_sum_exp,
+                             .in_order = exec.in_order};
   if (batch.page_table) {
     const Tensor pages = batch.kv_pages[size_t(layer)];
     store_kv(exec.stream, {.kv_pages = pages,

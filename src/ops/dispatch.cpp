@@ -66,8 +66,4 @@ FULGUR_DEFINE_OPERATOR(take_rows, TakeRows)
 FULGUR_DEFINE_OPERATOR(take_rows_backward, TakeRowsBackward)
 FULGUR_DEFINE_OPERATOR(token_log_probs, TokenLogProbs)
 
-#ifdef FULGUR_CUDA
-#include "ops/cuda_missing.txt"
-#endif
-
 }  // namespace fulgur

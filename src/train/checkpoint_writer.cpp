@@ -10,7 +10,7 @@ CheckpointWriter::CheckpointWriter(std::filesystem::path run_dir, const RunConfi
 
 void CheckpointWriter::save(Stream& stream, const TrainedTensors& tensors, int64_t step, const SpikeState& spikes) {
   finish();
-  if (!snapshot_) return write(tensors, step, spikes);
+  if (!snapshot_) return stream.synchronize(), write(tensors, step, spikes);
   const TrainedTensors copies{snapshot_.at(0), snapshot_.at(1), snapshot_.at(2)};
   copy(stream, copies.master, tensors.master);
   copy(stream, copies.first, tensors.first), copy(stream, copies.second, tensors.second);

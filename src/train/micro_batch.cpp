@@ -18,10 +18,10 @@ MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
   MicroBatch micro;
   for (size_t i = 0; i + 1 < begin.size(); ++i)
     micro.batch.longest = std::max<int64_t>(micro.batch.longest, begin[i + 1] - begin[i]);
-  micro.batch.tokens = upload(exec.stream, exec.scratch, tokens),
-  micro.batch.positions = upload(exec.stream, exec.scratch, positions);
-  micro.batch.row_begin = upload(exec.stream, exec.scratch, begin),
-  micro.targets = upload(exec.stream, exec.scratch, targets);
+  Uploads uploads(exec.scratch);
+  micro.batch.tokens = uploads.add(tokens), micro.batch.positions = uploads.add(positions);
+  micro.batch.row_begin = uploads.add(begin), micro.targets = uploads.add(targets);
+  uploads.send(exec.stream);
   return micro;
 }
 

@@ -27,7 +27,7 @@ ModelWeights on_flat(const ModelWeights& weights, Tensor flat) {
   ModelWeights other = weights;
   other.flat = flat;
   for (Parameter& p : other.parameters)
-    p.view.data = flat.data + p.offset * byte_size(flat.dtype), p.view.dtype = flat.dtype;
+    p.view.data = flat.data + p.offset * byte_size(flat.dtype), p.view.dtype = flat.dtype, p.view.device = flat.device;
   return other;
 }
 

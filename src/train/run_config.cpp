@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "device/devices.h"
 #include "files/toml_file.h"
 #include "train/run_course.h"
 
@@ -277,6 +278,8 @@ void read_train(Reader& r, RunConfig& run) {
   run.dtype = r.word("train.dtype", "f32", {"f32", "bf16"}) == "bf16" ? DType::bf16 : DType::f32;
   run.recompute = r.flag("train.recompute", false);
   run.threads = int(r.integer("train.threads", 0, 0, 4096));
+  run.device = device_named("train.device", r.word("train.device", "auto"));
+  run.deterministic = r.flag("train.deterministic", false);
   run.save_every = r.integer("train.save_every", 0, 0, kMany), run.keep = r.integer("train.keep", 2, 1, kMany);
   run.validate_every = r.integer("train.validate_every", 0, 0, kMany);
   read_spike_rule(run, r.value("train.spike"));
@@ -319,13 +322,16 @@ bool is_free(const std::string& key) {
          std::find(std::begin(kFree), std::end(kFree), key) != std::end(kFree);
 }
 
-std::string decisive_keys(const toml::table& table) {
+std::string decisive_keys(const toml::table& table, const RunConfig& run) {
   nlohmann::ordered_json keys = nlohmann::ordered_json::object();
   for (const auto& [section, node] : table)
     for (const auto& [field, value] : *node.as_table()) {
       const std::string key = std::string(section.str()) + "." + std::string(field.str());
+      if (key == "train.device" || key == "train.deterministic") continue;
       if (!is_free(key) && (section != "model" || key == "model.path")) keys[key] = json_of(value, key);
     }
+  // Kinds of devices differ in their last bits, those of one kind do not; only CUDA has an order to choose.
+  if (run.device.is_cuda()) keys["train.device"] = "cuda", keys["train.deterministic"] = run.deterministic;
   return keys.dump();
 }
 
@@ -360,7 +366,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   r.refuse_unknown();
   judge_sizes(run);
   read_mixture(run, weights, stages);
-  run.decisive = decisive_keys(table);
+  run.decisive = decisive_keys(table, run);
   std::ostringstream text;
   text << table << '\n';
   run.resolved = text.str();

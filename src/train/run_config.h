@@ -79,6 +79,8 @@ struct RunConfig {
   uint64_t seed = 0;
   DType dtype = DType::f32;    // of weights and activations: f32 or bf16; the master and sums are f32
   int threads = 0;             // 0: all cores
+  DeviceId device;             // what the steps run on
+  bool deterministic = false;  // on CUDA: Exec::in_order
   int64_t save_every = 0;      // steps; 0: at the end alone
   int64_t keep = 2;            // newest checkpoints that stay
   int64_t validate_every = 0;  // steps; 0: at the end alone
@@ -103,6 +105,7 @@ struct RunConfig {
   int64_t rows_through(int64_t step) const { return tokens_through(step) / sequence; }
   int64_t largest_batch() const;  // tokens of the largest step
   int thread_count() const;
+  bool in_order() const { return deterministic || !device.is_cuda(); }
 };
 
 // settings: `key=value` as given to --set; they override the file. Throws not_found, invalid_input naming the key and

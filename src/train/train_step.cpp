@@ -1,6 +1,7 @@
 // One optimizer step: lanes of micro-batches through forward, loss and backward; the lanes' sum; clip and update.
 #include "train/train_step.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <string>
@@ -13,8 +14,6 @@
 
 namespace fulgur {
 namespace {
-
-double read(Stream& stream, Tensor number) { return download<double>(stream, number).front(); }
 
 void add(Exec& exec, Tensor to, Tensor from) {
   const auto as_row = [](Tensor flat) { return flat.split({1, flat.dim(0)}); };
@@ -38,6 +37,14 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
 // Whether forward reads a copy of the master rather than the master itself.
 bool is_rounded(const TrainingState& t) { return t.weights.flat.dtype != t.master.dtype; }
 
+// Elements of another type in main memory.
+void convert(Threads& threads, Tensor to, const std::byte* from, DType type) {
+  constexpr int64_t kPiece = 1 << 16;  // elements
+  threads.for_ranges(to.count(), kPiece, [&](int64_t begin, int64_t end) {
+    convert_elements(to.rows(begin, end).data, to.dtype, from + begin * byte_size(type), type, end - begin);
+  });
+}
+
 // The batch as the routers are to treat it. On the tape, where a rerun of the forward finds the same.
 Batch routed(Exec& exec, Batch batch, const Balance& balance) {
   batch.window = balance.window, batch.capacity = balance.capacity;
@@ -57,10 +64,16 @@ bool is_within(const StepReport& report, const std::optional<StepBounds>& bounds
 void round_master(Stream& stream, TrainingState& t) {
   if (!is_rounded(t)) return;
   const Tensor to = t.weights.flat, from = t.master;
-  constexpr int64_t kPiece = 1 << 16;  // elements
-  stream.threads().for_ranges(from.count(), kPiece, [&](int64_t begin, int64_t end) {
-    convert_elements(to.rows(begin, end).data, to.dtype, from.rows(begin, end).data, from.dtype, end - begin);
-  });
+  if (!from.device.is_cuda()) return convert(stream.threads(), to, from.data, from.dtype);
+  constexpr int64_t kHostPiece = 1 << 22;  // elements
+  for (int64_t begin = 0; begin < from.count(); begin += kHostPiece) {
+    const int64_t end = std::min(begin + kHostPiece, from.count());
+    const std::vector<std::byte> wide = bytes_of(stream, from.rows(begin, end));
+    std::vector<std::byte> rounded(size_t((end - begin) * byte_size(to.dtype)));
+    convert(stream.threads(), contiguous(rounded.data(), to.dtype, {}, {end - begin}), wide.data(), from.dtype);
+    send(stream, to.rows(begin, end), rounded.data());
+  }
+  stream.synchronize();
 }
 
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
@@ -90,10 +103,13 @@ int64_t rows_of(const StepInput& input) {
 // where.
 std::optional<StepReport> finite_step(Exec& exec, TrainingState& t, const StepInput& input) {
   const Arena::Scope step(exec.scratch);
-  const Tensor loss = exec.scratch.alloc(DType::f64, {1}), norm = exec.scratch.alloc(DType::f64, {1});
+  const int64_t layers = exec.config.layers, columns = RouterSums::columns(exec.config.experts);
+  // What the host reads of a step, at once: its loss, the norm, the routers' sums.
+  const Tensor figures = exec.scratch.alloc(DType::f64, {2 + layers * columns});
+  const Tensor loss = figures.rows(0, 1), norm = figures.rows(1, 2);
   Balance balance = input.balance;
-  balance.sums = exec.scratch.alloc(DType::f64, {exec.config.layers, RouterSums::columns(exec.config.experts)});
-  clear(exec.stream, loss), clear(exec.stream, balance.sums);
+  balance.sums = figures.rows(2, figures.dim(0)).split({layers, columns});
+  clear(exec.stream, figures);
   std::optional<HealthSums> health;
   if (input.health) health.emplace(exec, input.probe);
   sum_lanes(exec, t, input, loss, balance, health ? &*health : nullptr);
@@ -101,9 +117,10 @@ std::optional<StepReport> finite_step(Exec& exec, TrainingState& t, const StepIn
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
   if (health) health->add_gradients(exec, t.grads.front());
 
-  StepReport report{.loss = read(exec.stream, loss),
-                    .gradient_norm = read(exec.stream, norm),
-                    .router = router_report(download<double>(exec.stream, balance.sums), exec.config, balance.window)};
+  const std::vector<double> read = download<double>(exec.stream, figures);
+  StepReport report{.loss = read[0],
+                    .gradient_norm = read[1],
+                    .router = router_report({read.begin() + 2, read.end()}, exec.config, balance.window)};
   if (health)
     report.health = health_of(download<double>(exec.stream, health->all()), exec.config, input.probe, rows_of(input));
   if (!exec.stream.measuring()) {

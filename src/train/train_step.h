@@ -53,7 +53,7 @@ struct TrainingState {
   int64_t step = 0;                 // steps taken
 };
 
-// After the master was written (initial values, a checkpoint): makes the weights its rounding. On the CPU.
+// After the master was written (initial values, a checkpoint): makes the weights its rounding. Waits.
 void round_master(Stream& stream, TrainingState& state);
 
 // Gradient buffers that a number of lanes takes.

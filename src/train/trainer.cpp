@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "base/progress.h"
+#include "device/devices.h"
+#include "device/transfer.h"
 #include "files/atomic.h"
 #include "files/digest.h"
 #include "files/folder_lock.h"
@@ -88,7 +90,7 @@ class Run {
   TrainReport go();
 
  private:
-  Exec exec() { return {stream_, scratch_, tape_, config_}; }
+  Exec exec() { return {stream_, scratch_, tape_, config_, run_.in_order()}; }
   TrainedTensors trained() const { return {memory_.state.master, memory_.state.first, memory_.state.second}; }
   bool stopped() const { return !alarm_.empty() || (stop_ && *stop_); }
   bool due(int64_t every) const {
@@ -153,7 +155,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       watch_(run.spike, from_ ? from_->spikes : SpikeState{}),
       notes_(run, rows_, watch_, !corpus_.prepared.empty()),
       memory_(config_, run, run.validation_files.empty() ? 0 : validation_rows(corpus_.validation)),
-      stream_({}, run.thread_count()),
+      stream_(run.device, run.thread_count()),
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
       writer_(dir_, run, identity_, memory_.state.weights, memory_.snapshot_tensor()) {
@@ -328,6 +330,7 @@ double Run::validate(Progress& progress) {
 // What the weights make of the run's prompts. Where memory is short the run goes on without.
 void Run::sample(Progress& progress) {
   std::vector<std::string> texts;
+  stream_.synchronize();
   try {
     texts = sample_(config_, memory_.state.weights);
   } catch (const Error& error) {
@@ -360,7 +363,7 @@ TrainReport Run::go() {
                short_number(double(parameter_count(config_).active)) + " active; " +
                short_number(double(rows_.tokens_per_epoch())) + " training tokens");
   notes_.say_sources(progress);
-  progress.say(memory_.plan.describe());
+  progress.say("on " + name_of(run_.device) + ": " + memory_.plan.describe());
   if (from_) progress.say("going on after step " + std::to_string(first_step_));
   TrainReport report;
   while (true) {
@@ -383,10 +386,10 @@ TrainReport Run::go() {
     fail(ErrorKind::invalid_input, alarm_ + ": stopped as alarm.stop says; step " + std::to_string(memory_.state.step) +
                                        " is saved, --resume goes on after it");
   if (!report.stopped) save_trained_model();
-  const Tensor flat = trained().master;
+  Digest digest;
+  for_bytes(stream_, trained().master, [&](std::span<const std::byte> bytes) { digest.add(bytes); });
   report.steps = memory_.state.step, report.steps_here = report.steps - first_step_, report.losses = losses_;
-  report.model_dir = (dir_ / "model").string();
-  report.weights_digest = digest_of(std::span(flat.data, size_t(flat.bytes())));
+  report.model_dir = (dir_ / "model").string(), report.weights_digest = digest.text();
   return report;
 }
 

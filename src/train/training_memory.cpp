@@ -4,6 +4,7 @@
 
 #include "base/grid.h"
 #include "base/progress.h"
+#include "device/devices.h"
 #include "train/micro_batch.h"
 #include "train/train_rows.h"
 
@@ -14,33 +15,46 @@ constexpr size_t kAlign = 256;  // bytes, as arenas align
 
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Tensors without bytes for a measuring run.
-Tensor shape(DType type, std::initializer_list<int64_t> axes) { return contiguous(nullptr, type, {}, axes); }
+// A measuring run on a device.
+struct Measuring {
+  Stream stream;
+  Arena scratch, tape;
+  Exec exec;
 
-ModelWeights shapes_of(const ModelConfig& config, DType type) {
-  ModelWeights w = views_of(config, shape(type, {flat_elements(config)}));
-  fill_decays(config, w, shape(wide(type), {config.layers, config.heads}));
-  return w;
-}
+  Measuring(const ModelConfig& config, DeviceId device)
+      : stream(Stream::measuring(device)),
+        scratch(Arena::measuring(device)),
+        tape(Arena::measuring(device)),
+        exec{stream, scratch, tape, config} {}
+  // Tensors without bytes.
+  Tensor shape(DType type, std::initializer_list<int64_t> axes) const {
+    return contiguous(nullptr, type, stream.device(), axes);
+  }
+  ModelWeights weights(DType type) const {
+    const ModelConfig& config = exec.config;
+    ModelWeights w = views_of(config, shape(type, {flat_elements(config)}));
+    fill_decays(config, w, shape(wide(type), {config.layers, config.heads}));
+    return w;
+  }
+};
 
-TrainingState state_shapes(const ModelConfig& config, DType type) {
-  const Tensor flat = shape(wide(type), {flat_elements(config)});
-  TrainingState state{.weights = shapes_of(config, type),
+TrainingState state_shapes(const Measuring& run, DType type) {
+  const Tensor flat = run.shape(wide(type), {flat_elements(run.exec.config)});
+  TrainingState state{.weights = run.weights(type),
                       .master = flat,
-                      .grads = {views_of(config, flat)},
+                      .grads = {views_of(run.exec.config, flat)},
                       .first = flat,
                       .second = flat,
                       .not_decayed = {}};
-  state.not_decayed = shape(DType::i64, {int64_t(not_decayed_ranges(state.weights).size()), 2});
+  state.not_decayed = run.shape(DType::i64, {int64_t(not_decayed_ranges(state.weights).size()), 2});
   return state;
 }
 
 // A step's batches lie in scratch together; one of them at a time is worked on.
 ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
-  Stream stream = Stream::measuring({});
-  Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
-  Exec exec{stream, scratch, tape, config};
-  TrainingState state = state_shapes(config, run.dtype);
+  Measuring measuring(config, run.device);
+  Exec& exec = measuring.exec;
+  TrainingState state = state_shapes(measuring, run.dtype);
   std::vector<MicroBatch> laid_out;
   for (int64_t i = 0; i < run.largest_batch() / run.sequence; i += run.micro_rows)
     laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
@@ -50,18 +64,26 @@ ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
   input.health = true;  // a step that is not finite is computed again with it
   input.probe = {0, run.sequence / kGrid * kGrid};
   train_step(exec, state, input);
-  return {scratch.peak_bytes(), tape.peak_bytes()};
+  return {measuring.scratch.peak_bytes(), measuring.tape.peak_bytes()};
 }
 
 // Scratch of a forward over whole documents and the head.
-size_t measured_validation(const ModelConfig& config, DType type, int64_t rows) {
-  Stream stream = Stream::measuring({});
-  Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
-  Exec exec{stream, scratch, tape, config};
-  const ModelWeights weights = shapes_of(config, type);
+size_t measured_validation(const ModelConfig& config, const RunConfig& run, int64_t rows) {
+  Measuring measuring(config, run.device);
+  Exec& exec = measuring.exec;
+  const ModelWeights weights = measuring.weights(run.dtype);
+  const Tensor nats = exec.scratch.alloc(DType::f64, {1});
   const MicroBatch micro = largest_micro_batch(exec, rows);
-  head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, shape(DType::f64, {1}));
-  return scratch.peak_bytes();
+  head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, nats);
+  return exec.scratch.peak_bytes();
+}
+
+// What the CUDA twins allocate themselves: numbers for every head and row, and a head's state for every 4,096 rows of a
+// long sequence (some of them for every 1,024); and room for the allocator's pieces.
+size_t cuda_operator_bytes(const ModelConfig& config, int64_t rows) {
+  constexpr int64_t kRowsPerState = 1024, kPieces = int64_t(64) << 20;
+  const int64_t states = (rows / kRowsPerState + 1) * config.heads * config.head_dim * config.head_dim;
+  return size_t(kPieces + (rows * (config.heads + 8) + states) * byte_size(DType::f32));
 }
 
 // What the CPU twins allocate themselves. A thread keeps the packed operands of its matrix products (at most 0.75 MiB
@@ -79,21 +101,21 @@ size_t operator_bytes(const ModelConfig& config, int64_t rows, int threads) {
   if (run.micro_rows > 1) keys += " or train.micro_rows";
   if (!run.recompute) keys += ", or set train.recompute = true";
   fail(ErrorKind::out_of_memory, "training needs " + std::to_string(plan.total()) + " bytes (" + list + "), " +
-                                     std::to_string(plan.free) + " are free: " + keys);
+                                     std::to_string(plan.free) + " are free" +
+                                     (plan.device.is_cuda() ? " on " + name_of(plan.device) : "") + ": " + keys);
 }
 
 }  // namespace
 
-ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows) {
-  Stream stream = Stream::measuring({});
-  Arena scratch = Arena::measuring({}), tape = Arena::measuring({});
-  Exec exec{stream, scratch, tape, config};
-  const ModelWeights weights = shapes_of(config, type);
-  ModelWeights grads = shapes_of(config, wide(type));
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device) {
+  Measuring measuring(config, device);
+  Exec& exec = measuring.exec;
+  const ModelWeights weights = measuring.weights(type);
+  ModelWeights grads = measuring.weights(wide(type));
+  const Tensor loss = exec.scratch.alloc(DType::f64, {1});
   const MicroBatch micro = largest_micro_batch(exec, rows);
-  const Tensor loss = shape(DType::f64, {1});
   micro_step(exec, weights, grads, micro, 1, {}, loss);
-  return {scratch.peak_bytes(), tape.peak_bytes()};
+  return {exec.scratch.peak_bytes(), exec.tape.peak_bytes()};
 }
 
 std::vector<TrainingPlan::Part> TrainingPlan::parts() const {
@@ -106,7 +128,7 @@ std::vector<TrainingPlan::Part> TrainingPlan::parts() const {
 size_t TrainingPlan::total() const {
   size_t bytes = 0;
   for (const Part& p : parts()) bytes += p.bytes;
-  return bytes;
+  return device.is_cuda() ? bytes - snapshot : bytes;
 }
 
 std::string TrainingPlan::describe() const {
@@ -119,7 +141,7 @@ std::string TrainingPlan::describe() const {
 
 TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows, size_t free) {
   const size_t elements = size_t(flat_elements(config)), flat = elements * sizeof(float);
-  const ModelWeights weights = shapes_of(config, run.dtype);
+  const ModelWeights weights = Measuring(config, run.device).weights(run.dtype);
   const ArenaBytes arenas = measured_step(config, run);
   const int64_t rows = std::max(run.micro_rows * run.sequence, validation_rows);
   TrainingPlan plan{.weights = size_t(config.layers * config.heads) * sizeof(float),
@@ -128,39 +150,48 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
                     .moments = 2 * flat + not_decayed_ranges(weights).size() * 2 * sizeof(int64_t),
                     .scratch = arenas.scratch,
                     .tape = arenas.tape,
-                    .operators = operator_bytes(config, rows, run.thread_count()),
+                    .device = run.device,
+                    .operators = run.device.is_cuda() ? cuda_operator_bytes(config, rows)
+                                                      : operator_bytes(config, rows, run.thread_count()),
                     .free = free};
   if (run.dtype != DType::f32) plan.weights += elements * size_t(byte_size(run.dtype));
-  if (validation_rows > 0)
-    plan.scratch = std::max(plan.scratch, measured_validation(config, run.dtype, validation_rows));
+  if (validation_rows > 0) plan.scratch = std::max(plan.scratch, measured_validation(config, run, validation_rows));
   plan.scratch = aligned(plan.scratch);  // the tape begins where it ends
   if (run.saves_meanwhile()) plan.snapshot = 3 * flat;
-  plan.saves_between_steps = plan.snapshot > 0 && plan.total() > free;
+  plan.saves_between_steps =
+      plan.snapshot > 0 && (run.device.is_cuda() ? plan.snapshot > available_memory() : plan.total() > free);
   if (plan.saves_between_steps) plan.snapshot = 0;
   return plan;
+}
+
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows) {
+  return plan_training(config, run, validation_rows, available_memory(run.device));
 }
 
 TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows)
     : plan(plan_training(config, run, validation_rows)) {
   if (plan.total() > plan.free) refuse(plan, run);
   const int64_t elements = flat_elements(config), levels = gradient_levels(run.lanes);
-  master = Buffer(plan.master, Purpose::optimizer), gradients = Buffer(plan.gradients, Purpose::optimizer);
-  moments = Buffer(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
-  activations = Buffer(plan.scratch + plan.tape, Purpose::activations);
+  const auto take = [&](size_t bytes, Purpose purpose) { return Buffer(bytes, purpose, run.device); };
+  master = take(plan.master, Purpose::optimizer), gradients = take(plan.gradients, Purpose::optimizer);
+  moments = take(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
+  activations = take(plan.scratch + plan.tape, Purpose::activations);
   snapshot = Buffer(plan.snapshot, Purpose::optimizer);
-  decays = Buffer(size_t(config.layers * config.heads) * sizeof(float), Purpose::weights);
+  decays = take(size_t(config.layers * config.heads) * sizeof(float), Purpose::weights);
   state.master = master.tensor(DType::f32, {elements});
-  if (run.dtype != DType::f32) weights = Buffer(size_t(elements * byte_size(run.dtype)), Purpose::weights);
+  if (run.dtype != DType::f32) weights = take(size_t(elements * byte_size(run.dtype)), Purpose::weights);
   state.weights = views_of(config, run.dtype == DType::f32 ? state.master : weights.tensor(run.dtype, {elements}));
   fill_decays(config, state.weights, decays.tensor(DType::f32, {config.layers, config.heads}));
   const Tensor all = gradients.tensor(DType::f32, {levels, elements}), both = moments.tensor(DType::f32, {2, elements});
   for (int64_t level = 0; level < levels; ++level) state.grads.push_back(views_of(config, all.at(level)));
   state.first = both.at(0), state.second = both.at(1);
-  const auto ranges = not_decayed_ranges(state.weights);
-  not_decayed = Buffer(ranges.size() * 2 * sizeof(int64_t), Purpose::optimizer);
-  state.not_decayed = not_decayed.tensor(DType::i64, {int64_t(ranges.size()), 2});
-  int64_t* bound = state.not_decayed.elements<int64_t>();
-  for (const auto& [begin, end] : ranges) *bound++ = begin, *bound++ = end;
+  std::vector<int64_t> bounds;
+  for (const auto& [begin, end] : not_decayed_ranges(state.weights)) bounds.insert(bounds.end(), {begin, end});
+  not_decayed = take(bounds.size() * sizeof(int64_t), Purpose::optimizer);
+  state.not_decayed = not_decayed.tensor(DType::i64, {int64_t(bounds.size()) / 2, 2});
+  Stream stream(run.device);
+  send(stream, state.not_decayed, bounds.data());
+  stream.synchronize();
 }
 
 Tensor TrainingMemory::snapshot_tensor() const {

@@ -14,10 +14,10 @@ namespace fulgur {
 struct ArenaBytes {
   size_t scratch, tape;
 };
-// Of one micro_step over `rows` rows on the CPU, its batch laid out in scratch.
-ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows);
+// Of one micro_step over `rows` rows, its batch laid out in scratch.
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device = {});
 
-// Bytes of a run, by what they serve.
+// Bytes of a run, by what they serve, on the device that it runs on; a snapshot lies in main memory.
 struct TrainingPlan {
   size_t weights = 0;    // what forward reads; in f32 runs the decays alone, for it reads the master
   size_t master = 0;     // f32 weights
@@ -25,9 +25,10 @@ struct TrainingPlan {
   size_t moments = 0;    // f32, two; and which elements weight decay leaves alone
   size_t scratch = 0;    // of a layer, of a step's batches, of validation: whichever is most
   size_t tape = 0;       // what backward reads back
+  DeviceId device;
   size_t snapshot = 0;   // what a checkpoint is written from while training goes on; 0 where it is not, or does not fit
-  size_t operators = 0;  // at most: what the CPU's operators pack and sum in, outside the arenas
-  size_t free = 0;       // of the machine, before any is taken
+  size_t operators = 0;  // at most: what operators pack and sum in, outside the arenas
+  size_t free = 0;       // of the device, before any is taken
   bool saves_between_steps = false;  // for want of room for a snapshot
 
   struct Part {
@@ -35,13 +36,13 @@ struct TrainingPlan {
     size_t bytes;
   };
   std::vector<Part> parts() const;  // those that take bytes
-  size_t total() const;
-  std::string describe() const;  // one line
+  size_t total() const;             // of the device
+  std::string describe() const;     // one line
 };
 
-// validation_rows: of the largest validation batch, 0 without any.
-TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows,
-                           size_t free = available_memory());
+// validation_rows: of the largest validation batch, 0 without any. free: by default, what the run's device has.
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows, size_t free);
+TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
 struct TrainingMemory {
   TrainingPlan plan;
@@ -52,11 +53,11 @@ struct TrainingMemory {
   // All values are zero.
   TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
-  // f32 [3, elements]: where checkpoints are copied to; empty where they are written between steps.
+  // f32 [3, elements] in main memory: where checkpoints are copied to; empty where they are written between steps.
   Tensor snapshot_tensor() const;
   // The two parts of `activations`.
-  Arena scratch() const { return {activations.data(), plan.scratch, {}}; }
-  Arena tape() const { return {activations.data() + plan.scratch, plan.tape, {}}; }
+  Arena scratch() const { return {activations.data(), plan.scratch, plan.device}; }
+  Arena tape() const { return {activations.data() + plan.scratch, plan.tape, plan.device}; }
 };
 
 }  // namespace fulgur

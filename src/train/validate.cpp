@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <numbers>
 
+#include "device/transfer.h"
 #include "train/micro_batch.h"
 
 namespace fulgur {
@@ -36,7 +37,9 @@ int64_t validation_rows(const Corpus& corpus) {
 std::optional<double> bits_per_byte(Exec& exec, const ModelWeights& weights, const Corpus& corpus,
                                     const std::atomic<bool>* stop, std::vector<double>* of_parts) {
   double nats = 0, nats_before = 0;
-  const Tensor sum = contiguous(reinterpret_cast<std::byte*>(&nats), DType::f64, {}, {1});
+  const Arena::Scope all(exec.scratch);
+  const Tensor sum = exec.scratch.alloc(DType::f64, {1});
+  clear(exec.stream, sum);
   const int64_t rows = validation_rows(corpus);
   std::vector<Corpus::Part> parts = corpus.parts;
   if (parts.empty()) parts.push_back({"", corpus.documents.count(), corpus.bytes});
@@ -50,6 +53,7 @@ std::optional<double> bits_per_byte(Exec& exec, const ModelWeights& weights, con
       const MicroBatch micro = micro_batch_of(exec, packed);
       head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, sum);
     }
+    nats = download<double>(exec.stream, sum).front();
     if (of_parts) of_parts->push_back((nats - nats_before) / std::numbers::ln2 / double(part.bytes));
     nats_before = nats;
   }

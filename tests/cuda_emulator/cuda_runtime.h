@@ -1,5 +1,6 @@
 // Stands in for CUDA's header where kernels are compiled as C++ (emulator.h): the words, types and calls that they use.
 #pragma once
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -104,7 +105,13 @@ inline int __ffs(int word) { return __builtin_ffs(word); }
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum { cudaStreamNonBlocking, cudaMemPoolAttrReleaseThreshold, cudaFuncAttributeMaxDynamicSharedMemorySize };
+struct cudaFuncAttributes {};
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
+struct cudaDeviceProp {
+  char name[256] = "emulated";
+  int multiProcessorCount = 132, l2CacheSize = 50 << 20;
+};
 using cudaStream_t = void*;
 using cudaMemPool_t = void*;
 
@@ -117,17 +124,32 @@ inline cudaError_t cudaMalloc(void** data, size_t bytes) {
 inline cudaError_t cudaFree(void* data) { return std::free(data), cudaSuccess; }
 inline cudaError_t cudaMallocHost(void** data, size_t bytes) { return cudaMalloc(data, bytes); }
 inline cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
+// While a graph is captured, memory is the graph's: it stays.
 inline cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) { return cudaMalloc(data, bytes); }
-inline cudaError_t cudaFreeAsync(void* data, cudaStream_t) { return cudaFree(data); }
-inline cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) { return *free_bytes = *total = 0, cudaSuccess; }
+inline cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
+  return fulgur::emulator::capturing() ? cudaSuccess : cudaFree(data);
+}
+inline cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+  return *free_bytes = *total = size_t(1) << 40, cudaSuccess;
+}
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return std::memcpy(to, from, bytes), cudaSuccess;
+  return fulgur::emulator::submit([=] { std::memcpy(to, from, bytes); }), cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
+  return fulgur::emulator::submit([=] { std::memset(data, value, bytes); }), cudaSuccess;
+}
+inline cudaError_t cudaMemset(void* data, int value, size_t bytes) {
   return std::memset(data, value, bytes), cudaSuccess;
 }
 inline cudaError_t cudaMemset2DAsync(void* data, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
-  for (size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(data) + row * pitch, value, width);
+  fulgur::emulator::submit([=] {
+    for (size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(data) + row * pitch, value, width);
+  });
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
@@ -136,7 +158,43 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, int) {
   return *stream = std::malloc(1), cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  if (fulgur::emulator::capturing()) fulgur::emulator::complain("a stream is waited for while it is captured");
+  return cudaSuccess;
+}
+
+using cudaEvent_t = std::chrono::steady_clock::time_point*;
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  return *event = new std::chrono::steady_clock::time_point, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  return *event = std::chrono::steady_clock::now(), cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
+  return *milliseconds = std::chrono::duration<float, std::milli>(*stop - *start).count(), cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) { return *properties = {}, cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+
+using cudaGraph_t = std::vector<fulgur::emulator::Work>*;
+using cudaGraphExec_t = cudaGraph_t;
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  return fulgur::emulator::begin_capture(), cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  return *graph = new std::vector<fulgur::emulator::Work>(fulgur::emulator::end_capture()), cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, int) {
+  return *executable = new std::vector<fulgur::emulator::Work>(*graph), cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const fulgur::emulator::Work& work : *graph) work();
+  return cudaSuccess;
+}
 inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = nullptr, cudaSuccess; }
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) { return cudaSuccess; }
 template <class Kernel>

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -153,6 +154,30 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
     if (cluster.waiting > 0) complain("threads ended while others wait for the cluster");
   }
 }
+
+namespace {
+
+bool captures = false;
+std::vector<Work> captured;
+
+}  // namespace
+
+void submit(Work work) {
+  if (captures) captured.push_back(std::move(work));
+  else work();
+}
+
+void begin_capture() {
+  if (captures) complain("a capture inside a capture");
+  captures = true;
+}
+
+std::vector<Work> end_capture() {
+  captures = false;
+  return std::exchange(captured, {});
+}
+
+bool capturing() { return captures; }
 
 std::byte* shared_memory() { return block().shared(); }
 std::byte* shared_memory_of(unsigned rank) { return blocks.at(rank).shared(); }

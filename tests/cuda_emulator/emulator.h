@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 struct dim3 {
   unsigned x, y, z;
@@ -27,6 +28,13 @@ struct Launch {
 
 // Ends the program with the reason where a launch or a barrier is wrong.
 void run(const Launch& launch, const std::function<void()>& kernel);
+
+// What a stream is given: done at once, or kept for the graph that is captured. One stream captures at a time.
+using Work = std::function<void()>;
+void submit(Work work);
+void begin_capture();
+std::vector<Work> end_capture();
+bool capturing();
 
 // What a running thread may ask for.
 inline unsigned thread_number() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }

@@ -21,7 +21,9 @@ inline unsigned char* dynamic_shared() { return reinterpret_cast<unsigned char*>
 
 template <class... Parameters, class... Arguments>
 void launch(Stream&, const char*, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
-  emulator::run({grid.blocks, grid.threads, grid.shared_bytes, grid.cluster}, [&] { kernel(arguments...); });
+  emulator::submit([=] {
+    emulator::run({grid.blocks, grid.threads, grid.shared_bytes, grid.cluster}, [&] { kernel(arguments...); });
+  });
 }
 
 }  // namespace fulgur::cuda

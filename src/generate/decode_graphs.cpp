@@ -1,0 +1,35 @@
+#include "generate/decode_graphs.h"
+
+namespace fulgur {
+namespace {
+
+ModelOutput run_calls(Exec& exec, const ModelWeights& weights, const Batch& batch) {
+  const Tensor hidden = forward(exec, weights, batch);
+  return {hidden, head_logits(exec, weights, hidden)};
+}
+
+}  // namespace
+
+ModelOutput DecodeGraphs::run(Exec& exec, const ModelWeights& weights, const Batch& batch) {
+  const size_t begin = exec.scratch.used_bytes();
+  if (steps_.size() >= kMostSteps) steps_.clear();
+  const auto [at, first] = steps_.try_emplace({batch.rows(), batch.outputs(), batch.page_table.dim(1), begin});
+  Step& step = at->second;
+  if (first) return run_calls(exec, weights, batch);
+  if (!step.graph) {
+    step.graph = std::make_unique<Graph>(exec.stream, [&] { step.output = run_calls(exec, weights, batch); });
+    step.bytes = exec.scratch.used_bytes() - begin;
+  } else {
+    exec.scratch.alloc(DType::u8, {int64_t(step.bytes)});
+  }
+  step.graph->launch(exec.stream);
+  return step.output;
+}
+
+ModelOutput run_model(Exec& exec, const ModelWeights& weights, const Batch& batch, DecodeGraphs* graphs) {
+  const bool alike = batch.longest == 1 && batch.routing == Batch::Routing::own && batch.head_rows.dim(0) > 0;
+  if (graphs && alike && !exec.stream.recorder()) return graphs->run(exec, weights, batch);
+  return run_calls(exec, weights, batch);
+}
+
+}  // namespace fulgur
