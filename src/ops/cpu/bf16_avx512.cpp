@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ops/cpu/bf16_body.h"
+#include "ops/cpu/bf16_one_row.h"
 
 namespace fulgur::cpu {
 namespace {
@@ -96,6 +97,25 @@ void multiply_few(int64_t count, int64_t k, const uint16_t* w, int64_t row_strid
                   c + kFewMost, from_c);
 }
 
+// One chain over the pairs of k for each of one row's sums.
+template <int kVectors>
+class PairSums {
+ public:
+  PairSums(const float* c, bool from_c) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sum_[i] = from_c ? _mm512_loadu_ps(c + 16 * i) : _mm512_setzero_ps();
+  }
+  void add(int i, Words steps, Words line) { sum_[i] = _mm512_dpbf16_ps(sum_[i], (__m512bh)steps, (__m512bh)line); }
+  void end_block() {}
+  void store(float* c) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) _mm512_storeu_ps(c + 16 * i, sum_[i]);
+  }
+
+ private:
+  __m512 sum_[kVectors];
+};
+
 constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .columns = kLanes,
                                 .step = kBlock,
@@ -111,7 +131,8 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .turn_block = turn_block,
                                 .few = kFewMost,
                                 .pack_few = pack_rows,
-                                .multiply_few = multiply_few};
+                                .multiply_few = multiply_few,
+                                .multiply_one = multiply_one<PairSums>};
 
 }  // namespace
 
