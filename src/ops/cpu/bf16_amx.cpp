@@ -65,15 +65,10 @@ class BlockSums {
   __m512 sum_[kVectors], even_[kVectors], odd_[kVectors];
 };
 
-// As tiles do, subnormal numbers count as 0, whatever the thread's mode. Calls it through a pointer, so that no sum
-// moves out of the mode.
 void multiply_one_as_tiles(const uint16_t* x, int64_t k, const Bf16Lying& b, float* c, int64_t n, bool from_c) {
-  constexpr unsigned kSubnormalsAreZero = 0x8040;  // both operands and results
-  const unsigned mode = _mm_getcsr();
-  _mm_setcsr(mode | kSubnormalsAreZero);
+  const SubnormalsAreZero mode;
   const volatile Bf16Kernel::MultiplyOne rows = multiply_one<BlockSums>;
   rows(x, k, b, c, n, from_c);
-  _mm_setcsr(mode);
 }
 
 constexpr Bf16Kernel kernel_of_tiles() {
