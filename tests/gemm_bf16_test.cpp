@@ -209,6 +209,40 @@ TEST(Bf16Products, DoNotDependOnCompany) {
   }
 }
 
+// A lone row, which kernels may multiply by what lies in memory, is the first of two, which are packed: in both
+// layouts, where blocks of steps are not whole, and where products are below the normal numbers.
+TEST(Bf16Products, OfALoneRowAreThoseOfTwo) {
+  struct Matrix {
+    Along along;
+    DType dtype;
+  };
+  for (const Named& named : kernels()) {
+    for (const Matrix& b :
+         {Matrix{Along::rows, DType::bf16}, {Along::rows, DType::f32}, {Along::columns, DType::bf16}}) {
+      for (const int64_t n : {21, 64, 160}) {
+        for (const int64_t k : {1, 29, 30, 31, 64, 130}) {
+          for (const auto& [scale, store] : {std::pair{1.0F, Store::overwrite}, {0x1p-64F, Store::add}}) {
+            Sample s(2, n, k, Along::rows, b.along, DType::bf16, b.dtype);
+            for (bf16& x : s.a.halves) x = bf16(float(x) * scale);
+            for (bf16& x : s.b.halves) x = bf16(float(x) * scale);
+            for (float& x : s.b.floats) x *= scale;
+            for (float& x : s.before) x = x == kUntouched ? x : -0.0F;
+            const std::vector<float> two = s.on(named.kernel, store);
+            const auto one = s.result(
+                [&](Bf16Product p) {
+                  p.m = 1;
+                  multiply_tile(named.kernel, p);
+                },
+                store);
+            ASSERT_EQ(std::memcmp(one.data(), two.data(), size_t(n + 1) * sizeof(float)), 0)
+                << named.name << " " << n << " columns, " << k << " steps";
+          }
+        }
+      }
+    }
+  }
+}
+
 // A sum that is cut goes on as another call would: the blocks of 32 steps begin anew at every cut.
 TEST(Bf16Products, CutSumsAreThoseOfSeveralCalls) {
   for (const Named& named : kernels()) {

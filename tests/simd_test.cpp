@@ -305,6 +305,24 @@ TEST(SimdBf16, EveryInstructionSetGivesTheSameBits) {
     }
 }
 
+TEST(SimdTempered, IsTheDifferenceOverTheTemperature) {
+  std::vector<float> x = random_row<float>(67, 1, 900);
+  x[3] = x[40] = 950, x[5] = -INFINITY, x[66] = -3e38F;
+  for (const Named& named : available_tables()) {
+    for (const double temperature : {1.0, 0.5, 3.0}) {
+      std::vector<double> y(x.size()), want(x.size());
+      for (size_t i = 0; i < x.size(); ++i) want[i] = std::max(-1000.0, (double(x[i]) - 950) / temperature);
+      named.tables->tempered(y.data(), x.data(), 950, temperature, int64_t(x.size()));
+      EXPECT_EQ(y, want) << named.name << " temperature " << temperature;
+    }
+    const float infinite[] = {INFINITY, 1};
+    double y[2];
+    named.tables->tempered(y, infinite, INFINITY, 1, 2);
+    EXPECT_EQ(y[0], 0) << named.name;
+    EXPECT_EQ(y[1], -1000) << named.name;
+  }
+}
+
 TEST(Isa, IsAmongWhatTheCpuHas) {
   EXPECT_TRUE(has(isa()));
   EXPECT_TRUE(has(Isa::generic));

@@ -6,6 +6,16 @@
 #include "ops/linear.h"
 
 namespace fulgur {
+namespace {
+
+// What forward may leave to backward of sequences that it may cut.
+Tensor starts_of(const Exec& exec, const Batch& batch, DType type, Arena& keep) {
+  if (exec.in_order || batch.slots || batch.longest <= LightningAttention::kSegment) return {};
+  const int64_t starts = LightningAttention::start_count(batch.rows(), batch.row_begin.dim(0) - 1);
+  return keep.alloc(wide(type), {starts, exec.config.heads, exec.config.head_dim, exec.config.head_dim});
+}
+
+}  // namespace
 
 void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
                        LightningSaved* saved) {
@@ -18,6 +28,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
   const Tensor attended = keep.alloc(x.dtype, {rows, c.heads, c.head_dim});
   const Tensor squares = keep.alloc(wide(x.dtype), {c.heads, rows});
   const Tensor inverse_rms = saved ? keep.alloc(wide(x.dtype), {rows}) : Tensor{};
+  const Tensor starts = saved ? starts_of(exec, batch, x.dtype, keep) : Tensor{};
   const Tensor gated = exec.scratch.alloc(x.dtype, {rows, inner});
 
   linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w.qkv});
@@ -32,7 +43,8 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                     .state = remembers ? batch.state[size_t(layer)] : Tensor{},
                                     .tail = remembers ? batch.tail[size_t(layer)] : Tensor{},
                                     .squares = squares,
-                                    .in_order = exec.in_order});
+                                    .in_order = exec.in_order,
+                                    .starts = starts});
   gated_rms_norm(exec.stream, {.y = gated,
                                .x = attended.merged(1),
                                .gate = gate,
@@ -43,7 +55,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                .inverse_rms = inverse_rms});
   linear(exec.stream, {.y = y, .x = gated, .w = w.out});
 
-  if (saved) *saved = {x, qkv, attended, gate, squares, inverse_rms};
+  if (saved) *saved = {x, qkv, attended, gate, squares, inverse_rms, starts};
 }
 
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
@@ -85,7 +97,8 @@ void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights&
                                              .row_begin = batch.row_begin,
                                              .positions = batch.positions,
                                              .longest = batch.longest,
-                                             .in_order = exec.in_order});
+                                             .in_order = exec.in_order,
+                                             .starts = saved.starts});
   linear_backward(exec.stream, {.dx = dx, .dw = grads.qkv.values, .dy = d_qkv.merged(1), .x = saved.x, .w = w.qkv});
   linear_backward(exec.stream,
                   {.dx = dx, .dw = grads.gate.values, .dy = d_gate, .x = saved.x, .w = w.gate, .dx_store = Store::add});

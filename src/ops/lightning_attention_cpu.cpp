@@ -2,20 +2,24 @@
 // S = lambda_64 S + (lambda k)^T v once the block is full.
 #include "ops/lightning_attention.h"
 
+#include <vector>
+
 #include "ops/cpu/lightning_block.h"
 #include "ops/dtype_switch.h"
 
 namespace fulgur::cpu {
 namespace {
 
+constexpr int64_t kPieces = 4;  // of a thread, so that one which is late leaves its share to others
+
 // One head of one sequence, walked from block to block.
 template <class T>
 class HeadWalk {
  public:
-  HeadWalk(const LightningAttention& op, int64_t sequence, int64_t head)
+  HeadWalk(const LightningAttention& op, const Decay<Wide<T>>& decay, int64_t sequence, int64_t head)
       : o_(op.o.view<T, 3>()),
         qkv_(op.qkv.view<T, 4>()),
-        decay_(op.decay.view<Wide<T>, 1>()(head)),
+        decay_(decay),
         head_(head),
         width_(op.o.dim(2)),
         remembers_(op.slots),
@@ -40,6 +44,7 @@ class HeadWalk {
 
   // Rows [row, end) of the batch; `held` rows of their first block lie in the tail.
   void run(int64_t row, int64_t end, int64_t held) {
+    fetch(k_, held), fetch(v_, held);
     while (row < end) {
       const int64_t rows = std::min(kGrid - held, end - row), present = held + rows;
       load(row, held, present);
@@ -53,6 +58,13 @@ class HeadWalk {
   }
 
  private:
+  // Asks for rows of the tail: the state is read first.
+  void fetch(const Matrix<T>& rows, int64_t count) const {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < width_; j += kLine) __builtin_prefetch(row_of(rows, i) + j, 0, 2);
+  }
+
   // In the block's rows [held, present): k and v appended to what the block holds, q from the top of its own matrix.
   void load(int64_t row, int64_t held, int64_t present) {
     load(q_.data, q_.row_stride, row, 0, present - held);
@@ -82,7 +94,7 @@ class HeadWalk {
 
   const View<T, 3> o_;
   const View<T, 4> qkv_;
-  const Decay<Wide<T>> decay_;
+  const Decay<Wide<T>>& decay_;
   const int64_t head_, width_;
   const bool remembers_;
   bool state_known_;  // false: it is zero, and sums start from +0 instead, which is the same bits
@@ -99,10 +111,17 @@ void lightning_attention(Stream& stream, const LightningAttention& op) {
     const View<int32_t, 1> row_begin = op.row_begin.view<int32_t, 1>();
     const View<int64_t, 1> positions = op.positions.view<int64_t, 1>();
     const int64_t heads = op.o.dim(1);
-    stream.threads().for_each((row_begin.shape[0] - 1) * heads, [&](int64_t item) {
-      const int64_t sequence = item / heads, begin = row_begin(sequence), end = row_begin(sequence + 1);
-      if (begin == end) return;
-      HeadWalk<T>(op, sequence, item % heads).run(begin, end, op.slots ? positions(begin) % kGrid : 0);
+    std::vector<Decay<Wide<T>>> decays;
+    for (int64_t head = 0; head < heads; ++head) decays.emplace_back(op.decay.view<Wide<T>, 1>()(head));
+    // Of single rows a thread takes neighbouring heads, whose states lie one behind the other.
+    const int64_t items = (row_begin.shape[0] - 1) * heads;
+    const int64_t grain = op.longest > 1 ? 1 : std::max<int64_t>(1, items / (kPieces * stream.threads().count()));
+    stream.threads().for_ranges(items, grain, [&](int64_t first, int64_t last) {
+      for (int64_t item = first; item < last; ++item) {
+        const int64_t sequence = item / heads, head = item % heads, begin = row_begin(sequence);
+        const int64_t end = row_begin(sequence + 1), held = op.slots && begin < end ? positions(begin) % kGrid : 0;
+        HeadWalk<T>(op, decays[size_t(head)], sequence, head).run(begin, end, held);
+      }
     });
   });
 }

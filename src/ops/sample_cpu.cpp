@@ -16,8 +16,10 @@ namespace {
 
 // Room for one row at a time.
 struct Scratch {
+  std::vector<int32_t> listed;  // candidates where they had to be picked, ascending
+  std::vector<float> logits;    // of candidates, side by side where they do not lie so
   std::vector<int32_t> ids;     // candidates, ascending; later ranked from the front as far as needed
-  std::vector<double> powers;   // exp((logit - greatest) / temperature) of the candidates as they were listed
+  std::vector<double> powers;   // exp((logit - greatest) / temperature) of the candidates in their order
   std::vector<double> chances;  // the same, by id
   std::vector<std::pair<double, int32_t>> surprises;  // distance from the mean surprise, and id
 };
@@ -64,32 +66,54 @@ class Ranking {
   int64_t sorted_ = 0;
 };
 
-// Lists the tokens that can be drawn; returns the first of the greatest logits, or -1 where there is none.
-int32_t list_candidates(std::vector<int32_t>& ids, const float* logits, const std::vector<char>& suppressed) {
-  const int64_t vocab = int64_t(suppressed.size());
-  ids.resize(size_t(vocab));
-  int32_t best = -1, count = 0;
+// The tokens that can be drawn and their logits.
+struct Candidates {
+  const int32_t* ids;
+  const float* logits;
+  int64_t count;
+  int32_t best = -1;  // the first of the greatest logits, or -1 where there is none
+};
+
+// Those of `allowed`, whose logits these are, that are not -infinity or NaN.
+Candidates listed(Scratch& scratch, const float* logits, const std::vector<int32_t>& allowed) {
+  scratch.listed.resize(allowed.size());
+  int64_t count = 0;
+  int32_t best = -1;
   float greatest = -std::numeric_limits<float>::infinity();
-  for (int32_t id = 0; id < vocab; ++id) {
-    const bool possible = suppressed[size_t(id)] == 0 && logits[id] > -std::numeric_limits<float>::infinity();
-    ids[size_t(count)] = id;
-    count += possible ? 1 : 0;  // false for NaN
-    if (possible && logits[id] > greatest) best = id, greatest = logits[id];
+  for (size_t i = 0; i < allowed.size(); ++i) {
+    const float logit = logits[i];
+    if (!(logit > -std::numeric_limits<float>::infinity())) continue;
+    scratch.listed[size_t(count)] = allowed[i], scratch.logits[size_t(count)] = logit;
+    ++count;
+    if (logit > greatest) best = allowed[i], greatest = logit;
   }
-  ids.resize(size_t(count));
-  return best;
+  return {scratch.listed.data(), scratch.logits.data(), count, best};
+}
+
+Candidates candidates_of(Scratch& scratch, const float* logits, int64_t vocab, const std::vector<int32_t>& allowed) {
+  const int64_t count = int64_t(allowed.size());
+  if (count < vocab) {
+    for (size_t i = 0; i < allowed.size(); ++i) scratch.logits[i] = logits[allowed[i]];
+    logits = scratch.logits.data();
+  }
+  if (!std::isfinite(row_sum(logits, count))) return listed(scratch, logits, allowed);
+  const int64_t best = std::find(logits, logits + count, row_max(logits, count)) - logits;
+  return {allowed.data(), logits, count, allowed[size_t(best)]};
+}
+
+// The first ranks.
+Candidates cut(Scratch& scratch, Ranking& ranking, const float* logits, const Candidates& found, int64_t count) {
+  ranking.cut(count);
+  for (size_t i = 0; i < size_t(count); ++i) scratch.logits[i] = logits[scratch.ids[i]];
+  return {scratch.ids.data(), scratch.logits.data(), count, found.best};
 }
 
 // Fills in powers; returns their sum.
-double weigh(Scratch& scratch, const float* logits, float greatest, double temperature) {
-  const int64_t count = int64_t(scratch.ids.size());
-  for (size_t i = 0; i < size_t(count); ++i) {
-    const float logit = logits[scratch.ids[i]];
-    // Equal infinities have no difference; and far below -1000 every exp is 0.
-    scratch.powers[i] = logit == greatest ? 0 : std::max(-1000.0, (double(logit) - double(greatest)) / temperature);
-  }
-  row_exp<double>(scratch.powers.data(), scratch.powers.data(), count);
-  return row_sum<double>(scratch.powers.data(), count);
+double weigh(Scratch& scratch, const Candidates& found, float greatest, double temperature) {
+  double* const powers = scratch.powers.data();
+  row_tempered(powers, found.logits, greatest, temperature, found.count);
+  row_exp<double>(powers, powers, found.count);
+  return row_sum<double>(powers, found.count);
 }
 
 // Leaves the tokens whose surprise is nearest to the entropy, as many as reach typical_p of the whole, by id; returns
@@ -154,20 +178,22 @@ int64_t draw(int64_t count, double until, const ChanceOf& chance_of) {
   return last;
 }
 
-int32_t sample_row(Scratch& scratch, const float* logits, const std::vector<char>& suppressed, const Choice& choice) {
-  const int32_t best = list_candidates(scratch.ids, logits, suppressed);
-  if (best < 0) return int32_t(std::find(suppressed.begin(), suppressed.end(), 0) - suppressed.begin());
-  if (choice.temperature == 0 || choice.top_k == 1) return best;
+int32_t sample_row(Scratch& scratch, const float* logits, int64_t vocab, const std::vector<int32_t>& allowed,
+                   const Choice& choice) {
+  Candidates found = candidates_of(scratch, logits, vocab, allowed);
+  if (found.best < 0) return allowed.front();
+  if (choice.temperature == 0 || choice.top_k == 1) return found.best;
+  const bool filters = choice.typical_p < 1 || choice.top_p < 1 || choice.min_p > 0;
+  const bool cuts = choice.top_k > 0 && choice.top_k < found.count;
+  if (filters || cuts) scratch.ids.assign(found.ids, found.ids + found.count);
   Ranking ranking(scratch.ids, logits);
-  if (choice.top_k > 0 && choice.top_k < int64_t(scratch.ids.size())) ranking.cut(choice.top_k);
-  double whole = weigh(scratch, logits, logits[best], choice.temperature);
+  if (cuts) found = cut(scratch, ranking, logits, found, choice.top_k);
+  double whole = weigh(scratch, found, logits[found.best], choice.temperature);
+  if (!filters)
+    return found.ids[draw(found.count, choice.uniform * whole, [&](int64_t i) { return scratch.powers[size_t(i)]; })];
   if (choice.typical_p < 1) {
     whole = keep_typical(scratch, whole, choice.typical_p);
     ranking = Ranking(scratch.ids, logits);
-  } else if (choice.top_p >= 1 && choice.min_p <= 0) {
-    const int64_t count = int64_t(scratch.ids.size());
-    return scratch
-        .ids[size_t(draw(count, choice.uniform * whole, [&](int64_t i) { return scratch.powers[size_t(i)]; }))];
   }
   for (size_t i = 0; i < scratch.ids.size(); ++i) scratch.chances[size_t(scratch.ids[i])] = scratch.powers[i];
   const Kept kept = keep(ranking, scratch, whole, choice);
@@ -194,15 +220,19 @@ std::vector<Choice> choices_of(const Sample& op) {
   return choices;
 }
 
-std::vector<char> suppressed_of(const Sample& op) {
+// Ids that may be drawn, ascending.
+std::vector<int32_t> allowed_of(const Sample& op) {
   std::vector<char> suppressed(size_t(op.logits.dim(1)), 0);
   const int64_t count = op.suppressed ? op.suppressed.dim(0) : 0;
   for (int64_t i = 0; i < count; ++i) {
     const int32_t id = op.suppressed.elements<int32_t>()[i];
     if (id >= 0 && size_t(id) < suppressed.size()) suppressed[size_t(id)] = 1;
   }
-  expect(std::find(suppressed.begin(), suppressed.end(), 0) != suppressed.end(), "some token may be drawn");
-  return suppressed;
+  std::vector<int32_t> allowed;
+  for (size_t id = 0; id < suppressed.size(); ++id)
+    if (suppressed[id] == 0) allowed.push_back(int32_t(id));
+  expect(!allowed.empty(), "some token may be drawn");
+  return allowed;
 }
 
 }  // namespace
@@ -210,18 +240,19 @@ std::vector<char> suppressed_of(const Sample& op) {
 void sample(Stream& stream, const Sample& op) {
   const Rows<float> logits = rows_of<float>(op.logits);
   const std::vector<Choice> choices = choices_of(op);
-  const std::vector<char> suppressed = suppressed_of(op);
+  const std::vector<int32_t> allowed = allowed_of(op);
   int32_t* tokens = op.tokens.elements<int32_t>();
   const int64_t threads = stream.threads().count(),
                 grain = std::max<int64_t>(1, (logits.count + threads - 1) / threads);
   std::vector<Scratch> scratch(size_t(std::min(threads, logits.count)));
   for (Scratch& one : scratch) {
-    one.powers.resize(suppressed.size()), one.chances.resize(suppressed.size());
-    one.ids.reserve(suppressed.size());
+    const size_t vocab = size_t(logits.width);
+    one.logits.resize(vocab), one.powers.resize(vocab), one.chances.resize(vocab);
   }
   stream.threads().for_ranges(logits.count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
-      tokens[row] = sample_row(scratch[size_t(begin / grain)], logits[row], suppressed, choices[size_t(row)]);
+      tokens[row] =
+          sample_row(scratch[size_t(begin / grain)], logits[row], logits.width, allowed, choices[size_t(row)]);
   });
 }
 

@@ -2,6 +2,7 @@
 #include "ops/cpu/bf16_kernel.h"
 #if defined(__AMX_BF16__) && defined(__AMX_TILE__)
 #include "ops/cpu/bf16_body.h"
+#include "ops/cpu/bf16_one_row.h"
 
 namespace fulgur::cpu {
 namespace {
@@ -35,7 +36,47 @@ struct HardwareTiles {
   }
 };
 
-constexpr Bf16Kernel kKernel = TileProducts<HardwareTiles>::kernel();
+// What a tile does with one row, without packing: in a block of 32 steps the even ones are summed, the odd ones, then
+// both together, then added to the sum so far.
+template <int kVectors>
+class BlockSums {
+ public:
+  BlockSums(const float* c, bool from_c) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      sum_[i] = from_c ? _mm512_loadu_ps(c + 16 * i) : _mm512_setzero_ps();
+      even_[i] = odd_[i] = _mm512_setzero_ps();
+    }
+  }
+  void add(int i, Words steps, Words line) {
+    even_[i] = _mm512_fmadd_ps((__m512)(steps << 16), (__m512)(line << 16), even_[i]);
+    odd_[i] = _mm512_fmadd_ps((__m512)(steps & 0xffff0000), (__m512)(line & 0xffff0000), odd_[i]);
+  }
+  void end_block() {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sum_[i] += even_[i] + odd_[i], even_[i] = odd_[i] = _mm512_setzero_ps();
+  }
+  void store(float* c) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) _mm512_storeu_ps(c + 16 * i, sum_[i]);
+  }
+
+ private:
+  __m512 sum_[kVectors], even_[kVectors], odd_[kVectors];
+};
+
+void multiply_one_as_tiles(const uint16_t* x, int64_t k, const Bf16Lying& b, float* c, int64_t n, bool from_c) {
+  const SubnormalsAreZero mode;
+  const volatile Bf16Kernel::MultiplyOne rows = multiply_one<BlockSums>;
+  rows(x, k, b, c, n, from_c);
+}
+
+constexpr Bf16Kernel kernel_of_tiles() {
+  Bf16Kernel kernel = TileProducts<HardwareTiles>::kernel();
+  kernel.multiply_one = multiply_one_as_tiles;
+  return kernel;
+}
+constexpr Bf16Kernel kKernel = kernel_of_tiles();
 
 }  // namespace
 

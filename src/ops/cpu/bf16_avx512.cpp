@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ops/cpu/bf16_body.h"
+#include "ops/cpu/bf16_one_row.h"
 
 namespace fulgur::cpu {
 namespace {
@@ -51,14 +52,25 @@ void multiply(const Bf16Kernel&, int64_t count, int64_t k, const Bf16Rows& rows,
   for (; row < count; ++row) multiply_rows<1>(k, rows, row, columns, c, c_stride, from_c);
 }
 
-// kRows rows of x by 16 rows of w, whose pairs of steps are turned into lines on the way: each sum is the same chain.
+// Rows of x as f32 numbers, block by block: each row's 32 steps.
+void pack_few(const Bf16Kernel&, const uint16_t* from, int64_t lane_stride, int64_t k_stride, int64_t lanes, int64_t k,
+              void* to) {
+  auto* x = static_cast<float*>(to);
+  for (int64_t p = 0; p < k; p += kBlock, x += kFewMost * kBlock)
+    for (int64_t i = 0; i < lanes; ++i)
+      for (int64_t step = 0; step < kBlock; ++step)
+        x[i * kBlock + step] = p + step < k ? widened(from[i * lane_stride + (p + step) * k_stride]) : 0;
+}
+
+// kRows rows of x by 16 rows of w, whose pairs of steps are turned into lines on the way. A pair's product is two f32
+// ones, the odd step's first: fused, they give the same bits sooner.
 template <int kRows>
 void multiply_few_rows(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
-                       const uint16_t* x, float* c, bool from_c) {
+                       const float* x, float* c, bool from_c) {
   __m512 sum[kRows];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) sum[i] = from_c ? _mm512_loadu_ps(c + i * kLanes) : _mm512_setzero_ps();
-  for (int64_t p = 0; p < k; p += kBlock, w += block_stride, x += kLanes * kBlock) {
+  for (int64_t p = 0; p < k; p += kBlock, w += block_stride, x += kFewMost * kBlock) {
     fetch_ahead<kFewMost, 3>(w, row_stride, p, k, next);
     for (int64_t four = 0; four < kBlock / 8; ++four) {  // pairs of steps
       Words line[4];
@@ -66,13 +78,14 @@ void multiply_few_rows(int64_t k, const uint16_t* w, int64_t row_stride, int64_t
       for (int j = 0; j < 4; ++j) line[j] = load_quarters(w + j * row_stride + 8 * four, 4 * row_stride);
       turn_words(line);
 #pragma GCC unroll 4
-      for (int pair = 0; pair < 4; ++pair)
+      for (int pair = 0; pair < 4; ++pair) {
+        const auto even = (__m512)(line[pair] << 16), odd = (__m512)(line[pair] & 0xffff0000);
+        const float* const steps = x + 8 * four + 2 * pair;
 #pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) {
-          int word;
-          __builtin_memcpy(&word, x + i * kBlock + 8 * four + 2 * pair, sizeof word);
-          sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)_mm512_set1_epi32(word), (__m512bh)line[pair]);
-        }
+        for (int i = 0; i < kRows; ++i) sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock + 1]), odd, sum[i]);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock]), even, sum[i]);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -81,20 +94,40 @@ void multiply_few_rows(int64_t k, const uint16_t* w, int64_t row_stride, int64_t
 
 template <int... kCounts>
 void multiply_few_of(std::integer_sequence<int, kCounts...>, int64_t count, int64_t k, const uint16_t* w,
-                     int64_t row_stride, int64_t block_stride, int64_t next, const uint16_t* x, float* c, bool from_c) {
+                     int64_t row_stride, int64_t block_stride, int64_t next, const float* x, float* c, bool from_c) {
   constexpr decltype(&multiply_few_rows<1>) kOfCount[] = {multiply_few_rows<kCounts + 1>...};
   kOfCount[count - 1](k, w, row_stride, block_stride, next, x, c, from_c);
 }
 
 void multiply_few(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
                   const void* x, float* c, bool from_c) {
-  const auto* const rows = static_cast<const uint16_t*>(x);
+  const SubnormalsAreZero mode;
+  const auto* const rows = static_cast<const float*>(x);
   const int64_t half = kFewMost * row_stride;
   using Counts = std::make_integer_sequence<int, kFewMost>;
   multiply_few_of(Counts(), count, k, w, row_stride, block_stride, half, rows, c, from_c);
   multiply_few_of(Counts(), count, k, w + half, row_stride, block_stride, next == 0 ? 0 : next - half, rows,
                   c + kFewMost, from_c);
 }
+
+// One chain over the pairs of k for each of one row's sums.
+template <int kVectors>
+class PairSums {
+ public:
+  PairSums(const float* c, bool from_c) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sum_[i] = from_c ? _mm512_loadu_ps(c + 16 * i) : _mm512_setzero_ps();
+  }
+  void add(int i, Words steps, Words line) { sum_[i] = _mm512_dpbf16_ps(sum_[i], (__m512bh)steps, (__m512bh)line); }
+  void end_block() {}
+  void store(float* c) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) _mm512_storeu_ps(c + 16 * i, sum_[i]);
+  }
+
+ private:
+  __m512 sum_[kVectors];
+};
 
 constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .columns = kLanes,
@@ -110,8 +143,9 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .store_block = store_block,
                                 .turn_block = turn_block,
                                 .few = kFewMost,
-                                .pack_few = pack_rows,
-                                .multiply_few = multiply_few};
+                                .pack_few = pack_few,
+                                .multiply_few = multiply_few,
+                                .multiply_one = multiply_one<PairSums>};
 
 }  // namespace
 

@@ -23,19 +23,24 @@ inline Words load_words(const void* from) {
 }
 inline void store_words(void* to, Words v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// Four pieces of 16 bytes, `stride` elements apart.
-inline Words load_quarters(const uint16_t* from, int64_t stride) {
+// Four pieces of 16 bytes.
+inline Words join_quarters(const uint16_t* a, const uint16_t* b, const uint16_t* c, const uint16_t* d) {
 #if defined(__AVX512F__)
-  const auto piece = [=](int i) { return _mm_loadu_si128((const __m128i*)(from + i * stride)); };
-  __m512i v = _mm512_castsi128_si512(piece(0));
-  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, piece(1));
-  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, piece(2));
-  return (Words)_mm512_mask_broadcast_i32x4(v, 0xf000, piece(3));
+  const auto piece = [](const uint16_t* from) { return _mm_loadu_si128((const __m128i*)from); };
+  __m512i v = _mm512_castsi128_si512(piece(a));
+  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, piece(b));
+  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, piece(c));
+  return (Words)_mm512_mask_broadcast_i32x4(v, 0xf000, piece(d));
 #else
   Words v;
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(reinterpret_cast<char*>(&v) + 16 * i, from + i * stride, 16);
+  const uint16_t* const from[] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(reinterpret_cast<char*>(&v) + 16 * i, from[i], 16);
   return v;
 #endif
+}
+// `stride` elements apart.
+inline Words load_quarters(const uint16_t* from, int64_t stride) {
+  return join_quarters(from, from + stride, from + 2 * stride, from + 3 * stride);
 }
 
 // In each quarter, the numbers of a's and b's lower (or upper) halves in turn: numbers of 16, 32 and 64 bits.

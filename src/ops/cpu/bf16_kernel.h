@@ -17,6 +17,14 @@ struct Bf16Rows {
   int64_t row_stride, block_stride;
 };
 
+// A matrix b[k, n] as it lies in memory: its columns side by side, n in whole lines of 32, bf16, or f32 that is rounded
+// on the way; or its steps, bf16, k in whole blocks of 32.
+struct Bf16Lying {
+  const void* data;
+  bool is_bf16;
+  int64_t k_stride, column_stride;  // elements
+};
+
 // Panels hold `rows` rows of a, or `columns` columns of b, for a range of k that is padded with zeros to whole steps.
 // The part of a panel that belongs to step s begins at s * step * (rows or columns) elements.
 struct Bf16Kernel {
@@ -33,6 +41,9 @@ struct Bf16Kernel {
   // between blocks of steps, and to the rows that are read next (0: there are none), which it asks for in time.
   using MultiplyFew = void (*)(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride,
                                int64_t next, const void* x, float* c, bool from_c);
+
+  // c[j] = (from_c ? c[j] : 0) + sum over k of x[k] * b[k, j] for n columns of b.
+  using MultiplyOne = void (*)(const uint16_t* x, int64_t k, const Bf16Lying& b, float* c, int64_t n, bool from_c);
 
   // A block of sums, `columns` wide, from and to `count` lines of f32 or bf16 numbers of which `width` belong to it.
   using LoadBlock = void (*)(const Bf16Kernel& self, float* block, const void* c, bool c_is_bf16, int64_t c_stride,
@@ -56,6 +67,7 @@ struct Bf16Kernel {
   int64_t few = 0;  // rows of a up to which b is read as it lies; 0: never
   Pack pack_few = nullptr;
   MultiplyFew multiply_few = nullptr;
+  MultiplyOne multiply_one = nullptr;          // null: one row is packed as many are
   const GemmKernel<float>* widened = nullptr;  // for CPUs without bf16 products: the f32 kernel that multiplies
 };
 

@@ -32,6 +32,20 @@ Bf16Product turned(const Bf16Product& p) {
   return other;
 }
 
+// One row by a matrix that nothing is packed for: b's columns lie side by side, so packing it would cost more than
+// multiplying, or few columns do not repay packing the row.
+bool is_one_row(const Bf16Kernel& kernel, const Bf16Product& p) {
+  if (kernel.multiply_one == nullptr || p.m != 1 || p.a.dtype != DType::bf16 || p.a.column_stride != 1) return false;
+  if (p.c.dtype != DType::f32 || p.cut_count > 0) return false;
+  if (p.b.column_stride == 1) return p.n % kernel.columns == 0;
+  return p.n <= 2 * kernel.columns && p.k % kernel.step == 0 && p.b.dtype == DType::bf16;
+}
+void multiply_one(const Bf16Kernel& kernel, const Bf16Product& p) {
+  kernel.multiply_one(static_cast<const uint16_t*>(p.a.data), p.k,
+                      {p.b.data, p.b.dtype == DType::bf16, p.b.row_stride, p.b.column_stride},
+                      static_cast<float*>(p.c.data), p.n, p.store == Store::add);
+}
+
 bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
   return p.m <= kernel.few && p.b.row_stride == 1 && p.b.dtype == DType::bf16 && p.cut_count == 0;
 }
@@ -98,6 +112,7 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
     if (product.store == Store::overwrite) clear(product);
     return;
   }
+  if (is_one_row(kernel, product)) return multiply_one(kernel, product);
   if (kernel.begin != nullptr) kernel.begin();
   if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);
   else if (product.c.dtype == DType::bf16 && (product.k > kSpilledDepth || product.cut_count > 0))

@@ -161,6 +161,10 @@ inline void row_widen(float* y, const bf16* x, int64_t n) {  // y = x; the rows 
 inline void row_narrow(bf16* y, const float* x, int64_t n) {  // y = bf16(x), to nearest even; the rows lie apart
   row_tables().narrow(bits(y), x, n);
 }
+// y = (x - greatest) / temperature, but at least -1000, where exp is 0; 0 where x is the greatest, infinite too.
+inline void row_tempered(double* y, const float* x, float greatest, double temperature, int64_t n) {
+  row_tables().tempered(y, x, greatest, temperature, n);
+}
 
 // Rows of a block at once, at their strides; bits are those of one row after the other.
 

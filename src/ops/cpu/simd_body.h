@@ -96,6 +96,12 @@ uint16_t nearest_even(float x) {  // what bf16(x) is
 void narrow(uint16_t* __restrict y, const float* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = nearest_even(x[i]);
 }
+void tempered(double* __restrict y, const float* __restrict x, float greatest, double temperature, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double below = double(x[i]) - double(greatest), quotient = temperature == 1 ? below : below / temperature;
+    y[i] = x[i] == greatest ? 0 : quotient > -1000 ? quotient : -1000;
+  }
+}
 
 template <class Stored, class T, int Bytes>
 struct StoredRows : Row<T, Bytes> {
@@ -270,7 +276,8 @@ constexpr RowTables kRowTables = {WideRows<float, Bytes>::kTable,
                                   StoredRows<double, double, Bytes>::kTable,
                                   StoredRows<uint16_t, float, Bytes>::kTable,
                                   widen,
-                                  narrow};
+                                  narrow,
+                                  tempered};
 
 }  // namespace
 }  // namespace fulgur::cpu

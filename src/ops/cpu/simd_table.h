@@ -83,6 +83,7 @@ struct RowTables {
   RowTable<uint16_t, float> bf16_rows;
   void (*widen)(float* y, const uint16_t* x, int64_t n);   // from the bits of bf16
   void (*narrow)(uint16_t* y, const float* x, int64_t n);  // to the bits of bf16
+  void (*tempered)(double* y, const float* x, float greatest, double temperature, int64_t n);
 };
 
 // Null where the file was not compiled for its instruction set.
