@@ -118,8 +118,10 @@ void lightning_attention(Stream& stream, const LightningAttention& op) {
     const int64_t grain = op.longest > 1 ? 1 : std::max<int64_t>(1, items / (kPieces * stream.threads().count()));
     stream.threads().for_ranges(items, grain, [&](int64_t first, int64_t last) {
       for (int64_t item = first; item < last; ++item) {
-        const int64_t sequence = item / heads, head = item % heads, begin = row_begin(sequence);
-        const int64_t end = row_begin(sequence + 1), held = op.slots && begin < end ? positions(begin) % kGrid : 0;
+        const int64_t sequence = item / heads, head = item % heads;
+        const int64_t begin = row_begin(sequence), end = row_begin(sequence + 1);
+        if (begin == end) continue;
+        const int64_t held = op.slots ? positions(begin) % kGrid : 0;
         HeadWalk<T>(op, decays[size_t(head)], sequence, head).run(begin, end, held);
       }
     });
