@@ -33,12 +33,3 @@
     FULGUR_CUDA_TWIN(cuda::name(stream, op));                                                                       \
     cpu::name(stream, op);                                                                                          \
   }
-
-// A line of ops/cuda_missing.txt: the twin that is still to be written. The linker refuses an operator whose twin
-// exists and is listed, and one with neither.
-#define FULGUR_CUDA_MISSING(name, Operands)                                        \
-  namespace cuda {                                                                 \
-  void name(Stream&, const Operands&) {                                            \
-    fail(ErrorKind::unsupported, #name " has no CUDA twin yet: use --device cpu"); \
-  }                                                                                \
-  }
