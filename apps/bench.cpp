@@ -88,10 +88,12 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
   }
   std::printf("%s", bench::text_of(table, floors).c_str());
   print_rates(memory);
-  for (const bench::Figure& f : m.figures)
-    std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s, %s, %d threads)\n", f.name.c_str(), f.value,
-                f.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(), name_of(type),
-                o.where().is_cuda() ? name_of(o.where()).c_str() : cpu::name_of(cpu::isa()), o.thread_count());
+  const bench::Figure& rate = m.figures.front();
+  std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s, %s, %d threads)\n", rate.name.c_str(), rate.value,
+              rate.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(), name_of(type),
+              o.where().is_cuda() ? name_of(o.where()).c_str() : cpu::name_of(cpu::isa()), o.thread_count());
+  for (size_t i = 1; i < m.figures.size(); ++i)
+    std::printf("%s: %.4g %s\n", m.figures[i].name.c_str(), m.figures[i].value, m.figures[i].unit.c_str());
 }
 
 bench::InferenceSetup inference(const BenchOptions& o) {

@@ -16,6 +16,7 @@
 #include "files/json_file.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
+#include "train/run_course.h"
 
 namespace fulgur {
 namespace {
@@ -39,7 +40,8 @@ void run_prepare(const PrepareOptions& o) {
 }
 
 struct InspectOptions {
-  std::string folder, source, tokenizer;
+  std::string folder, source, tokenizer;  // folder: or a run's configuration
+  std::vector<std::string> settings;
   std::optional<int64_t> document, row;
   int64_t sequence = 0;
   uint64_t seed = 0;
@@ -113,6 +115,18 @@ void dump_documents(const InspectOptions& o, const TokenShards& shards) {
       print(json_of_document(shards, source, i, tokenizer).dump() + "\n");
 }
 
+void show_pieces(const PackedRow& row, const Tokenizer& tokenizer, int32_t begin_of_sentence) {
+  for (size_t p = 0; p < row.begin.size(); ++p) {
+    const size_t begin = size_t(row.begin[p]),
+                 end = p + 1 < row.begin.size() ? size_t(row.begin[p + 1]) : row.tokens.size();
+    const std::span<const int32_t> piece = std::span(row.tokens).subspan(begin, end - begin);
+    const bool starts = piece.front() == begin_of_sentence, ends = row.targets[end - 1] < 0;
+    std::printf("\ntokens %zu to %zu, %s%s\n", begin, end - 1,
+                starts ? "from a document's begin" : "from within a document", ends ? " to its end" : "");
+    print(to_valid_utf8(tokenizer.decode(piece)) + "\n");
+  }
+}
+
 void show_row(const InspectOptions& o, const TokenShards& shards) {
   if (o.sequence < 2) fail(ErrorKind::invalid_input, "--row: expected --sequence with the tokens of a row, 2 or more");
   const TokenShards::Source& source = source_of(o, shards);
@@ -120,19 +134,31 @@ void show_row(const InspectOptions& o, const TokenShards& shards) {
   for (int64_t i = 0; i < source.documents(); ++i) documents.add(source.document(i));
   PackedRows rows(std::move(documents), o.sequence, o.seed);
   const PackedRow row = rows.row(*o.row);
-  const Tokenizer tokenizer = tokenizer_of(o, shards.index());
   std::printf("row %lld of source %s, %lld tokens a row, seed %llu: %zu pieces of documents\n",
               static_cast<long long>(*o.row), source.name().c_str(), static_cast<long long>(o.sequence),
               static_cast<unsigned long long>(o.seed), row.begin.size());
-  for (size_t p = 0; p < row.begin.size(); ++p) {
-    const size_t begin = size_t(row.begin[p]),
-                 end = p + 1 < row.begin.size() ? size_t(row.begin[p + 1]) : row.tokens.size();
-    const std::span<const int32_t> piece = std::span(row.tokens).subspan(begin, end - begin);
-    const bool starts = piece.front() == shards.index().begin_of_sentence, ends = row.targets[end - 1] < 0;
-    std::printf("\ntokens %zu to %zu, %s%s\n", begin, end - 1,
-                starts ? "from a document's begin" : "from within a document", ends ? " to its end" : "");
-    print(to_valid_utf8(tokenizer.decode(piece)) + "\n");
-  }
+  show_pieces(row, tokenizer_of(o, shards.index()), shards.index().begin_of_sentence);
+}
+
+// Of the mixture that a run takes its rows from, by the global sample index.
+void show_row_of_run(const InspectOptions& o) {
+  if (!o.row || !o.source.empty() || o.document || o.sequence != 0 || o.seed != 0 || !o.tokenizer.empty() || o.check ||
+      o.json)
+    fail(ErrorKind::invalid_input, o.folder + " is a file, so a run's configuration: expected --row, --set alone");
+  const RunConfig run = read_run_config(o.folder, o.settings);
+  const RunCorpus corpus = read_run_corpus(run.tokenizer, run.train_files, {});
+  MixedRows rows = rows_of(run, corpus);
+  const int64_t all = run.rows_through(run.steps);
+  if (*o.row >= all)
+    fail(ErrorKind::invalid_input,
+         "--row " + std::to_string(*o.row) + ": the run has " + std::to_string(all) + " rows, from 0");
+  const MixedRow origin = rows.origin(*o.row);
+  const PackedRow row = rows.row(*o.row);
+  std::printf("row %lld of %lld, %lld tokens a row, seed %llu: row %lld of source %s, %zu pieces of documents\n",
+              static_cast<long long>(*o.row), static_cast<long long>(all), static_cast<long long>(run.sequence),
+              static_cast<unsigned long long>(run.seed), static_cast<long long>(origin.row),
+              rows.sources()[size_t(origin.source)].name.c_str(), row.begin.size());
+  show_pieces(row, Tokenizer::load(run.tokenizer), corpus.begin_of_sentence);
 }
 
 void show_folder(const InspectOptions& o, const TokenShards& shards) {
@@ -147,6 +173,9 @@ void show_folder(const InspectOptions& o, const TokenShards& shards) {
 }
 
 void run_inspect(const InspectOptions& o) {
+  if (std::error_code ignored; std::filesystem::is_regular_file(o.folder, ignored)) return show_row_of_run(o);
+  if (!o.settings.empty())
+    fail(ErrorKind::invalid_input, "--set: expected a run's configuration, a TOML file, in place of " + o.folder);
   const TokenShards shards = TokenShards::open(o.folder);
   if (o.check) shards.check();
   if (o.document) show_document(o, shards);
@@ -173,15 +202,20 @@ void add_inspect_prepared(CLI::App& group) {
   const auto o = std::make_shared<InspectOptions>();
   CLI::App* command =
       group.add_subcommand("inspect", "Shows prepared data: what it holds, a document, or a training row");
-  command->add_option("PREPARED", o->folder, "folder that `data prepare` has completed")->required();
+  command
+      ->add_option("PREPARED", o->folder,
+                   "folder that `data prepare` has completed; or the TOML file of a run, for a --row of its mixture")
+      ->required();
+  command->add_option("--set", o->settings, "section.key=value, overrides the run's TOML file; several times")
+      ->allow_extra_args(false);
   command->add_option("--source", o->source, "source by its name; may be left out where there is one");
   CLI::Option* document =
       command->add_option("--document", o->document, "document of the source, from 0")->check(CLI::NonNegativeNumber);
-  CLI::Option* row =
-      command->add_option("--row", o->row, "training row of the source alone, from 0")->check(CLI::NonNegativeNumber);
+  CLI::Option* row = command->add_option("--row", o->row, "training row of the source alone, or of the run, from 0")
+                         ->check(CLI::NonNegativeNumber);
   CLI::Option* sequence = command->add_option("--sequence", o->sequence, "tokens of a training row");
   CLI::Option* seed = command->add_option("--seed", o->seed, "seed of the rows' order")->capture_default_str();
-  row->excludes(document)->needs(sequence), sequence->needs(row), seed->needs(row);
+  row->excludes(document), sequence->needs(row), seed->needs(row);
   command->add_option("--tokenizer", o->tokenizer, "folder or tokenizer.json; default: the one it was prepared with");
   command->add_flag("--json", o->json, "every document as a line of JSON")->excludes(document)->excludes(row);
   command->add_flag("--check", o->check, "reads every byte: digests, counts, tokens within the vocabulary");

@@ -103,6 +103,9 @@ Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context,
 
 Measured run_train(const RunConfig& run, int64_t steps) {
   Measured m;
+  RunConfig plain = run, watched = run;
+  plain.health_every = 0, watched.health_every = 1;
+  double watched_seconds = 0;
   const ModelConfig config = model_shape(run);
   std::fprintf(stderr, "%s\n", plan_training(config, run, 0).describe().c_str());
   TrainingMemory memory(config, run, 0);
@@ -114,15 +117,22 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   Exec exec{stream, scratch, tape, config, run.in_order()};
   PackedRows rows(random_documents(config, run.rows_through(1) * 2, run.sequence), run.sequence, run.seed);
   for (int64_t i = 0; i <= steps + 1; ++i) {
-    const double seconds = timed(stream, i > steps ? &m.recorder : nullptr, [&] {
-      train_rows(exec, memory.state, run, rows);
-      stream.synchronize();
-    });
-    if (i == 1) m.seconds = seconds;
-    if (i > 1 && i <= steps) m.seconds = std::min(m.seconds, seconds);
+    const auto step = [&](const RunConfig& how, Recorder* recorder) {
+      return timed(stream, recorder, [&] {
+        train_rows(exec, memory.state, how, rows);
+        stream.synchronize();
+      });
+    };
+    const double seconds = step(plain, i > steps ? &m.recorder : nullptr);
+    if (i >= 1 && i <= steps) m.seconds = i == 1 ? seconds : std::min(m.seconds, seconds);
+    if (run.health_every == 0 || i > steps) continue;
+    const double with_health = step(watched, nullptr);
+    if (i >= 1) watched_seconds = i == 1 ? with_health : std::min(watched_seconds, with_health);
   }
   m.peak_activation_bytes = scratch.peak_bytes() + tape.peak_bytes();
   add_rate(m, "train " + std::to_string(run.tokens_per_step) + " tokens a step", double(run.tokens_per_step));
+  if (run.health_every > 0)
+    m.figures.push_back({"health of a step", "% of the step", 100 * (watched_seconds / m.seconds - 1), false});
   return m;
 }
 

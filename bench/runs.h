@@ -38,7 +38,8 @@ Measured run_prefill(const InferenceSetup& setup, int64_t tokens);
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
 
 // Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of
-// `steps` after one.
+// `steps` after one. Where run.health_every is above 0, as many steps that measure health come between them: a figure
+// of its own says what that costs.
 Measured run_train(const RunConfig& run, int64_t steps);
 
 }  // namespace fulgur::bench

@@ -99,5 +99,11 @@ TEST(Progress, short_forms) {
   EXPECT_EQ(short_time(7620), "2 h 07 min");
 }
 
+TEST(Progress, time_left_counts_units_where_they_are_not_alike) {
+  EXPECT_EQ(seconds_left(10, 5, 20, 500, {}), 40);
+  EXPECT_EQ(seconds_left(10, 5, 20, 500, 9000), 180) << "later steps are larger";
+  EXPECT_EQ(seconds_left(10, 0, 20, 0, 9000), std::nullopt);
+}
+
 }  // namespace
 }  // namespace fulgur

@@ -253,6 +253,31 @@ TEST_F(DataPrepare, DocumentsAndRowsAreShown) {
   expect_refused(inspect({"--check"}), 3, {"zh-00000", "digest"});
 }
 
+TEST_F(DataPrepare, RowsOfARunAreThoseOfItsSources) {
+  whole();
+  const std::string folder = (scratch_ / "whole").string(), config = FULGUR_SOURCE "/configs/tiny.toml";
+  const auto inspect = [&](Words words) {
+    words.insert(words.begin(), {"data", "inspect"});
+    return run_program(words, scratch_ / "inspect");
+  };
+  const auto pieces = [](const std::string& out) { return out.substr(out.find('\n')); };
+  std::map<std::string, int> next{{"en", 0}, {"zh", 0}};
+  for (int row = 0; row < 6; ++row) {
+    const Finished shown = inspect({config, "--row", std::to_string(row), "--set", "data.train=[\"" + folder + "\"]",
+                                    "--set", "data.weights={en=2, zh=1}", "--set", "train.seed=3"});
+    ASSERT_EQ(shown.exit, 0) << shown.err;
+    const std::string source = shown.out.find("of source en") != std::string::npos ? "en" : "zh";
+    const std::string number = std::to_string(next[source]++);
+    EXPECT_NE(shown.out.find("seed 3: row " + number + " of source " + source + ", "), std::string::npos) << shown.out;
+    const Finished alone = inspect({folder, "--source", source, "--row", number, "--sequence", "256", "--seed", "3"});
+    EXPECT_EQ(pieces(shown.out), pieces(alone.out));
+  }
+  EXPECT_EQ(next["en"], 4);
+  expect_refused(inspect({config, "--row", "0", "--source", "en"}), 2, {"tiny.toml", "--row, --set"});
+  expect_refused(inspect({config, "--row", "320", "--set", "data.train=[\"" + folder + "\"]"}), 2, {"320 rows"});
+  expect_refused(inspect({folder, "--row", "0", "--set", "train.seed=3"}), 2, {"--set"});
+}
+
 TEST_F(DataPrepare, ThreadsChangeNoByte) {
   const auto files = whole();
   EXPECT_GT(files.size(), 4u) << "several shards";

@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 
-WINDOW = 200
+from planted_corpus import Windows
 
 
 def byte_of_char():
@@ -104,16 +104,14 @@ def main():
         sys.exit(__doc__)
     corpus, prepared, tokenizer = map(pathlib.Path, sys.argv[1:])
     manifest = json.loads((corpus / "manifest.json").read_text())
-    windows = set()
-    for line in (corpus / "evaluation.jsonl").read_text().splitlines():
-        text = json.loads(line)["text"].encode()
-        windows.update(text[i:i + WINDOW] for i in range(len(text) - WINDOW + 1))
+    evaluation = (corpus / "evaluation.jsonl").read_text().splitlines()
+    windows = Windows(json.loads(line)["text"].encode() for line in evaluation)
     kept, hits = set(), 0
     for at, text in kept_documents(prepared, tokenizer, manifest["files"]):
         kept.add(at)
-        hits += any(text[i:i + WINDOW] in windows for i in range(len(text) - WINDOW + 1))
+        hits += windows.occur_in(text)
     print(f"{len(kept)} documents kept of {sum(manifest['files'].values())}, all valid UTF-8; {hits} hold one of "
-          f"{len(windows)} evaluation windows")
+          f"{len(windows.windows)} evaluation windows")
     passed = [judge_pairs(manifest["pairs"], kept), judge_lost(manifest, kept),
               judge_planted(manifest["planted"], kept), hits == 0]
     sys.exit(0 if all(passed) else "judge: failed")

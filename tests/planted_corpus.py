@@ -13,6 +13,8 @@ The judge is judge_planted.py.
 """
 
 import argparse
+import collections
+import gc
 import io
 import itertools
 import json
@@ -61,20 +63,20 @@ def units_of(text):
     return text.translate(FOLDING).split()
 
 
-def shingles(text, wanted=lambda unit: True):
-    """What src/data/shingles.h says, as a set of texts: those whose first unit is wanted."""
-    units, unspaced, found = units_of(text), FOLDING.unspaced, set()
-    for i, unit in enumerate(units):
-        if wanted(unit):
-            count = 8 if unit in unspaced else 5
-            if i + count <= len(units):
-                found.add(" ".join(units[i:i + count]))
-    return found or {" ".join(units)}
+def shingles(text, sample=None):
+    """What src/data/shingles.h says, as a set of texts; of a sample those whose first unit it maps to True."""
+    units, unspaced = units_of(text), FOLDING.unspaced
+    begins = itertools.compress(itertools.count(), map(sample.__getitem__, units)) if sample else range(len(units))
+    ends = ((i, i + (8 if units[i] in unspaced else 5)) for i in begins)
+    return {" ".join(units[i:end]) for i, end in ends if end <= len(units)} or {" ".join(units)}
+
+
+def jaccard_of(x, y):
+    return len(x & y) / len(x | y)
 
 
 def jaccard(a, b):
-    x, y = shingles(a), shingles(b)
-    return len(x & y) / len(x | y)
+    return jaccard_of(shingles(a), shingles(b))
 
 
 def archive_texts(shared):
@@ -100,12 +102,13 @@ def documents_of(text, rng):
         if len(part) <= 6000:
             yield part
             continue
-        piece, wanted = [], rng.randrange(600, 5000)
+        piece, left = [], rng.randrange(600, 5000)
         for paragraph in part.split("\n"):
             piece.append(paragraph)
-            if sum(map(len, piece)) >= wanted:
+            left -= len(paragraph)
+            if left <= 0:
                 yield "\n".join(piece)
-                piece, wanted = [], rng.randrange(600, 5000)
+                piece, left = [], rng.randrange(600, 5000)
 
 
 class InSample(dict):
@@ -116,29 +119,43 @@ class InSample(dict):
         return self[unit]
 
 
+class Windows:
+    """Every 200 bytes in a row of some texts. A text with one of them has all of one of its own blocks of 100 bytes, which
+    are those that are looked up first."""
+
+    def __init__(self, texts):
+        self.windows, self.blocks = set(), set()
+        for data in texts:
+            self.windows.update(data[i:i + 200] for i in range(len(data) - 199))
+            self.blocks.update(data[i:i + 100] for i in range(len(data) - 99))
+
+    def occur_in(self, data):
+        return any(data[i:i + 100] in self.blocks for i in range(0, len(data) - 99, 100)) \
+            and any(data[i:i + 200] in self.windows for i in range(len(data) - 199))
+
+
 class Distinct:
     """Accepts a text whose Jaccard index with every one accepted before is below 0.5. What to compare it with is found
-    through a sample of shingles; one that many texts hold tells nothing."""
+    through the 32 smallest hashes of its sample, of which texts at 0.5 share half in the mean; one that many texts hold
+    tells nothing."""
 
     MOST = 32
 
     def __init__(self):
         self.texts, self.owners, self.in_sample = [], {}, InSample()
 
-    def holders(self, text):
-        """How many shingles of the text's sample each accepted text holds, and how many there are."""
-        sample, counts = {zlib.crc32(s.encode()) for s in shingles(text, self.in_sample.__getitem__)}, {}
-        for h in sample:
-            for d in self.owners.get(h, ()):
-                counts[d] = counts.get(d, 0) + 1
-        return sample, counts
-
     def offer(self, text):
-        sample, counts = self.holders(text)
-        close = [d for d, n in counts.items() if n >= 0.2 * len(sample)]
-        if len(sample) < 12 or any(jaccard(text, self.texts[d]) >= 0.5 for d in close):
+        sketch = sorted(map(hash, shingles(text, self.in_sample)))[:32]
+        if len(sketch) < 12:
             return False
-        for h in sample:
+        shared = collections.Counter(itertools.chain.from_iterable(self.owners.get(h, ()) for h in sketch))
+        if max(shared.values(), default=0) >= 0.6 * len(sketch):
+            return False
+        close = [d for d, n in shared.items() if n >= 0.2 * len(sketch)]
+        whole = shingles(text) if close else set()
+        if any(jaccard_of(whole, shingles(self.texts[d])) >= 0.5 for d in close):
+            return False
+        for h in sketch:
             owners = self.owners.setdefault(h, [])
             if len(owners) < self.MOST:
                 owners.append(len(self.texts))
@@ -147,13 +164,8 @@ class Distinct:
 
     def with_windows_of(self, numbers):
         """The accepted texts that share 200 bytes with one of the given ones, themselves among them."""
-        windows, candidates = set(), set()
-        for d in numbers:
-            data = self.texts[d].encode()
-            windows.update(data[i:i + 200] for i in range(len(data) - 199))
-            candidates |= self.holders(self.texts[d])[1].keys()
-        encoded = ((d, self.texts[d].encode()) for d in candidates)
-        return {d for d, data in encoded if any(data[i:i + 200] in windows for i in range(len(data) - 199))}
+        windows = Windows(self.texts[d].encode() for d in numbers)
+        return {d for d, text in enumerate(self.texts) if windows.occur_in(text.encode())}
 
 
 def is_plain(text):
@@ -167,6 +179,8 @@ def distinct_texts(shared, wanted, rng):
     texts = lzma.decompress((REPOSITORY / "data" / "stories_train.txt.xz").read_bytes()).decode()
     accepted, total = Distinct(), 0
     for text in itertools.chain([texts], archive_texts(shared) if shared else []):
+        if total >= wanted:
+            break
         for document in documents_of(text, rng):
             document = document.strip()
             if total < wanted and is_plain(document) and accepted.offer(document):
@@ -299,6 +313,7 @@ def main():
     parser.add_argument("--shared", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    gc.disable()  # millions of small objects and no cycles
     rng = random.Random(options.seed)
     accepted = distinct_texts(options.shared, int(options.megabytes * 1e6 * 0.88), rng)
     held = max(5, len(accepted.texts) // 200)

@@ -56,7 +56,14 @@ Progress::~Progress() {
 
 double Progress::seconds() const { return monotonic_seconds() - start_; }
 
-void Progress::update(int64_t done, int64_t units, const std::string& note) {
+std::optional<double> seconds_left(double passed, int64_t done, int64_t left, int64_t units,
+                                   std::optional<int64_t> units_left) {
+  const int64_t paced = units_left ? units : done;
+  if (paced <= 0) return std::nullopt;
+  return passed * double(units_left.value_or(left)) / double(paced);
+}
+
+void Progress::update(int64_t done, int64_t units, const std::string& note, std::optional<int64_t> units_left) {
   const double now = monotonic_seconds(), passed = now - start_;
   const bool last = done >= total_;
   if (!last && now - shown_ < (terminal_ ? kTerminalSeconds : kPipeSeconds)) return;
@@ -70,7 +77,8 @@ void Progress::update(int64_t done, int64_t units, const std::string& note) {
   }
   if (!note.empty()) line += "  " + note;
   line += "  " + short_number(rate) + " " + unit_ + "/s";
-  if (done > first_ && !last) line += "  ETA " + short_time(passed * double(total_ - done) / double(done - first_));
+  const std::optional<double> left = seconds_left(passed, done - first_, total_ - done, units, units_left);
+  if (left && !last) line += "  ETA " + short_time(*left);
   if (last) line += "  in " + short_time(passed);
   draw(line, last);
 }

@@ -1,6 +1,7 @@
 // Progress of long work on standard error: one line that is redrawn on a terminal, plain lines in a pipe.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace fulgur {
@@ -14,8 +15,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   // Shows done, rate and time left, and `note`; at most ten times a second on a terminal, every ten seconds in a pipe.
-  // `units` done since the start drive the rate.
-  void update(int64_t done, int64_t units, const std::string& note = {});
+  // `units` done since the start drive the rate; units_left: where those of total are not alike, for the time left.
+  void update(int64_t done, int64_t units, const std::string& note = {}, std::optional<int64_t> units_left = {});
   // A line that stays, above the redrawn one.
   void say(const std::string& line);
   double seconds() const;  // since the start
@@ -31,6 +32,11 @@ class Progress {
 };
 
 double monotonic_seconds();
+
+// Seconds to come at the pace of those that passed: by units, or by what is counted where units_left is not known.
+// Nothing where there is no pace yet.
+std::optional<double> seconds_left(double passed, int64_t done, int64_t left, int64_t units,
+                                   std::optional<int64_t> units_left);
 
 // "1.2 k", "3.40 M": three digits and a prefix.
 std::string short_number(double value);

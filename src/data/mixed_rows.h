@@ -22,6 +22,8 @@ class MixedRows : public Rows {
 
   // Throws corrupt_file for a token outside the vocabulary.
   PackedRow row(int64_t index) override;
+  // The source it comes from, and its number there.
+  MixedRow origin(int64_t index) { return mixture_.at(index); }
 
   const std::vector<TrainingSource>& sources() const { return sources_; }
   int64_t tokens_per_epoch() const;  // of all sources

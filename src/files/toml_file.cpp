@@ -11,7 +11,7 @@
 namespace fulgur {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;  // keys in the order of TOML tables, which is that of their bytes
 
 Json json_of(const toml::node& node, const std::string& key) {
   if (const auto* table = node.as_table()) {
@@ -67,8 +67,49 @@ void override_with(Json& object, const Json& change) {
   }
 }
 
-[[noreturn]] void refuse(const std::string& key, const Json& value, const std::string& expected) {
+[[noreturn]] void wrong(const std::string& key, const Json& value, const std::string& expected) {
   fail(ErrorKind::invalid_input, key + " = " + value.dump().substr(0, 100) + ": expected " + expected);
+}
+
+toml::table table_of(const Json& object);
+
+void insert(toml::array& into, const Json& value);
+
+// Puts a value where `put` says.
+template <class Put>
+void with_toml(const Json& value, const Put& put) {
+  if (value.is_object()) return put(table_of(value));
+  if (value.is_string()) return put(value.get<std::string>());
+  if (value.is_boolean()) return put(value.get<bool>());
+  if (value.is_number_float()) return put(value.get<double>());
+  if (value.is_number()) return put(value.get<int64_t>());
+  toml::array list;
+  for (const Json& element : value) insert(list, element);
+  put(std::move(list));
+}
+
+void insert(toml::array& into, const Json& value) {
+  with_toml(value, [&](auto&& as_toml) { into.push_back(std::forward<decltype(as_toml)>(as_toml)); });
+}
+
+toml::table table_of(const Json& object) {
+  toml::table table;
+  for (const auto& [key, value] : object.items())
+    with_toml(value, [&, &name = key](auto&& as_toml) {
+      table.insert_or_assign(name, std::forward<decltype(as_toml)>(as_toml));
+    });
+  return table;
+}
+
+std::string one_of(const std::vector<std::string>& words) {
+  std::string list;
+  for (const std::string& word : words) list += (list.empty() ? "" : ", ") + word;
+  return list;
+}
+
+bool is_among(const Json& word, const std::vector<std::string>& allowed) {
+  return word.is_string() &&
+         (allowed.empty() || std::find(allowed.begin(), allowed.end(), word.get<std::string>()) != allowed.end());
 }
 
 std::string range_of(double least, double most) {
@@ -112,71 +153,102 @@ const Json* TomlReader::find(const std::string& key) const {
   return at;
 }
 
-const Json* TomlReader::take(const std::string& key, const Json& fallback) {
-  const Json* found = find(key);
-  taken_[key] = found ? *found : fallback;
-  return found;
+// The value that is there; the fallback is there from now on.
+std::optional<Json> TomlReader::take(const std::string& key, const Json& fallback) {
+  if (const Json* found = find(key)) {
+    taken_[key] = *found;
+    return *found;
+  }
+  taken_[key] = fallback;
+  Json* at = &root_;
+  std::istringstream parts(key);
+  for (std::string part; std::getline(parts, part, '.');) {
+    if (!at->is_object())
+      fail(ErrorKind::invalid_input, at->dump() + " is no section: expected one that may hold " + key);
+    at = &(*at)[part];
+    if (at->is_null()) *at = Json::object();
+  }
+  *at = fallback;
+  return std::nullopt;
 }
 
 bool TomlReader::has(const std::string& key) const { return find(key) != nullptr; }
 
 int64_t TomlReader::integer(const std::string& key, int64_t fallback, int64_t least, int64_t most) {
-  const Json* value = take(key, fallback);
+  const auto value = take(key, fallback);
   if (!value) return fallback;
   if (!value->is_number_integer() || value->get<int64_t>() < least || value->get<int64_t>() > most)
-    refuse(key, *value,
-           "an integer from " + std::to_string(least) +
-               (most == std::numeric_limits<int64_t>::max() ? " on" : " to " + std::to_string(most)));
+    wrong(key, *value,
+          "an integer from " + std::to_string(least) +
+              (most == std::numeric_limits<int64_t>::max() ? " on" : " to " + std::to_string(most)));
   return value->get<int64_t>();
 }
 
 double TomlReader::number(const std::string& key, double fallback, double least, double most) {
-  const Json* value = take(key, fallback);
+  const auto value = take(key, fallback);
   if (!value) return fallback;
-  if (!lies_within(*value, least, most)) refuse(key, *value, "a number " + range_of(least, most));
+  if (!lies_within(*value, least, most)) wrong(key, *value, "a number " + range_of(least, most));
   return value->get<double>();
 }
 
 std::vector<double> TomlReader::numbers(const std::string& key, std::vector<double> fallback, double least,
                                         double most) {
-  const Json* value = take(key, fallback);
+  const auto value = take(key, fallback);
   if (!value) return fallback;
-  const auto wrong = [&](const Json& number) { return !lies_within(number, least, most); };
-  if (!value->is_array() || std::any_of(value->begin(), value->end(), wrong))
-    refuse(key, *value, "a list of numbers " + range_of(least, most));
+  const auto outside = [&](const Json& number) { return !lies_within(number, least, most); };
+  if (!value->is_array() || std::any_of(value->begin(), value->end(), outside))
+    wrong(key, *value, "a list of numbers " + range_of(least, most));
   return value->get<std::vector<double>>();
 }
 
-std::string TomlReader::word(const std::string& key, const std::string& fallback) {
-  const Json* value = take(key, fallback);
+std::string TomlReader::word(const std::string& key, const std::string& fallback,
+                             const std::vector<std::string>& allowed) {
+  const auto value = take(key, fallback);
   if (!value) return fallback;
-  if (!value->is_string()) refuse(key, *value, "a string");
+  if (!is_among(*value, allowed)) wrong(key, *value, allowed.empty() ? "a string" : "one of " + one_of(allowed));
   return value->get<std::string>();
 }
 
-std::vector<std::string> TomlReader::words(const std::string& key) {
-  const Json* value = take(key, Json::array());
+std::vector<std::string> TomlReader::words(const std::string& key, const std::vector<std::string>& allowed) {
+  const auto value = take(key, Json::array());
   if (!value) return {};
-  if (value->is_string()) return {value->get<std::string>()};
-  const auto wrong = [](const Json& word) { return !word.is_string(); };
-  if (!value->is_array() || std::any_of(value->begin(), value->end(), wrong)) refuse(key, *value, "a list of strings");
-  return value->get<std::vector<std::string>>();
+  const Json list = value->is_string() ? Json::array({*value}) : *value;
+  const auto strange = [&](const Json& word) { return !is_among(word, allowed); };
+  if (!list.is_array() || std::any_of(list.begin(), list.end(), strange))
+    wrong(key, *value, "a list of " + (allowed.empty() ? "strings" : one_of(allowed)));
+  return list.get<std::vector<std::string>>();
 }
 
 bool TomlReader::flag(const std::string& key, bool fallback) {
-  const Json* value = take(key, fallback);
+  const auto value = take(key, fallback);
   if (!value) return fallback;
-  if (!value->is_boolean()) refuse(key, *value, "true or false");
+  if (!value->is_boolean()) wrong(key, *value, "true or false");
   return value->get<bool>();
+}
+
+nlohmann::ordered_json TomlReader::value(const std::string& key) {
+  const Json* found = find(key);
+  return taken_[key] = found ? *found : Json();
+}
+
+void TomlReader::refuse(const std::string& key, const std::string& why) {
+  if (has(key)) fail(ErrorKind::invalid_input, key + ": " + why);
+}
+
+void TomlReader::only(const std::string& key, int64_t supported) {
+  const auto value = take(key, supported);
+  if (value && *value != supported)
+    fail(ErrorKind::unsupported,
+         key + " = " + value->dump() + ": only " + std::to_string(supported) + " is supported so far");
 }
 
 std::vector<std::string> TomlReader::sections(const std::string& key) {
   std::vector<std::string> names;
   const Json* section = find(key);
   if (!section) return names;
-  if (!section->is_object()) refuse(key, *section, "sections [" + key + ".NAME]");
+  if (!section->is_object()) wrong(key, *section, "sections [" + key + ".NAME]");
   for (const auto& [name, value] : section->items()) {
-    if (!value.is_object()) refuse(key + "." + name, value, "a section [" + key + ".NAME]");
+    if (!value.is_object()) wrong(key + "." + name, value, "a section [" + key + ".NAME]");
     names.push_back(name);
   }
   return names;
@@ -199,5 +271,11 @@ void TomlReader::refuse_unknown_in(const Json& object, const std::string& prefix
 }
 
 void TomlReader::refuse_unknown() const { refuse_unknown_in(root_, ""); }
+
+std::string TomlReader::resolved_text() const {
+  std::ostringstream text;
+  text << table_of(root_) << '\n';
+  return text.str();
+}
 
 }  // namespace fulgur

@@ -189,6 +189,11 @@ std::vector<MixtureStage> mixture_stages(const RunConfig& run, const std::vector
   return stages;
 }
 
+MixedRows rows_of(const RunConfig& run, const RunCorpus& corpus) {
+  const std::vector<TrainingSource> sources = training_sources(corpus);
+  return {sources, mixture_stages(run, sources), run.sequence, run.seed, corpus.vocab_size};
+}
+
 int64_t after_warm_up(const RunConfig& run) {
   return std::max<int64_t>(place(run, run.decay_in_tokens, run.steps) - warmed_up(run), 0);
 }

@@ -23,4 +23,7 @@ int64_t after_warm_up(const RunConfig& run);
 // The stages over these sources. Throws invalid_input for a source that is not named, or a name that is none's.
 std::vector<MixtureStage> mixture_stages(const RunConfig& run, const std::vector<TrainingSource>& sources);
 
+// The rows of the run, by their global sample index. The corpus outlives them.
+MixedRows rows_of(const RunConfig& run, const RunCorpus& corpus);
+
 }  // namespace fulgur

@@ -73,11 +73,6 @@ void create_folder(const std::filesystem::path& dir) {
   if (error) fail(ErrorKind::not_found, dir.string() + ": cannot be created: " + error.message());
 }
 
-MixedRows rows_of(const RunConfig& run, const RunCorpus& corpus) {
-  const std::vector<TrainingSource> sources = training_sources(corpus);
-  return {sources, mixture_stages(run, sources), run.sequence, run.seed, corpus.vocab_size};
-}
-
 RunIdentity judged_identity(RunIdentity identity, const std::optional<RunCheckpoint>& from) {
   if (from) require_same(*from, identity);
   return identity;
@@ -294,7 +289,7 @@ void Run::note(const StepReport& report, Progress& progress) {
   const double share = floor_seconds_ * double(steps_here_) / step_seconds_;
   if (floor_seconds_ > 0) std::snprintf(note, sizeof note, "loss %.4f  %.0f %% of floor", report.loss, 100 * share);
   else std::snprintf(note, sizeof note, "loss %.4f", report.loss);
-  progress.update(step, tokens_here_, note);
+  progress.update(step, tokens_here_, note, run_.tokens_through(run_.steps) - run_.tokens_through(step));
 }
 
 // Nothing where this step is saved already.
