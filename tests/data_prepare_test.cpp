@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "data/token_shards.h"
 #include "files/json_file.h"
+#include "tests/made_words.h"
 #include "tests/scratch.h"
 
 namespace fulgur::tests {
@@ -22,23 +23,6 @@ using Words = std::vector<std::string>;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kSeparator = "\n<|endoftext|>\n";
-
-// Words of their own for every number, from a small vocabulary; a line has 13.
-std::string words(uint64_t number, int64_t count, char line_end = '\n') {
-  static const Words kNouns{"river",  "garden", "teacher", "letter", "window", "forest", "kitchen",
-                            "engine", "market", "village", "island", "music",  "winter", "doctor",
-                            "horse",  "ladder", "mirror",  "pocket", "silver", "harbour"};
-  static const Words kVerbs{"found",    "carried", "opened",   "painted", "remembered",
-                            "followed", "crossed", "repaired", "watched", "described"};
-  static const Words kSmall{"the", "and", "of", "to", "with", "in", "that", "was", "for", "on"};
-  std::string text;
-  for (int64_t w = 0; w < count; ++w) {
-    const uint32_t draw = philox(11, uint64_t(w), number)[0];
-    const Words& list = w % 3 == 0 ? kSmall : w % 3 == 1 ? kNouns : kVerbs;
-    text += list[draw % list.size()] + (w % 13 == 12 ? line_end : ' ');
-  }
-  return text;
-}
 
 std::string prose(uint64_t number, int64_t count = 90) {
   return words(number, count) + "end " + std::to_string(number) + ".";
