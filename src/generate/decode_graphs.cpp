@@ -12,8 +12,9 @@ ModelOutput run_calls(Exec& exec, const ModelWeights& weights, const Batch& batc
 
 ModelOutput DecodeGraphs::run(Exec& exec, const ModelWeights& weights, const Batch& batch) {
   const size_t begin = exec.scratch.used_bytes();
-  if (steps_.size() >= kMostSteps) steps_.clear();
-  const auto [at, first] = steps_.try_emplace({batch.rows(), batch.outputs(), batch.page_table.dim(1), begin});
+  const Shape shape{batch.rows(), batch.outputs(), batch.page_table.dim(1), begin};
+  if (steps_.size() >= kMostSteps && !steps_.contains(shape)) steps_.clear();
+  const auto [at, first] = steps_.try_emplace(shape);
   Step& step = at->second;
   if (first) return run_calls(exec, weights, batch);
   if (!step.graph) {

@@ -138,6 +138,20 @@ TEST(Linear, GradientsMatchCentralDifferences) {
   EXPECT_LE(cases::gradient_gap(loss, op.w.values, back.dw), 1e-8);
 }
 
+// Of bf16 operands; y and dy may be f32. A dy in f32 is rounded to bf16 as it enters its products.
+void expect_near_f64(Bench& bench, CaseStream& stream, const Linear& op, const LinearBackward& back) {
+  const auto in_f64 = [&](Operand o) { return bench.converted(*o.tensor, DType::f64); };
+  const auto exact = with_tensors(op, in_f64);
+  auto exact_back = with_tensors(back, in_f64);
+  exact_back.dy = bench.converted(bench.converted(back.dy, DType::bf16), DType::f64);
+  linear(stream, op), linear_backward(stream, back);
+  oracle(exact), oracle(exact_back);
+  const auto sizes = [&] { return std::to_string(op.y.dim(0)) + " rows to " + std::to_string(op.y.dim(1)); };
+  EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(op.y.dtype)) << sizes();
+  EXPECT_LE(cases::relative_gap(back.dx, exact_back.dx), bound(DType::bf16)) << sizes();
+  EXPECT_LE(cases::relative_gap(back.dw, exact_back.dw), kF32Bound) << sizes();
+}
+
 // The head and the router: bf16 rows and weights, f32 outputs and their f32 gradients, rounded where they enter.
 TEST(Linear, WideOutputsOfBf16Rows) {
   CaseStream stream({}, 2);
@@ -146,15 +160,7 @@ TEST(Linear, WideOutputsOfBf16Rows) {
   LinearBackward back = random_backward(bench, DType::bf16, s, Store::add);
   back.dy = bench.random(DType::f32, {s.rows, s.out}, 9);
   const Linear op{.y = bench.empty(DType::f32, {s.rows, s.out}), .x = back.x, .w = back.w};
-  const auto in_f64 = [&](Operand o) { return bench.converted(*o.tensor, DType::f64); };
-  const auto exact = with_tensors(op, in_f64);
-  auto exact_back = with_tensors(back, in_f64);
-  exact_back.dy = bench.converted(bench.converted(back.dy, DType::bf16), DType::f64);
-  linear(stream, op), linear_backward(stream, back);
-  oracle(exact), oracle(exact_back);
-  EXPECT_LE(cases::relative_gap(op.y, exact.y), kF32Bound);
-  EXPECT_LE(cases::relative_gap(back.dx, exact_back.dx), bound(DType::bf16));
-  EXPECT_LE(cases::relative_gap(back.dw, exact_back.dw), kF32Bound);
+  expect_near_f64(bench, stream, op, back);
 }
 
 // Rows in two calls give the weight's gradient the bits of one call: micro-batches agree. In bf16 a call begins at a
@@ -199,15 +205,7 @@ TEST(Linear, EvenShapesMatchTheOracle) {
     const DType type = s.out % 16 == 0 ? DType::bf16 : DType::f32;  // of y and dy
     const LinearBackward back = even_backward(bench, type, s, type == DType::f32 ? Store::add : Store::overwrite);
     const Linear op{.y = bench.empty(type, {s.rows, s.out}), .x = back.x, .w = back.w};
-    const auto in_f64 = [&](Operand o) { return bench.converted(*o.tensor, DType::f64); };
-    const auto exact = with_tensors(op, in_f64);
-    auto exact_back = with_tensors(back, in_f64);
-    exact_back.dy = bench.converted(bench.converted(back.dy, DType::bf16), DType::f64);
-    linear(stream, op), linear_backward(stream, back);
-    oracle(exact), oracle(exact_back);
-    EXPECT_LE(cases::relative_gap(op.y, exact.y), bound(type)) << s.rows << " " << s.out << " " << s.in;
-    EXPECT_LE(cases::relative_gap(back.dx, exact_back.dx), bound(DType::bf16)) << s.rows << " " << s.out;
-    EXPECT_LE(cases::relative_gap(back.dw, exact_back.dw), kF32Bound) << s.rows << " " << s.out << " " << s.in;
+    expect_near_f64(bench, stream, op, back);
   }
 }
 

@@ -4,20 +4,10 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 
-#include <cstdint>
-
 #include "device/launch.cuh"
+#include "ops/cuda/boxed_matrices.h"
 
 namespace fulgur::cuda {
-
-inline constexpr int kBoxColumns = 64;
-
-// `count` matrices of one shape. Data and strides, in elements, are multiples of 16 bytes.
-struct BoxedMatrices {
-  const void* data;
-  int64_t columns, rows, count, row_stride, apart;
-  int box_rows;  // at most 256
-};
 
 using TensorMap = CUtensorMap;
 

@@ -1,16 +1,10 @@
 // Stands in for src/ops/cuda/tensor_map.cuh (emulator.h): a box is copied row by row, zeros where its matrix ends.
 #pragma once
+#include "ops/cuda/boxed_matrices.h"
 #include "ops/cuda/cluster_copy.cuh"
 
 namespace fulgur::cuda {
 
-inline constexpr int kBoxColumns = 64;
-
-struct BoxedMatrices {
-  const void* data;
-  int64_t columns, rows, count, row_stride, apart;
-  int box_rows;
-};
 using TensorMap = BoxedMatrices;
 
 inline TensorMap tensor_map(const BoxedMatrices& m) {
