@@ -69,6 +69,14 @@ StateShape state_shape(const ModelConfig& c, DType type) {
   return shape;
 }
 
+// A CPU is busy with few rows; a GPU needs many, and they are soon done.
+EngineOptions with_limits(EngineOptions options, DeviceId device) {
+  const StepLimits usual = device.is_cuda() ? StepLimits{16384, 16384} : StepLimits{4096, 1024};
+  if (options.limits.rows == 0) options.limits.rows = usual.rows;
+  if (options.limits.chunk == 0) options.limits.chunk = usual.chunk;
+  return options;
+}
+
 // Each sequence may end inside a page.
 int64_t page_count(const EngineOptions& o) { return (o.tokens + kGrid - 1) / kGrid + o.sequences; }
 
@@ -77,10 +85,10 @@ int64_t page_count(const EngineOptions& o) { return (o.tokens + kGrid - 1) / kGr
 Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const EngineOptions& options)
     : config_(config),
       weights_(weights),
-      options_(options),
+      options_(with_limits(options, weights.flat.device)),
       stream_(weights.flat.device, options.threads),
       pool_(state_shape(config, weights.flat.dtype), options.sequences, page_count(options), weights.flat.device),
-      memory_(measured_scratch(config, weights.flat.dtype, weights.flat.device, options), Purpose::activations,
+      memory_(measured_scratch(config, weights.flat.dtype, weights.flat.device, options_), Purpose::activations,
               weights.flat.device),
       scratch_(memory_.data(), memory_.bytes(), weights.flat.device),
       tape_(nullptr, 0, weights.flat.device) {

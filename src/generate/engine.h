@@ -15,10 +15,10 @@ struct Exec;
 struct ModelConfig;
 struct ModelWeights;
 
-// What one step may take on.
+// What one step may take on. 0: as many as suit the device.
 struct StepLimits {
-  int64_t rows = 4096;   // of all sequences together
-  int64_t chunk = 1024;  // of one sequence
+  int64_t rows = 0;   // of all sequences together
+  int64_t chunk = 0;  // of one sequence
 };
 
 struct Sampled {

@@ -8,7 +8,8 @@
 
 namespace fulgur {
 
-constexpr int64_t kLossRows = 1024;
+// Rows whose logits are there together. A GPU wants many: the head's gradient is read and written once for them.
+int64_t loss_rows(DeviceId device) { return device.is_cuda() ? 4096 : 1024; }
 
 Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden) {
   const Tensor logits = exec.scratch.alloc(wide(hidden.dtype), {hidden.dim(0), w.head.out()});
@@ -18,14 +19,19 @@ Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden) {
 
 Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss) {
   const Tensor d_hidden = exec.tape.alloc(hidden.dtype, {hidden.dim(0), hidden.dim(1)});
-  for (int64_t begin = 0; begin < hidden.dim(0); begin += kLossRows) {
+  const int64_t step = loss_rows(exec.stream.device());
+  for (int64_t begin = 0; begin < hidden.dim(0); begin += step) {
     const Arena::Scope rows(exec.scratch);
-    const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
+    const int64_t end = std::min(begin + step, hidden.dim(0));
     const Tensor x = hidden.rows(begin, end), logits = head_logits(exec, w, x);
+    const bool rounded = x.dtype != logits.dtype;
+    const Tensor d_logits = rounded ? exec.scratch.alloc(x.dtype, {logits.dim(0), logits.dim(1)}) : logits;
     if (targets.logits) magnitude(exec.stream, {.sums = targets.logits, .x = logits});
-    cross_entropy(exec.stream,
-                  {.loss = loss, .logits = logits, .targets = targets.tokens.rows(begin, end), .scale = targets.scale});
-    const Tensor d_logits = logits;  // cross_entropy left the gradient there
+    cross_entropy(exec.stream, {.loss = loss,
+                                .logits = logits,
+                                .targets = targets.tokens.rows(begin, end),
+                                .scale = targets.scale,
+                                .gradient = rounded ? d_logits : Tensor{}});
     linear_backward(exec.stream,
                     {.dx = d_hidden.rows(begin, end), .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
   }
@@ -33,9 +39,10 @@ Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor 
 }
 
 void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats) {
-  for (int64_t begin = 0; begin < hidden.dim(0); begin += kLossRows) {
+  const int64_t step = loss_rows(exec.stream.device());
+  for (int64_t begin = 0; begin < hidden.dim(0); begin += step) {
     const Arena::Scope rows(exec.scratch);
-    const int64_t end = std::min(begin + kLossRows, hidden.dim(0));
+    const int64_t end = std::min(begin + step, hidden.dim(0));
     const Tensor logits = head_logits(exec, w, hidden.rows(begin, end));
     cross_entropy(exec.stream, {.loss = nats, .logits = logits, .targets = targets.rows(begin, end), .scale = 1});
   }

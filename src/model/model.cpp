@@ -38,15 +38,19 @@ void half_forward(Exec& exec, Residual r, Tensor out, Tensor in, Tensor weight, 
 template <class BranchBackward>
 void half_backward(Exec& exec, Residual r, Tensor gradient, RmsNormBackward norm, BranchBackward&& branch_backward) {
   const Arena::Scope half(exec.scratch);
-  const Tensor dy = like(exec.scratch, gradient), dx = like(exec.scratch, gradient);
-  const double alpha = r.alpha;
-  blend(exec.stream, {.y = dy, .a = gradient, .alpha = r.beta});
+  const bool post = exec.config.post_norm;
+  const Tensor dx = like(exec.scratch, gradient);
+  Tensor dy = gradient;
+  if (r.beta != 1) {
+    dy = like(exec.scratch, gradient);
+    blend(exec.stream, {.y = dy, .a = gradient, .alpha = r.beta});
+  }
   branch_backward(dx, dy);
-  if (exec.config.post_norm) blend(exec.stream, {.y = dx, .a = dx, .alpha = 1, .b = gradient, .beta = alpha});
-  norm.dx = exec.config.post_norm ? gradient : dy;
+  norm.dx = post ? gradient : dx;
   norm.dy = dx;
+  if (post) norm.carried = gradient, norm.alpha = r.alpha;
   rms_norm_backward(exec.stream, norm);
-  if (!exec.config.post_norm) blend(exec.stream, {.y = gradient, .a = dy, .alpha = 1, .b = gradient, .beta = alpha});
+  if (!post) blend(exec.stream, {.y = gradient, .a = dx, .alpha = 1, .b = gradient, .beta = r.alpha});
 }
 
 Residual attention_residual(const ModelConfig& c, const LayerWeights& w) {

@@ -1,20 +1,24 @@
-// loss += scale * sum over rows of -log softmax(logits)[target], and the gradient in place of the logits.
+// loss += scale * sum over rows of -log softmax(logits)[target], and the gradient, in place of the logits or beside
+// them.
 #pragma once
 #include "ops/operator.h"
 
 namespace fulgur {
 
 struct CrossEntropy {
-  Tensor loss;     // f64 [1], accumulated: rows ascending
-  Tensor logits;   // wide [rows, vocab], overwritten by the gradient
-  Tensor targets;  // i32 [rows]; -1: the row does not count, its gradient is zero
-  double scale;    // 1 / rows that count, over the whole step and all ranks
+  Tensor loss;           // f64 [1], accumulated: rows ascending
+  Tensor logits;         // wide [rows, vocab], overwritten: by the gradient where there is no other place for it
+  Tensor targets;        // i32 [rows]; -1: the row does not count, its gradient is zero
+  double scale;          // 1 / rows that count, over the whole step and all ranks
+  Tensor gradient = {};  // run type [rows, vocab], or absent
 
-  auto operands() const { return std::tuple{inout(loss), inout(logits), in(targets)}; }
+  auto operands() const { return std::tuple{inout(loss), inout(logits), in(targets), out(gradient)}; }
   void check() const {
     expect(loss.is(DType::f64, {1}), "the loss is f64");
     expect(logits.rank == 2 && logits.dtype == wide(logits.dtype), "logits are wide");
     expect(targets.is(DType::i32, {logits.dim(0)}), "one target per row");
+    expect(!gradient || (gradient.same_shape(logits) && wide(gradient.dtype) == logits.dtype),
+           "the gradient has the shape of the logits");
   }
 };
 

@@ -77,12 +77,33 @@ TEST(CrossEntropy, ThreadsDoNotChangeBits) {
 }
 
 TEST(CrossEntropy, HalvesAccumulateToTheWhole) {
-  for (const DType type : {DType::f64, DType::f32}) {
-    const Pass whole(type, 65, 130), halves(type, 65, 130);
+  for (const DType type : {DType::f64, DType::f32})
+    for (const int64_t cut : {30, 32}) {  // CUDA adds pieces of 32 rows
+      const Pass whole(type, 65, 130), halves(type, 65, 130);
+      CaseStream stream({}, 2);
+      whole.run(stream, 0, 65);
+      halves.run(stream, 0, cut), halves.run(stream, cut, 65);
+      EXPECT_NEAR(get(whole.loss, 0), get(halves.loss, 0), 1e-13 * std::abs(get(whole.loss, 0)));
+      EXPECT_TRUE(cut != 32 || same_bits(whole.loss, halves.loss));
+      EXPECT_TRUE(same_bits(whole.logits, halves.logits));
+    }
+}
+
+// Rounded once from what would have taken the logits' place.
+TEST(CrossEntropy, ItsGradientMayLieBesideTheLogits) {
+  for (const int64_t vocab : {17, 130, 5000}) {
+    const Pass in_place(DType::f32, 7, vocab);
+    Pass beside(DType::f32, 7, vocab);
     CaseStream stream({}, 2);
-    whole.run(stream, 0, 65);
-    halves.run(stream, 0, 30), halves.run(stream, 30, 65);
-    EXPECT_TRUE(same_bits(whole.loss, halves.loss) && same_bits(whole.logits, halves.logits));
+    in_place.run(stream, 0, 7);
+    const Tensor gradient = beside.bench.zeros(DType::bf16, {7, vocab});
+    cross_entropy(stream, {.loss = beside.loss,
+                           .logits = beside.logits,
+                           .targets = beside.targets,
+                           .scale = kScale,
+                           .gradient = gradient});
+    EXPECT_TRUE(same_bits(beside.loss, in_place.loss));
+    EXPECT_TRUE(same_bits(gradient, beside.bench.converted(in_place.logits, DType::bf16)));
   }
 }
 
@@ -112,7 +133,9 @@ TEST(CrossEntropy, RefusesOtherShapesAndTypes) {
   EXPECT_BROKEN(cross_entropy(stream, op), "one target per row");
   op.targets = p.targets, op.loss = p.bench.zeros(DType::f32, {1});
   EXPECT_BROKEN(cross_entropy(stream, op), "the loss is f64");
-  op.loss = p.loss, op.targets = p.bench.indices(DType::i32, {0, 0, 0, 0, 0, 0, 17});
+  op.loss = p.loss, op.gradient = p.bench.zeros(DType::bf16, {7, 16});
+  EXPECT_BROKEN(cross_entropy(stream, op), "the gradient has the shape of the logits");
+  op.gradient = {}, op.targets = p.bench.indices(DType::i32, {0, 0, 0, 0, 0, 0, 17});
   EXPECT_BROKEN(cross_entropy(stream, op), "every target is in the vocabulary");
 }
 

@@ -1,6 +1,7 @@
 // Rows are finished in any order, their losses added in ascending order: log(sum of exp(logit - max)) + max - logit.
 #include "ops/cross_entropy.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "ops/cpu/logarithm.h"
@@ -21,20 +22,20 @@ double finish(T* row, int64_t vocab, int32_t target, double scale) {
   return fixed_log(sum) + (double(greatest) - double(own));
 }
 
-template <class T>
+// G: of the gradient beside the logits.
+template <class T, class G>
 void run(Threads& threads, const CrossEntropy& op) {
   const Rows<T> logits = rows_of<T>(op.logits);
+  const Rows<G> gradient = op.gradient ? rows_of<G>(op.gradient) : Rows<G>{};
   const int32_t* targets = op.targets.elements<int32_t>();
   bool inside = true;
   for (int64_t row = 0; row < logits.count; ++row) inside &= targets[row] >= -1 && targets[row] < logits.width;
   expect(inside, "every target is in the vocabulary, or -1");
   std::vector<double> losses(size_t(logits.count), 0.0);
   for_rows(threads, logits.count, logits.width, [&](int64_t row) {
-    if (targets[row] < 0) {
-      std::fill_n(logits[row], logits.width, T(0));
-    } else {
-      losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], op.scale);
-    }
+    if (targets[row] < 0) std::fill_n(logits[row], logits.width, T(0));
+    else losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], op.scale);
+    if (op.gradient) std::transform(logits[row], logits[row] + logits.width, gradient[row], [](T x) { return G(x); });
   });
   double* loss = op.loss.elements<double>();
   for (const double one : losses) *loss += op.scale * one;
@@ -43,7 +44,8 @@ void run(Threads& threads, const CrossEntropy& op) {
 }  // namespace
 
 void cross_entropy(Stream& stream, const CrossEntropy& op) {
-  with_element_type<double, float>(op.logits.dtype, [&]<class T>() { run<T>(stream.threads(), op); });
+  with_element_type<double, float, bf16>(op.gradient ? op.gradient.dtype : op.logits.dtype,
+                                         [&]<class G>() { run<Wide<G>, G>(stream.threads(), op); });
 }
 
 }  // namespace fulgur::cpu

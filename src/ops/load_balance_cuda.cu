@@ -20,14 +20,16 @@ struct Choices {
   }
 };
 
+constexpr int kWindowThreads = 1024;
+
 // balances[w] = sum over experts of f * m. The threads of a column of experts take every `groups`-th row, and their
 // sums are added one after another.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kWindowThreads)
     weigh_window(double* balances, float* shares, Choices choices, Rows<const float> probabilities) {
-  __shared__ double found[kThreads];
+  __shared__ double found[kWindowThreads];
   const int64_t w = block_index(), experts = choices.experts;
   if (w >= choices.windows) return;
-  const int64_t across = experts < kThreads ? experts : kThreads, groups = kThreads / across;
+  const int64_t across = experts < kWindowThreads ? experts : kWindowThreads, groups = kWindowThreads / across;
   const int64_t column = threadIdx.x % across, group = threadIdx.x / across;
   double balance = 0;
   for (int64_t first = 0; first < experts; first += across) {
@@ -83,7 +85,7 @@ void load_balance(Stream& stream, const LoadBalance& op) {
     double* const balances = scratch.as<double>();
     float* const shares = reinterpret_cast<float*>(balances + windows);
     if (experts == 0 || window == 0) return;
-    launch_blocks(stream, "load_balance", windows, dim3(kThreads), weigh_window, balances, shares, choices,
+    launch_blocks(stream, "load_balance", windows, dim3(kWindowThreads), weigh_window, balances, shares, choices,
                   probabilities);
     launch_blocks(stream, "load_balance", 1, dim3(1), add_windows, op.loss.elements<double>(),
                   static_cast<const double*>(balances), windows, op.scale / double(experts));

@@ -1,6 +1,7 @@
 // rms_norm against an f64 oracle, its gradient against central differences, and what it promises about order.
 #include "ops/rms_norm.h"
 
+#include "ops/blend.h"
 #include "ops/case.h"
 
 namespace fulgur {
@@ -146,12 +147,34 @@ TEST(RmsNorm, GradientMayTakeThePlaceOfDy) {
   }
 }
 
+// As if blend had added it before; where it lies may be overwritten by dx.
+TEST(RmsNorm, WhatIsCarriedJoinsDy) {
+  constexpr double kAlpha = 1.7;
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
+    for (const int64_t width : {17, 520, 2056}) {
+      Pass apart(type, 70, width), joined(type, 70, width);
+      const Tensor carried = joined.bench.random(type, {70, width}, 9);
+      CaseStream stream({}, 2);
+      apart.forward(stream), joined.forward(stream);
+      RmsNormBackward op = joined.back(0, 70);
+      op.carried = op.dx = carried, op.alpha = kAlpha;
+      blend(stream, {.y = apart.dy, .a = apart.dy, .alpha = 1, .b = carried, .beta = kAlpha});
+      apart.backward(stream, 0, 70);
+      rms_norm_backward(stream, op);
+      EXPECT_TRUE(same_bits(apart.dx, carried) && same_bits(apart.dweight, joined.dweight))
+          << name_of(type) << ' ' << width;
+    }
+}
+
 TEST(RmsNorm, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 17);
   CaseStream stream;
   const Tensor narrow = p.bench.empty(DType::f32, {16}), doubles = p.bench.empty(DType::f64, {7, 17});
   EXPECT_BROKEN(rms_norm(stream, {.y = p.y, .x = p.x, .weight = narrow, .eps = kEps}), "one weight per column");
   EXPECT_BROKEN(rms_norm(stream, {.y = doubles, .x = p.x, .weight = p.weight, .eps = kEps}), "y matches x");
+  RmsNormBackward back = p.back(0, 7);
+  back.carried = doubles;
+  EXPECT_BROKEN(rms_norm_backward(stream, back), "what is carried matches x");
 }
 
 }  // namespace

@@ -26,11 +26,18 @@ void forward(Threads& threads, const RmsNorm& op) {
 template <class T>
 void backward(Threads& threads, const RmsNormBackward& op) {
   using W = Wide<T>;
-  const Rows<T> dx = rows_of<T>(op.dx), dy = rows_of<T>(op.dy), x = rows_of<T>(op.x);
+  const Rows<T> dx = rows_of<T>(op.dx), x = rows_of<T>(op.x);
+  Rows<T> dy = rows_of<T>(op.dy);
   const T* weight = op.weight.elements<T>();
   const W* inverse_rms = op.inverse_rms.elements<W>();
   W* dweight = op.dweight.elements<W>();
   const int64_t width = x.width;
+  if (op.carried) {
+    const Rows<T> carried = rows_of<T>(op.carried);
+    for_rows(threads, x.count, width,
+             [&](int64_t row) { row_blend<T>(dx[row], dy[row], W(1), carried[row], W(op.alpha), width); });
+    dy = dx;
+  }
   // First, because dx may take the place of dy.
   for_columns(threads, width, [&](int64_t begin, int64_t end) {
     rows_add_products<T>(dweight + begin, dy[0] + begin, dy.stride, inverse_rms, x[0] + begin, x.stride, x.count,

@@ -45,6 +45,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <class T>
+struct Carried {
+  Rows<const T> rows;  // null: none
+  float alpha;
+};
+
+// Both products are rounded before they are added, and their sum to T, as blend has it.
+template <class T>
+__device__ float joined(float flow, float alpha, float carried) {
+  return float(T(flow + alpha * carried));
+}
+
 struct Gradient {
   int64_t width;
   const float* inverse_rms;
@@ -55,7 +67,7 @@ struct Gradient {
 // A block a piece; thread t keeps chunks t, t + blockDim.x, ... of its rows, kChunks of them.
 template <int kChunks, int kMost, bool kAligned, class T>
 __global__ void __launch_bounds__(kMost, 1)
-    backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* weight, Gradient g) {
+    backward(Rows<T> dx, Rows<const T> dy, Carried<T> carried, Rows<const T> x, const T* weight, Gradient g) {
   __shared__ float places[2][kMost / 32], inverses[kPieceRows];
   const int64_t first = block_index() * kPieceRows, width = g.width;
   if (first >= x.count) return;
@@ -63,12 +75,14 @@ __global__ void __launch_bounds__(kMost, 1)
   const int64_t step = int64_t(blockDim.x) * kChunk, begin = int64_t(threadIdx.x) * kChunk;
   if (const int64_t row = first + threadIdx.x; row < last) inverses[threadIdx.x] = g.inverse_rms[row];
   float sums[kChunks][kChunk] = {};
-  Chunk<T> flows[kChunks], ins[kChunks];  // of the next row
+  Chunk<T> flows[kChunks], ins[kChunks], besides[kChunks] = {};  // of the next row
+  const bool joins = carried.rows.data != nullptr;
   const auto fetch_row = [&](int64_t row) {
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
       const int64_t c = begin + k * step;
       flows[k] = fetch<kAligned>(dy[row] + c, width - c), ins[k] = fetch<kAligned>(x[row] + c, width - c);
+      if (joins) besides[k] = fetch<kAligned>(carried.rows[row] + c, width - c);
     }
   };
   constexpr bool kAhead = kMost == kThreads;  // larger blocks have no registers for it
@@ -77,7 +91,14 @@ __global__ void __launch_bounds__(kMost, 1)
     if (!kAhead) fetch_row(row);
     float flow[kChunks][kChunk], in[kChunks][kChunk], along = 0;
 #pragma unroll
-    for (int k = 0; k < kChunks; ++k) unpack(flow[k], flows[k]), unpack(in[k], ins[k]);
+    for (int k = 0; k < kChunks; ++k) {
+      unpack(flow[k], flows[k]), unpack(in[k], ins[k]);
+      if (!joins) continue;
+      float beside[kChunk];
+      unpack(beside, besides[k]);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) flow[k][i] = joined<T>(flow[k][i], carried.alpha, beside[i]);
+    }
     if (kAhead && row + 1 < last) fetch_row(row + 1);
 #pragma unroll
     for (int k = 0; k < kChunks; ++k) {
@@ -124,11 +145,12 @@ void differentiate(Stream& stream, const RmsNormBackward& op) {
   const int64_t width = op.x.dim(1), chunks = divide_up(width, kChunk);
   const PieceSums sums(stream, op.x.dim(0), width);
   const Gradient g{width, op.inverse_rms.elements<float>(), sums.data(), sums.pitch};
-  with_flag(aligned(op.dx, op.dy, op.x, op.weight), [&]<bool kAligned>() {
+  const Carried<T> carried{op.carried ? rows_of<const T>(op.carried) : Rows<const T>{}, float(op.alpha)};
+  with_flag(aligned(op.dx, op.dy, op.x, op.weight) && (!op.carried || aligned(op.carried)), [&]<bool kAligned>() {
     with_chunks(chunks, [&]<int kChunks, int kMost>() {
       const int64_t threads = divide_up(divide_up(chunks, kChunks), 32) * 32;
       launch_blocks(stream, "rms_norm_backward", sums.pieces, dim3(unsigned(threads)),
-                    backward<kChunks, kMost, kAligned, T>, rows_of<T>(op.dx), rows_of<const T>(op.dy),
+                    backward<kChunks, kMost, kAligned, T>, rows_of<T>(op.dx), rows_of<const T>(op.dy), carried,
                     rows_of<const T>(op.x), static_cast<const T*>(op.weight.elements<T>()), g);
     });
   });

@@ -1,69 +1,121 @@
 // A thread's sums of a product for Hopper (ops/cuda/hopper.cuh), from and to c in memory.
+//
+// The matrix unit leaves a thread pairs of columns, four threads of a row the eight of a block. They exchange pairs so
+// that each moves 16 bytes at once: what a warp moves together touches eight rows, and each of them costs a turn.
 #pragma once
 #include "ops/cuda/hopper.cuh"
 #include "ops/cuda/hopper_parts.cuh"
 
 namespace fulgur::cuda::hopper_products {
 
-// A thread's sums in c: of its row and the one eight below, pairs of columns of each eight.
+// Where a thread's sums are in c: its first row and the one eight below.
 template <class C>
 struct Corner {
-  C* at;  // the thread's first
+  C* at;  // the row's first column of the part
   int64_t row;
   int rows_left, columns_left;  // from there on
 
   template <class P>
   __device__ Corner(const P& p, const Part& part, int warpgroup) : row(p.c_row) {
-    const int thread = int(threadIdx.x) % kWarpgroup;
-    const int down = warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4, right = part.n + thread % 4 * 2;
-    at = p.c + part.group * p.groups.c_apart + (part.m + down) * row + right;
-    rows_left = part.m_end - part.m - down, columns_left = p.n - right;
+    const int thread = int(threadIdx.x) % kWarpgroup, down = warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+    at = p.c + part.group * p.groups.c_apart + (part.m + down) * row + part.n;
+    rows_left = part.m_end - part.m - down, columns_left = p.n - part.n;
   }
+  __device__ bool has(int down, int column) const { return down < rows_left && column < columns_left; }
 };
 
-__device__ inline float2 pair_at(const float* c) { return *reinterpret_cast<const float2*>(c); }
-__device__ inline float2 pair_at(const bf16* c) {
-  const uint32_t pair = *reinterpret_cast<const uint32_t*>(c);
-  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000)};
-}
+__device__ inline int place_in_row() { return int(threadIdx.x % 4); }
 
-template <int kSums, class C>
-__device__ inline void load_sums(float (&sums)[kSums], const Corner<C>& corner, bool adds) {
+// From four blocks' pairs of a thread's columns to the four pairs of one block, that of its place, and back.
+__device__ inline void turn_pairs(uint32_t (&pairs)[4]) {
+  const bool odd = place_in_row() & 1, high = place_in_row() & 2;
 #pragma unroll
-  for (int i = 0; i < kSums; i += 2) {
-    const int down = i / 2 % 2 * 8, right = i / 4 * 8;
-    float2 pair = {0, 0};
-    if (adds && down < corner.rows_left && right < corner.columns_left)
-      pair = pair_at(corner.at + down * corner.row + right);
-    sums[i] = pair.x, sums[i + 1] = pair.y;
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t got = __shfl_xor_sync(kAllLanes, odd ? pairs[i] : pairs[i + 1], 1);
+    pairs[i] = odd ? got : pairs[i], pairs[i + 1] = odd ? pairs[i + 1] : got;
   }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t got = __shfl_xor_sync(kAllLanes, high ? pairs[i] : pairs[i + 2], 2);
+    pairs[i] = high ? got : pairs[i], pairs[i + 2] = high ? pairs[i + 2] : got;
+  }
+}
+// Neighbours exchange a pair of two blocks each: the even one has then four columns of the first, the odd one four of
+// the second; and back. x, y: the pair to give away, replaced by the one got.
+__device__ inline void exchange(float& x, float& y) {
+  x = __shfl_xor_sync(kAllLanes, x, 1), y = __shfl_xor_sync(kAllLanes, y, 1);
 }
 
 template <int kSums>
-__device__ inline void store_sums(const float (&sums)[kSums], const Corner<float>& corner) {
+__device__ inline void load_sums(float (&sums)[kSums], const Corner<bf16>& corner, bool adds) {
 #pragma unroll
-  for (int i = 0; i < kSums; i += 2) {
-    const int down = i / 2 % 2 * 8, right = i / 4 * 8;
-    if (down < corner.rows_left && right < corner.columns_left)
-      *reinterpret_cast<float2*>(corner.at + down * corner.row + right) = {sums[i], sums[i + 1]};
+  for (int i = 0; i < kSums; i += 16) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t pairs[4] = {};
+      if (const int column = i / 4 * 8 + place_in_row() * 8; adds && corner.has(8 * half, column)) {
+        const uint4 all = *reinterpret_cast<const uint4*>(corner.at + 8 * half * corner.row + column);
+        pairs[0] = all.x, pairs[1] = all.y, pairs[2] = all.z, pairs[3] = all.w;
+      }
+      if (adds) turn_pairs(pairs);
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        sums[i + 4 * k + 2 * half] = __uint_as_float(pairs[k] << 16),
+                             sums[i + 4 * k + 2 * half + 1] = __uint_as_float(pairs[k] & 0xffff0000);
+    }
   }
 }
-// Neighbouring lanes exchange a pair, so that each stores two at once: an even lane of eight columns, an odd one of the
-// next eight.
 template <int kSums>
 __device__ inline void store_sums(const float (&sums)[kSums], const Corner<bf16>& corner) {
-  const bool odd = threadIdx.x % 2 != 0;
+#pragma unroll
+  for (int i = 0; i < kSums; i += 16) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t pairs[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) pairs[k] = bf16_pair(sums[i + 4 * k + 2 * half], sums[i + 4 * k + 2 * half + 1]);
+      turn_pairs(pairs);
+      if (const int column = i / 4 * 8 + place_in_row() * 8; corner.has(8 * half, column))
+        *reinterpret_cast<uint4*>(corner.at + 8 * half * corner.row + column) =
+            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    }
+  }
+}
+
+// The first of the four columns that a thread moves of the two blocks from sum i on.
+__device__ inline int four_at(int i) { return i / 4 * 8 + (place_in_row() & 1) * 8 + (place_in_row() & 2) * 2; }
+
+template <int kSums>
+__device__ inline void load_sums(float (&sums)[kSums], const Corner<float>& corner, bool adds) {
+  const bool odd = place_in_row() & 1;
 #pragma unroll
   for (int i = 0; i < kSums; i += 8) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint32_t left = bf16_pair(sums[i + 2 * half], sums[i + 2 * half + 1]);
-      const uint32_t right = bf16_pair(sums[i + 4 + 2 * half], sums[i + 5 + 2 * half]);
-      const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? left : right, 1);
-      const int column = i / 4 * 8 + (odd ? 8 - 2 : 0);
-      if (8 * half < corner.rows_left && column < corner.columns_left)
-        *reinterpret_cast<uint2*>(corner.at + 8 * half * corner.row + column) =
-            odd ? make_uint2(other, right) : make_uint2(left, other);
+      float4 four = make_float4(0, 0, 0, 0);
+      if (const int column = four_at(i); adds && corner.has(8 * half, column))
+        four = *reinterpret_cast<const float4*>(corner.at + 8 * half * corner.row + column);
+      float x = odd ? four.x : four.z, y = odd ? four.y : four.w;
+      if (adds) exchange(x, y);
+      float *const first = sums + i + 2 * half, *const second = first + 4;
+      first[0] = odd ? x : four.x, first[1] = odd ? y : four.y;
+      second[0] = odd ? four.z : x, second[1] = odd ? four.w : y;
+    }
+  }
+}
+template <int kSums>
+__device__ inline void store_sums(const float (&sums)[kSums], const Corner<float>& corner) {
+  const bool odd = place_in_row() & 1;
+#pragma unroll
+  for (int i = 0; i < kSums; i += 8) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float *const first = sums + i + 2 * half, *const second = first + 4;
+      float x = odd ? first[0] : second[0], y = odd ? first[1] : second[1];
+      exchange(x, y);
+      if (const int column = four_at(i); corner.has(8 * half, column))
+        *reinterpret_cast<float4*>(corner.at + 8 * half * corner.row + column) =
+            odd ? make_float4(x, y, second[0], second[1]) : make_float4(first[0], first[1], x, y);
     }
   }
 }

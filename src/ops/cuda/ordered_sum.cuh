@@ -1,20 +1,25 @@
-// A sum over rows in f64, rows ascending onto the value that is there: the bits do not depend on how rows are cut into
-// calls. One thread adds; a step asks for it a few times a layer at most.
+// A sum over rows in f64: pieces of kAddedRows rows, rows ascending from zero within each, the pieces ascending onto
+// the value that is there. So calls that are cut at multiples of kAddedRows rows leave the same bits as one.
 #pragma once
 #include "ops/cuda/rows.cuh"
 
 namespace fulgur::cuda {
 
-inline constexpr int kAddedTogether = 1024;
+inline constexpr int kAddedRows = 32, kPiecesTogether = 1024;
 
 template <class Term>
-__global__ void __launch_bounds__(kAddedTogether) add_terms(double* total, int64_t rows, Term term) {
-  __shared__ double found[kAddedTogether];
+__global__ void __launch_bounds__(kPiecesTogether) add_terms(double* total, int64_t rows, Term term) {
+  __shared__ double found[kPiecesTogether];
   double sum = *total;
-  for (int64_t first = 0; first < rows; first += kAddedTogether) {
-    if (const int64_t row = first + threadIdx.x; row < rows) found[threadIdx.x] = term(row);
+  const int64_t pieces = divide_up(rows, kAddedRows);
+  for (int64_t first = 0; first < pieces; first += kPiecesTogether) {
+    const int64_t begin = (first + threadIdx.x) * kAddedRows, end = min(begin + kAddedRows, rows);
+    double piece = 0;
+#pragma unroll 8
+    for (int64_t row = begin; row < end; ++row) piece += term(row);
+    found[threadIdx.x] = piece;
     __syncthreads();
-    const int64_t left = rows - first, count = left < kAddedTogether ? left : kAddedTogether;
+    const int64_t left = pieces - first, count = left < kPiecesTogether ? left : kPiecesTogether;
     if (threadIdx.x == 0)
       for (int64_t i = 0; i < count; ++i) sum += found[i];
     __syncthreads();
@@ -25,7 +30,7 @@ __global__ void __launch_bounds__(kAddedTogether) add_terms(double* total, int64
 // total += the sum over rows of term(row).
 template <class Term>
 void add_over_rows(Stream& stream, const char* name, double* total, int64_t rows, Term term) {
-  if (rows > 0) launch_blocks(stream, name, 1, dim3(kAddedTogether), add_terms<Term>, total, rows, term);
+  if (rows > 0) launch_blocks(stream, name, 1, dim3(kPiecesTogether), add_terms<Term>, total, rows, term);
 }
 
 }  // namespace fulgur::cuda
