@@ -22,7 +22,7 @@ template <class Operands>
 Call call_of(void (*run)(Stream&, const Operands&), const Operands& op) {
   Call call{.run = [run, op](Stream& stream) { run(stream, op); }, .tensors = {}, .bytes = double(bytes_of(op))};
   for_each_operand(op, [&](Operand o) {
-    call.tensors.push_back({*o.tensor, o.access != Access::out, o.access != Access::in});
+    call.tensors.push_back({*o.tensor, is_read(o.access), is_written(o.access)});
   });
   return call;
 }

@@ -6,6 +6,7 @@
 #include "ops/blend.h"
 #include "ops/combine_experts.h"
 #include "ops/expert_linear.h"
+#include "ops/expert_swiglu.h"
 #include "ops/group_rows.h"
 #include "ops/linear.h"
 #include "ops/load_balance.h"
@@ -101,9 +102,14 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
                            .window = batch.window,
                            .capacity = batch.capacity});
   take_rows(exec.stream, {.y = grouped, .x = x, .rows = s.sorted_rows});
-  expert_linear(exec.stream, {.y = s.gate, .x = grouped, .w = w.gate, .expert_begin = s.expert_begin});
-  expert_linear(exec.stream, {.y = s.up, .x = grouped, .w = w.up, .expert_begin = s.expert_begin});
-  swiglu(exec.stream, {.y = middle, .gate = s.gate, .up = s.up});
+  expert_swiglu(exec.stream, {.y = middle,
+                              .gate = s.gate,
+                              .up = s.up,
+                              .x = grouped,
+                              .w_gate = w.gate,
+                              .w_up = w.up,
+                              .expert_begin = s.expert_begin,
+                              .kept = saved != nullptr});
   expert_linear(exec.stream, {.y = s.down, .x = middle, .w = w.down, .expert_begin = s.expert_begin});
   combine_experts(exec.stream, {.y = y, .x = s.down, .weights = s.weights, .place = s.place});
 

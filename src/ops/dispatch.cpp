@@ -6,6 +6,7 @@
 #include "ops/edit_logits.h"
 #include "ops/embedding.h"
 #include "ops/expert_linear.h"
+#include "ops/expert_swiglu.h"
 #include "ops/gated_rms_norm.h"
 #include "ops/gradient_norm.h"
 #include "ops/group_rows.h"
@@ -38,6 +39,7 @@ FULGUR_DEFINE_OPERATOR(embedding, Embedding)
 FULGUR_DEFINE_OPERATOR(embedding_backward, EmbeddingBackward)
 FULGUR_DEFINE_OPERATOR(expert_linear, ExpertLinear)
 FULGUR_DEFINE_OPERATOR(expert_linear_backward, ExpertLinearBackward)
+FULGUR_DEFINE_OPERATOR(expert_swiglu, ExpertSwiglu)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm, GatedRmsNorm)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm_products, GatedRmsNormProducts)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm_backward, GatedRmsNormBackward)

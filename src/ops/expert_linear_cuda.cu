@@ -1,28 +1,11 @@
 // The products of linear for each expert's rows; which block takes which rows, the device finds in expert_begin.
-#include <algorithm>
-
+#include "ops/cuda/clear_surplus.cuh"
 #include "ops/cuda/product_kernels.h"
 #include "ops/cuda/products.cuh"
 #include "ops/expert_linear.h"
 
 namespace fulgur::cuda {
 namespace {
-
-constexpr int64_t kClearingBlocks = 256;
-
-// Rows of no expert become zero. Mostly there is none, which few blocks see soon.
-template <class T>
-__global__ void __launch_bounds__(kThreads) clear_surplus(Rows<T> y, const int32_t* end) {
-  for (int64_t row = *end + int64_t(blockIdx.x); row < y.count; row += gridDim.x)
-    for (int64_t column = threadIdx.x; column < y.width; column += kThreads) y[row][column] = T(0.0f);
-}
-
-template <class T>
-void clear_surplus_of(Stream& stream, const char* name, const Tensor& y, const Tensor& expert_begin) {
-  const Rows<T> rows = rows_of<T>(y);
-  launch_blocks(stream, name, std::min<int64_t>(rows.count, kClearingBlocks), dim3(kThreads), clear_surplus<T>, rows,
-                static_cast<const int32_t*>(expert_begin.elements<int32_t>() + expert_begin.dim(0) - 1));
-}
 
 Groups experts_of(const Tensor& expert_begin) {
   return {.begin = expert_begin.elements<int32_t>(), .count = expert_begin.dim(0) - 1};
@@ -48,7 +31,7 @@ void forward(Stream& stream, const ExpertLinear& op) {
   bool done = false;
   if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear", y);
   if (!done) multiply<false, true, true>(stream, "expert_linear", y);
-  clear_surplus_of<T>(stream, "expert_linear", op.y, op.expert_begin);
+  clear_surplus<T>(stream, "expert_linear", op.y, op.expert_begin);
 }
 
 template <class T>
@@ -81,7 +64,7 @@ void backward(Stream& stream, const ExpertLinearBackward& op) {
     multiply<false, true, false>(stream, "expert_linear_backward", dx);
     multiply<true, false, false>(stream, "expert_linear_backward", dw);
   }
-  clear_surplus_of<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
+  clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
 }
 
 }  // namespace

@@ -103,9 +103,14 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& 
 }
 
 template <class C>
+bool is_few(const Factors<bf16, bf16, C>& f) {
+  return f.m <= (f.groups.begin ? kFewRowsOfGroup * f.groups.count : kFewRows);
+}
+
+template <class C>
 bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
   if (!fits(f) || !lie_apart(f.groups)) return false;
-  if (!f.adds && f.m <= (f.groups.begin ? kFewRowsOfGroup * f.groups.count : kFewRows)) {
+  if (!f.adds && is_few(f)) {
     if (f.m <= 8) launch_few<8>(stream, name, f);
     else if (f.m <= 32 || f.groups.begin) launch_few<32>(stream, name, f);
     else launch_few<64>(stream, name, f);
@@ -137,6 +142,22 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
 }
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y) {
   return hopper_products::multiply_rows(stream, name, y);
+}
+
+bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                              const Gated& gated) {
+  namespace hopper = hopper_products;
+  const Factors<bf16, bf16, bf16> up{y.a, gated.up_weights, y.c, y.m, y.n, y.k, y.adds, y.groups};
+  const uintptr_t kept = uintptr_t(gated.gate) | uintptr_t(gated.up);
+  if (!hopper::fits(y) || !hopper::fits(up) || kept % 16 != 0 || !hopper::lie_apart(y.groups)) return false;
+  if (hopper::is_few(y)) return false;  // weights' bytes take the time: nothing is gained
+  hopper::GatedProduct product{};
+  static_cast<hopper::Product<hopper::Kind::output, bf16>&>(product) =
+      hopper::product_of<hopper::Kind::output>(y, true);
+  product.b_up = hopper::product_of<hopper::Kind::output>(up, true).b;
+  product.gate = gated.gate, product.up = gated.up;
+  hopper::launch_clusters(stream, name, hopper::load_of(y, false, false).parts, hopper::multiply_gated, product);
+  return true;
 }
 
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,

@@ -9,7 +9,7 @@
 
 namespace fulgur {
 
-enum class Access : uint8_t { in, out, inout };
+enum class Access : uint8_t { in, out, inout, work };  // work: memory to use, of which nothing is to be read after
 
 struct Operand {
   const Tensor* tensor;
@@ -19,6 +19,9 @@ struct Operand {
 inline Operand in(const Tensor& t) { return {&t, Access::in}; }
 inline Operand out(const Tensor& t) { return {&t, Access::out}; }
 inline Operand inout(const Tensor& t) { return {&t, Access::inout}; }
+inline Operand work(const Tensor& t) { return {&t, Access::work}; }
+inline bool is_read(Access access) { return access == Access::in || access == Access::inout; }
+inline bool is_written(Access access) { return access == Access::out || access == Access::inout; }
 inline std::array<Operand, 2> in(const Weight& w) { return {in(w.values), in(w.scales)}; }
 
 // visit(Operand) for every tensor that was given.
@@ -43,7 +46,8 @@ template <class Operands>
 int64_t bytes_of(const Operands& op) {
   if constexpr (requires { op.bytes(); }) return op.bytes();
   int64_t bytes = 0;
-  for_each_operand(op, [&](Operand o) { bytes += o.tensor->bytes() * (o.access == Access::inout ? 2 : 1); });
+  for_each_operand(
+      op, [&](Operand o) { bytes += o.tensor->bytes() * (int(is_read(o.access)) + int(is_written(o.access))); });
   return bytes;
 }
 

@@ -20,7 +20,7 @@ void recorded(Stream& stream, const char* name, const Operands& op, void (*run)(
   OperatorCall call{.name = name, .work = {}, .start = monotonic_seconds()};
   call.work = work_of(op);
   for_each_operand(op, [&](Operand o) {
-    call.tensors.push_back({*o.tensor, o.access != Access::out, o.access != Access::in});
+    call.tensors.push_back({*o.tensor, is_read(o.access), is_written(o.access)});
   });
   Replay replay;
   if (recorder.before || recorder.after)

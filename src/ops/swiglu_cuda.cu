@@ -7,7 +7,7 @@ namespace fulgur::cuda {
 namespace {
 
 struct Forward {
-  __device__ void operator()(const float (&x)[2], float (&y)[1]) const { y[0] = silu(x[0]) * x[1]; }
+  __device__ void operator()(const float (&x)[2], float (&y)[1]) const { y[0] = gated(x[0], x[1]); }
 };
 
 struct Backward {  // dy, gate, up

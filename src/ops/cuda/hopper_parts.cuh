@@ -31,7 +31,17 @@ struct Product {
   bool adds, wide;
   Groups groups;
 
-  __device__ int columns() const { return wide ? kWide : kNarrow; }
+  __device__ int columns() const { return wide ? kWide : kNarrow; }  // of c that a part has
+  __device__ int lines() const { return columns(); }                 // of b that a stage has
+};
+
+// y = SiLU(a b) * (a b_up): a part has as many columns of either.
+struct GatedProduct : Product<Kind::output, bf16> {
+  TensorMap b_up;
+  bf16 *gate, *up;  // null: not kept
+
+  __device__ int columns() const { return kNarrow; }
+  __device__ int lines() const { return kWide; }
 };
 
 // What a thread block computes at a time: the first kBlockRows of rows [m, m_end), columns from n on, steps [k, k_end).

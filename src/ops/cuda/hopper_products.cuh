@@ -6,6 +6,8 @@
 // b, which the copy engine puts into both. A warp loads four stages of 64 steps ahead; two warpgroups multiply 64 rows
 // each. The clusters stay and share the parts of c out.
 #pragma once
+#include <type_traits>
+
 #include "ops/cuda/cluster.cuh"
 #include "ops/cuda/cluster_copy.cuh"
 #include "ops/cuda/hopper_sums.cuh"
@@ -55,15 +57,17 @@ class Loader {
     Stage& stage = shared_.stages[place_.stage];
     const uint32_t full = shared_address(&shared_.full[place_.stage]);
     shared_.steps[place_.stage] = steps;
-    barrier_arrive_expecting(full, int(sizeof stage.a) + p.columns() * kSteps * 2);
+    barrier_arrive_expecting(full, int(sizeof stage.a) + p.lines() * kSteps * 2);
     if constexpr (P::kTurnedA) {
       for (int i = 0; i < 2; ++i) copy_box(shared_address(stage.a[i]), p.a, part.m + i * kBoxColumns, k, 0, full);
     } else {
       copy_box(shared_address(stage.a), p.a, k, part.m, 0, full);
     }
-    const int half = p.columns() / kCluster, n = part.n + rank_ * half;
+    const int half = p.lines() / kCluster, n = part.n + rank_ * half;
     const uint32_t to = shared_address(stage.b) + uint32_t(rank_ * half * kTileRowBytes);
-    if constexpr (P::kTurnedB) {
+    if constexpr (std::is_same_v<P, GatedProduct>) {
+      copy_box_to(kBothBlocks, to, rank_ == 0 ? p.b : p.b_up, k, part.n, part.group, full);
+    } else if constexpr (P::kTurnedB) {
       const int matrix = P::kRowsAlongK ? 0 : part.group;
       for (int i = 0; i < half; i += kBoxColumns)
         copy_box_to(kBothBlocks, to + uint32_t(i * kTileRowBytes), p.b, n + i, k, matrix, full);
@@ -124,7 +128,8 @@ class Multiplier {
     }
     products_wait<0>(sums);
     give_back(before);
-    store_sums(sums, corner);
+    if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
+    else store_sums(sums, corner);
   }
 
   // There are no rows for this warpgroup.
@@ -139,7 +144,7 @@ class Multiplier {
     barrier_wait_for_copies(shared_address(&shared_.full[place_.stage]), place_.round % 2);
     const int steps = shared_.steps[place_.stage];
     if (P::kRowsAlongK && p.groups.begin && steps % kLast < kSteps)
-      clear_rest(shared_.stages[place_.stage], steps % kLast, p.columns());
+      clear_rest(shared_.stages[place_.stage], steps % kLast, p.lines());
     return steps;
   }
   // Of each warp, to both blocks of the cluster.
@@ -150,8 +155,8 @@ class Multiplier {
   }
 
   // What was loaded beyond the steps belongs to others: zeros instead. Both warpgroups together.
-  __device__ void clear_rest(Stage& stage, int steps, int columns) {
-    const int pieces = (kSteps - steps) * kTileRowBytes / 16, tiles = (kBlockRows + columns) / kBoxColumns;
+  __device__ void clear_rest(Stage& stage, int steps, int lines) {
+    const int pieces = (kSteps - steps) * kTileRowBytes / 16, tiles = (kBlockRows + lines) / kBoxColumns;
     for (int i = int(threadIdx.x) - kWarpgroup; i < tiles * pieces; i += kMultipliers * kWarpgroup)
       store_at(shared_address(stage.a) + uint32_t(i / pieces * kTileBytes + steps * kTileRowBytes + i % pieces * 16),
                make_uint4(0, 0, 0, 0));
@@ -199,6 +204,10 @@ __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
 template <class C>
 __global__ void __launch_bounds__(kProductThreads, 1)
     multiply_output(const __grid_constant__ Product<Kind::output, C> p) {
+  run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
+}
+
+__global__ void __launch_bounds__(kProductThreads, 1) multiply_gated(const __grid_constant__ GatedProduct p) {
   run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
 }
 

@@ -3,6 +3,7 @@
 // The matrix unit leaves a thread pairs of columns, four threads of a row the eight of a block. They exchange pairs so
 // that each moves 16 bytes at once: what a warp moves together touches eight rows, and each of them costs a turn.
 #pragma once
+#include "ops/cuda/gates.cuh"
 #include "ops/cuda/hopper.cuh"
 #include "ops/cuda/hopper_parts.cuh"
 
@@ -23,6 +24,9 @@ struct Corner {
   }
   __device__ bool has(int down, int column) const { return down < rows_left && column < columns_left; }
 };
+
+__device__ inline float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000); }
 
 __device__ inline int place_in_row() { return int(threadIdx.x % 4); }
 
@@ -65,19 +69,45 @@ __device__ inline void load_sums(float (&sums)[kSums], const Corner<bf16>& corne
     }
   }
 }
+// Pairs of four blocks, which are turned on the way.
+__device__ inline void store_pairs(bf16* to, uint32_t (&pairs)[4], bool inside) {
+  turn_pairs(pairs);
+  if (inside) *reinterpret_cast<uint4*>(to) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
 template <int kSums>
 __device__ inline void store_sums(const float (&sums)[kSums], const Corner<bf16>& corner) {
 #pragma unroll
   for (int i = 0; i < kSums; i += 16) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const int column = i / 4 * 8 + place_in_row() * 8;
       uint32_t pairs[4];
 #pragma unroll
       for (int k = 0; k < 4; ++k) pairs[k] = bf16_pair(sums[i + 4 * k + 2 * half], sums[i + 4 * k + 2 * half + 1]);
-      turn_pairs(pairs);
-      if (const int column = i / 4 * 8 + place_in_row() * 8; corner.has(8 * half, column))
-        *reinterpret_cast<uint4*>(corner.at + 8 * half * corner.row + column) =
-            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+      store_pairs(corner.at + 8 * half * corner.row + column, pairs, corner.has(8 * half, column));
+    }
+  }
+}
+// SiLU(gate) * up of their rounded values, the gate's sums first.
+template <int kSums>
+__device__ inline void store_gated(const float (&sums)[kSums], const Corner<bf16>& corner, const GatedProduct& p) {
+#pragma unroll
+  for (int i = 0; i < kSums / 2; i += 16) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = i / 4 * 8 + place_in_row() * 8;
+      uint32_t gates[4], ups[4], y[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const float* const at = sums + i + 4 * k + 2 * half;
+        gates[k] = bf16_pair(at[0], at[1]), ups[k] = bf16_pair(at[kSums / 2], at[kSums / 2 + 1]);
+        y[k] = bf16_pair(gated(low_half(gates[k]), low_half(ups[k])), gated(high_half(gates[k]), high_half(ups[k])));
+      }
+      bf16* const to = corner.at + 8 * half * corner.row + column;
+      const bool inside = corner.has(8 * half, column);
+      store_pairs(to, y, inside);
+      if (!p.gate) continue;
+      store_pairs(p.gate + (to - p.c), gates, inside), store_pairs(p.up + (to - p.c), ups, inside);
     }
   }
 }

@@ -9,6 +9,14 @@ namespace fulgur::cuda {
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y);
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y);
 
+// y = SiLU(a b) * (a up_weights), whose factors are rounded first and left in gate and up, laid out as y; null:
+// nowhere.
+struct Gated {
+  Strided<const bf16> up_weights;  // strides and groups of b
+  bf16 *gate, *up;
+};
+bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y, const Gated& gated);
+
 // dx = dy w and dw += dy^T x of one dy, in one launch: a.row of dx and a.column of dw are its rows' stride.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
                         const Factors<bf16, bf16, float>& dw);
