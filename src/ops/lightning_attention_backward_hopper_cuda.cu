@@ -197,8 +197,13 @@ bool is_dense(const Tensor& of_slots) {
   return dense;
 }
 
-// Whether walks are divided: where the heads are too few for the GPU. Sequences beside one another decide nothing.
-bool is_divided(const LightningAttentionBackward& op) { return !op.in_order && op.d_o.dim(1) <= 32; }
+// Segments of the longest walk, which is divided where the heads are too few for the GPU. Sequences beside one another
+// decide nothing: of one that is no longer than a segment, the first alone has blocks.
+int64_t segments_of(const LightningAttentionBackward& op) {
+  constexpr int64_t kRows = kSegment * kBlock;
+  const int64_t held = op.slots ? kBlock - 1 : 0;  // rows that the tail may hold
+  return op.in_order || op.d_o.dim(1) > 32 ? 1 : (op.longest + held + kRows - 1) / kRows;
+}
 
 // `ways`: 1, backward in time alone, or 2.
 template <class Shared>
@@ -222,9 +227,8 @@ void lightning_attention_backward_hopper(Stream& stream, const LightningAttentio
   expect(!op.starts || op.starts.dense(), "starts lie end to end");
   hopper::Operands operands = hopper::operands_of(op);
   std::optional<Scratch> starts;
-  if (hopper::is_divided(op)) {
-    constexpr int64_t kRows = hopper::kSegment * hopper::kBlock;
-    operands.segments = (op.longest + hopper::kBlock - 1 + kRows - 1) / kRows;  // the tail may hold rows of one block
+  operands.segments = hopper::segments_of(op);
+  if (operands.segments > 1) {
     const int64_t ways = op.starts ? 1 : 2, sums = ways * operands.segments + (op.slots ? 1 : 0);
     starts.emplace(stream, size_t(operands.walks * sums) * hopper::kHeadSize * hopper::kHeadSize * sizeof(float));
     operands.starts = starts->as<float>();

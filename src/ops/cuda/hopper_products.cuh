@@ -4,7 +4,8 @@
 //
 // Two thread blocks of a cluster compute 256 rows of c by 256 or 128 columns: each its own 128 rows of a, and half of
 // b, which the copy engine puts into both. A warp loads four stages of 64 steps ahead; two warpgroups multiply 64 rows
-// each. The clusters stay and share the parts of c out.
+// each, the second some stages behind the first: while one moves its sums, the other has the tensor cores to itself.
+// The clusters stay and share the parts of c out.
 #pragma once
 #include <type_traits>
 
@@ -20,8 +21,10 @@ struct Stage {
 struct Shared {
   Stage stages[kStages];
   uint64_t full[kStages], empty[kStages];
+  uint64_t ahead;      // whether the first warpgroup is kLag stages into its first part, or through it
   int steps[kStages];  // that are there, and kLast
 };
+inline constexpr int kLag = 2;
 inline constexpr int kLast = 256;
 
 // Where a role is in the ring of stages.
@@ -110,8 +113,10 @@ class Multiplier {
     load_sums(sums, corner, p.adds);
     settle(sums);
     int steps = 0, before = -1;  // the stage that is still multiplied
-    while (steps < kLast) {
+    if (number_ == 1) barrier_wait(shared_address(&shared_.ahead), 0);
+    for (int i = 1; steps < kLast; ++i) {
       steps = wait(p);
+      if (i == kLag || steps >= kLast) be_ahead();
       Stage& stage = shared_.stages[place_.stage];
       const uint64_t a = tile_descriptor(shared_address(stage.a[number_])),
                      b = tile_descriptor(shared_address(stage.b));
@@ -130,6 +135,11 @@ class Multiplier {
     give_back(before);
     if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
     else store_sums(sums, corner);
+  }
+
+  __device__ void be_ahead() {
+    if (number_ == 0 && !ahead_ && threadIdx.x % kWarpgroup == 0) barrier_arrive(shared_address(&shared_.ahead));
+    ahead_ = true;
   }
 
   // There are no rows for this warpgroup.
@@ -166,11 +176,13 @@ class Multiplier {
 
   Shared& shared_;
   int number_;
+  bool ahead_ = false;
   Place place_;
 };
 
 __device__ inline void begin(Shared& shared) {
   if (threadIdx.x == 0) {
+    barrier_init(shared_address(&shared.ahead), 1);
     for (int stage = 0; stage < kStages; ++stage) {
       barrier_init(shared_address(&shared.full[stage]), 1);
       barrier_init(shared_address(&shared.empty[stage]), kCluster * kMultipliers * kWarpgroup / 32);

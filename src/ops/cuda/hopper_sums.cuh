@@ -1,7 +1,7 @@
 // A thread's sums of a product for Hopper (ops/cuda/hopper.cuh), from and to c in memory.
 //
-// The matrix unit leaves a thread pairs of columns, four threads of a row the eight of a block. They exchange pairs so
-// that each moves 16 bytes at once: what a warp moves together touches eight rows, and each of them costs a turn.
+// The matrix unit leaves a thread pairs of columns, four threads of a row the eight of a block. Pairs of bf16 are
+// exchanged before they are stored, so that each thread stores 16 bytes at once.
 #pragma once
 #include "ops/cuda/gates.cuh"
 #include "ops/cuda/hopper.cuh"
@@ -30,7 +30,7 @@ __device__ inline float high_half(uint32_t pair) { return __uint_as_float(pair &
 
 __device__ inline int place_in_row() { return int(threadIdx.x % 4); }
 
-// From four blocks' pairs of a thread's columns to the four pairs of one block, that of its place, and back.
+// From four blocks' pairs of a thread's columns to the four pairs of one block, that of its place.
 __device__ inline void turn_pairs(uint32_t (&pairs)[4]) {
   const bool odd = place_in_row() & 1, high = place_in_row() & 2;
 #pragma unroll
@@ -44,31 +44,34 @@ __device__ inline void turn_pairs(uint32_t (&pairs)[4]) {
     pairs[i] = high ? got : pairs[i], pairs[i + 2] = high ? pairs[i + 2] : got;
   }
 }
-// Neighbours exchange a pair of two blocks each: the even one has then four columns of the first, the odd one four of
-// the second; and back. x, y: the pair to give away, replaced by the one got.
-__device__ inline void exchange(float& x, float& y) {
-  x = __shfl_xor_sync(kAllLanes, x, 1), y = __shfl_xor_sync(kAllLanes, y, 1);
+__device__ inline float2 pair_at(const float* c) { return *reinterpret_cast<const float2*>(c); }
+__device__ inline float2 pair_at(const bf16* c) {
+  const uint32_t pair = *reinterpret_cast<const uint32_t*>(c);
+  return {low_half(pair), high_half(pair)};
+}
+__device__ inline int pair_column(int i) { return i / 4 * 8 + place_in_row() * 2; }
+
+template <int kSums, class C>
+__device__ inline void load_sums(float (&sums)[kSums], const Corner<C>& corner, bool adds) {
+#pragma unroll
+  for (int i = 0; i < kSums; i += 2) {
+    const int down = i / 2 % 2 * 8, column = pair_column(i);
+    float2 pair = {0, 0};
+    if (adds && corner.has(down, column)) pair = pair_at(corner.at + down * corner.row + column);
+    sums[i] = pair.x, sums[i + 1] = pair.y;
+  }
 }
 
 template <int kSums>
-__device__ inline void load_sums(float (&sums)[kSums], const Corner<bf16>& corner, bool adds) {
+__device__ inline void store_sums(const float (&sums)[kSums], const Corner<float>& corner) {
 #pragma unroll
-  for (int i = 0; i < kSums; i += 16) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      uint32_t pairs[4] = {};
-      if (const int column = i / 4 * 8 + place_in_row() * 8; adds && corner.has(8 * half, column)) {
-        const uint4 all = *reinterpret_cast<const uint4*>(corner.at + 8 * half * corner.row + column);
-        pairs[0] = all.x, pairs[1] = all.y, pairs[2] = all.z, pairs[3] = all.w;
-      }
-      if (adds) turn_pairs(pairs);
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-        sums[i + 4 * k + 2 * half] = __uint_as_float(pairs[k] << 16),
-                             sums[i + 4 * k + 2 * half + 1] = __uint_as_float(pairs[k] & 0xffff0000);
-    }
+  for (int i = 0; i < kSums; i += 2) {
+    const int down = i / 2 % 2 * 8, column = pair_column(i);
+    if (corner.has(down, column))
+      *reinterpret_cast<float2*>(corner.at + down * corner.row + column) = {sums[i], sums[i + 1]};
   }
 }
+
 // Pairs of four blocks, which are turned on the way.
 __device__ inline void store_pairs(bf16* to, uint32_t (&pairs)[4], bool inside) {
   turn_pairs(pairs);
@@ -108,44 +111,6 @@ __device__ inline void store_gated(const float (&sums)[kSums], const Corner<bf16
       store_pairs(to, y, inside);
       if (!p.gate) continue;
       store_pairs(p.gate + (to - p.c), gates, inside), store_pairs(p.up + (to - p.c), ups, inside);
-    }
-  }
-}
-
-// The first of the four columns that a thread moves of the two blocks from sum i on.
-__device__ inline int four_at(int i) { return i / 4 * 8 + (place_in_row() & 1) * 8 + (place_in_row() & 2) * 2; }
-
-template <int kSums>
-__device__ inline void load_sums(float (&sums)[kSums], const Corner<float>& corner, bool adds) {
-  const bool odd = place_in_row() & 1;
-#pragma unroll
-  for (int i = 0; i < kSums; i += 8) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float4 four = make_float4(0, 0, 0, 0);
-      if (const int column = four_at(i); adds && corner.has(8 * half, column))
-        four = *reinterpret_cast<const float4*>(corner.at + 8 * half * corner.row + column);
-      float x = odd ? four.x : four.z, y = odd ? four.y : four.w;
-      if (adds) exchange(x, y);
-      float *const first = sums + i + 2 * half, *const second = first + 4;
-      first[0] = odd ? x : four.x, first[1] = odd ? y : four.y;
-      second[0] = odd ? four.z : x, second[1] = odd ? four.w : y;
-    }
-  }
-}
-template <int kSums>
-__device__ inline void store_sums(const float (&sums)[kSums], const Corner<float>& corner) {
-  const bool odd = place_in_row() & 1;
-#pragma unroll
-  for (int i = 0; i < kSums; i += 8) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float *const first = sums + i + 2 * half, *const second = first + 4;
-      float x = odd ? first[0] : second[0], y = odd ? first[1] : second[1];
-      exchange(x, y);
-      if (const int column = four_at(i); corner.has(8 * half, column))
-        *reinterpret_cast<float4*>(corner.at + 8 * half * corner.row + column) =
-            odd ? make_float4(x, y, second[0], second[1]) : make_float4(first[0], first[1], x, y);
     }
   }
 }
