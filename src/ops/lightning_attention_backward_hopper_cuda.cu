@@ -1,5 +1,6 @@
 // Lightning attention's gradients for Hopper's tensor cores (ops/cuda/lightning_hopper_backward.cuh): kernel and
 // launch.
+#include <algorithm>
 #include <optional>
 
 #include "device/launch.cuh"
@@ -202,7 +203,7 @@ bool is_dense(const Tensor& of_slots) {
 int64_t segments_of(const LightningAttentionBackward& op) {
   constexpr int64_t kRows = kSegment * kBlock;
   const int64_t held = op.slots ? kBlock - 1 : 0;  // rows that the tail may hold
-  return op.in_order || op.d_o.dim(1) > 32 ? 1 : (op.longest + held + kRows - 1) / kRows;
+  return op.in_order || op.d_o.dim(1) > 32 ? 1 : std::max<int64_t>(1, (op.longest + held + kRows - 1) / kRows);
 }
 
 // `ways`: 1, backward in time alone, or 2.

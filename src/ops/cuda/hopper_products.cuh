@@ -122,9 +122,9 @@ class Multiplier {
                      b = tile_descriptor(shared_address(stage.b));
       products_begin();
 #pragma unroll
-      for (int i = 0; i < kSteps / 16; ++i)
-        multiply_16<P::kTurnedA, P::kTurnedB>(sums, further(a, i * (P::kTurnedA ? 16 * kTileRowBytes : 32)),
-                                              further(b, i * (P::kTurnedB ? 16 * kTileRowBytes : 32)));
+      for (int k = 0; k < kSteps / 16; ++k)
+        multiply_16<P::kTurnedA, P::kTurnedB>(sums, further(a, k * (P::kTurnedA ? 16 * kTileRowBytes : 32)),
+                                              further(b, k * (P::kTurnedB ? 16 * kTileRowBytes : 32)));
       products_commit();
       products_wait<1>();
       if (before >= 0) give_back(before);
@@ -135,11 +135,6 @@ class Multiplier {
     give_back(before);
     if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
     else store_sums(sums, corner);
-  }
-
-  __device__ void be_ahead() {
-    if (number_ == 0 && !ahead_ && threadIdx.x % kWarpgroup == 0) barrier_arrive(shared_address(&shared_.ahead));
-    ahead_ = true;
   }
 
   // There are no rows for this warpgroup.
@@ -164,14 +159,21 @@ class Multiplier {
     if (lane < kCluster) barrier_arrive_there(address_in(lane, shared_address(&shared_.empty[stage])));
   }
 
-  // What was loaded beyond the steps belongs to others: zeros instead. Both warpgroups together.
+  // What was loaded beyond the steps belongs to others: zeros instead, in the warpgroup's rows of a and all of b, where
+  // the other one writes the same.
   __device__ void clear_rest(Stage& stage, int steps, int lines) {
-    const int pieces = (kSteps - steps) * kTileRowBytes / 16, tiles = (kBlockRows + lines) / kBoxColumns;
-    for (int i = int(threadIdx.x) - kWarpgroup; i < tiles * pieces; i += kMultipliers * kWarpgroup)
-      store_at(shared_address(stage.a) + uint32_t(i / pieces * kTileBytes + steps * kTileRowBytes + i % pieces * 16),
-               make_uint4(0, 0, 0, 0));
+    const int pieces = (kSteps - steps) * kTileRowBytes / 16, tiles = 1 + lines / kBoxColumns;
+    for (int i = int(threadIdx.x) % kWarpgroup; i < tiles * pieces; i += kWarpgroup) {
+      const int tile = i / pieces, piece = i % pieces;
+      const uint8_t* const at = tile == 0 ? stage.a[number_] : stage.b[tile - 1];
+      store_at(shared_address(at) + uint32_t(steps * kTileRowBytes + piece * 16), make_uint4(0, 0, 0, 0));
+    }
     fence_for_products();
-    named_barrier(1, kMultipliers * kWarpgroup);
+    named_barrier(1 + number_, kWarpgroup);
+  }
+  __device__ void be_ahead() {
+    if (number_ == 0 && !ahead_ && threadIdx.x % kWarpgroup == 0) barrier_arrive(shared_address(&shared_.ahead));
+    ahead_ = true;
   }
 
   Shared& shared_;
