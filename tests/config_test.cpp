@@ -122,6 +122,7 @@ TEST(Config, KnobsAndAliases) {
   EXPECT_EQ(parsed(with(tiny(), "shared_intermediate_size", Json::array({0}))).experts, 4);
   EXPECT_EQ(parsed(without(tiny(), "rotary_dim")).rotary_dim, 8);
   EXPECT_EQ(parsed(with(without(tiny(), "rotary_dim"), "partial_rotary_factor", 0.25)).rotary_dim, 2);
+  EXPECT_TRUE(parsed(with(tiny(), "tie_word_embeddings", true)).tied_head);
   EXPECT_EQ(parsed(with(tiny(), "eos_token_id", 7)).eos_token_ids, std::vector<int64_t>{7});
   EXPECT_EQ(parsed(with(tiny(), "eos_token_id", {7, 9})).eos_token_ids, (std::vector<int64_t>{7, 9}));
   EXPECT_EQ(parsed(with(tiny(), "bos_token_id", 3)).bos_token_id, 3);
@@ -279,7 +280,7 @@ TEST(Config, RefusesWhatIsNotComputed) {
   refused(with(tiny(), "shared_intermediate_size", 8), {"shared_intermediate_size", "8"}, unsupported);
   refused(with(tiny(), "shared_intermediate_size", Json::array({8})), {"shared_intermediate_size", "[8]"}, unsupported);
   refused(with(tiny(), "hidden_act", "gelu"), {"hidden_act", "gelu"}, unsupported);
-  refused(with(tiny(), "tie_word_embeddings", true), {"tie_word_embeddings"}, unsupported);
+  refused(with(tiny(), "tie_word_embeddings", 1), {"tie_word_embeddings", "true or false"});
   refused(with(tiny(), "sliding_window", 128), {"sliding_window"}, unsupported);
   refused(with(tiny(), "rope_scaling", {{"type", "yarn"}}), {"rope_scaling"}, unsupported);
   refused(with(library(), "rope_parameters", {{"rope_type", "yarn"}}), {"rope_type", "yarn"}, unsupported);

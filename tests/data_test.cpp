@@ -8,6 +8,7 @@
 #include "data/document_stream.h"
 #include "data/documents.h"
 #include "tests/scratch.h"
+#include "text/tokenizer.h"
 
 namespace fulgur::tests {
 namespace {
@@ -57,7 +58,7 @@ TEST(Documents, files) {
   expect_error(ErrorKind::corrupt_file, {"b.jsonl:2", "object"}, [&] { read_documents(scratch / "b.jsonl"); });
   spill(scratch / "c.jsonl", "{\"text\": 3}\n");
   expect_error(ErrorKind::corrupt_file, {"c.jsonl:1", "text"}, [&] { read_documents(scratch / "c.jsonl"); });
-  spill(scratch / "d.jsonl", "{\"messages\": []}\n");
+  spill(scratch / "d.jsonl", "{\"messages\": [{}]}\n");
   expect_error(ErrorKind::unsupported, {"d.jsonl:1", "messages"}, [&] { read_documents(scratch / "d.jsonl"); });
   spill(scratch / "e.csv", "x");
   expect_error(ErrorKind::unsupported, {"e.csv", ".jsonl"}, [&] { read_documents(scratch / "e.csv"); });
@@ -132,6 +133,35 @@ TEST(Corpus, frames_counts_and_repeats) {
     for (size_t i = 1; i + 1 < tokens.size(); ++i)
       EXPECT_LT(tokens[i], corpus.begin_of_sentence) << "text does not become a special token";
   }
+}
+
+// A conversation is what the template beside the tokenizer makes of it, in one frame.
+TEST(Corpus, reads_conversations_by_the_chat_template) {
+  const Scratch scratch;
+  std::filesystem::copy(std::string(FULGUR_SOURCE) + "/data/tiny/tokenizer", scratch / "tokenizer");
+  const std::string tokenizer = (scratch / "tokenizer").string(), file = (scratch / "c.jsonl").string();
+  const auto read = [&] { return read_run_corpus(tokenizer, {{file}}, {}); };
+  spill(file, "{\"text\": \"x\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"tools\": [{}]}\n");
+  expect_error(ErrorKind::not_found, {"c.jsonl:2", "chat_template.jinja"}, read);
+  const auto text_of = [&](const std::string& jinja) {
+    spill(scratch / "tokenizer" / "chat_template.jinja", jinja);
+    const RunCorpus corpus = read();
+    const auto tokens = corpus.training.documents.document(1);
+    EXPECT_EQ(tokens.front(), corpus.begin_of_sentence);
+    EXPECT_EQ(tokens.back(), corpus.end_of_document);
+    return std::pair(Tokenizer::load(tokenizer).decode(tokens), corpus.training.bytes - 1);
+  };
+  const std::string message = "{% for m in messages %}{{ m.role }}: {{ m.content }}<end_of_sentence>{% endfor %}";
+  const std::string want = "<beginning_of_sentence>user: Hi<end_of_sentence><end_of_document>";
+  EXPECT_EQ(text_of(message), std::pair(want, int64_t(8 + 17)));
+  EXPECT_EQ(text_of("<beginning_of_sentence>" + message), std::pair(want, int64_t(23 + 8 + 17)));
+  EXPECT_EQ(text_of("{{ tools | length }}{% if add_generation_prompt %}?{% endif %}").first,
+            "<beginning_of_sentence>1<end_of_document>");
+  spill(file, "{\"messages\": [{\"role\": \"user\"}]}");
+  expect_error(ErrorKind::invalid_input, {"c.jsonl:1", "chat_template.jinja"},
+               [&] { text_of("{{ messages[0].content + 'x' }}"); });
+  spill(file, "\n{\"messages\": []}\n");
+  expect_error(ErrorKind::corrupt_file, {"c.jsonl:2", "messages"}, read);
 }
 
 }  // namespace

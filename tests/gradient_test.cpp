@@ -36,11 +36,8 @@ TEST(Gradient, golden) {
   RecordProperty("worst", std::to_string(worst));
 }
 
-// Along two directions of every tensor, its own gradient and a random one: pre- and post-norm, packed documents that
-// cross the grid.
-void expect_central_differences(bool post_norm) {
-  ModelConfig c = tiny_config();
-  c.post_norm = post_norm;
+// Along two directions of every tensor, its own gradient and a random one: packed documents that cross the grid.
+void expect_central_differences(const ModelConfig& c) {
   TinyModel m(c, DType::f64, 3);
   std::vector<std::vector<int32_t>> documents;
   for (const int64_t length : {1, 70, 29}) {
@@ -78,16 +75,28 @@ void expect_central_differences(bool post_norm) {
   }
 }
 
-TEST(Gradient, central_differences_post_norm) { expect_central_differences(true); }
-TEST(Gradient, central_differences_pre_norm) { expect_central_differences(false); }
+TEST(Gradient, central_differences_post_norm) { expect_central_differences(tiny_config()); }
+
+TEST(Gradient, central_differences_pre_norm) {
+  ModelConfig c = tiny_config();
+  c.post_norm = false;
+  expect_central_differences(c);
+}
+
+TEST(Gradient, central_differences_tied_head) { expect_central_differences(tied_config()); }
 
 // Loss of the training path against the plain model.
-TEST(Gradient, loss_is_the_plain_models) {
-  const TinyModel m(tiny_config(), DType::f64, 4);
+void expect_the_plain_models_loss(const ModelConfig& c) {
+  const TinyModel m(c, DType::f64, 4);
   std::vector<int32_t> ids;
   for (uint64_t i = 0; i < 90; ++i) ids.push_back(int32_t(philox(5, i, 0)[0] % 97));
   const OneStep<double> step(m.config, m.weights, row_of({ids}), {.window = 90});
   EXPECT_NEAR(step.loss, PlainModel(m.config, m.weights).loss(ids), 1e-7);  // decays are rounded where rows are f32
+}
+
+TEST(Gradient, loss_is_the_plain_models) {
+  expect_the_plain_models_loss(tiny_config());
+  expect_the_plain_models_loss(tied_config());
 }
 
 }  // namespace

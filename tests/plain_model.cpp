@@ -171,7 +171,8 @@ PlainResult PlainModel::forward(const std::vector<int32_t>& ids) const {
   }
   for (const Vector& row : x) {
     result.hidden.push_back(norm("model.norm.weight", row, config_.norm_eps));
-    result.logits.push_back(times("lm_head.weight", result.hidden.back()));
+    result.logits.push_back(
+        times(config_.tied_head ? "model.embed_tokens.weight" : "lm_head.weight", result.hidden.back()));
   }
   return result;
 }

@@ -22,6 +22,12 @@ inline ModelConfig tiny_config() {
   return c;
 }
 
+inline ModelConfig tied_config() {
+  ModelConfig c = tiny_config();
+  c.tied_head = true;
+  return c;
+}
+
 struct TinyModel {
   ModelConfig config;
   Buffer memory, decay_memory;

@@ -230,6 +230,26 @@ TEST(SavedModel, ComesBackBitForBit) {
     ASSERT_EQ(after.elements<float>()[i], float(bf16(before.elements<float>()[i])));
 }
 
+// One matrix, without a tensor of the head's in the file; a file that has one is refused.
+TEST(SavedModel, OfATiedHeadHasNoHead) {
+  const Scratch scratch;
+  const fs::path source = golden_folder("text01_tiny");
+  const std::string text = tests::replaced(slurp(source / "config.json"), R"("tie_word_embeddings": false)",
+                                           R"("tie_word_embeddings": true)");
+  const ModelConfig c = parse_config(text, "config.json");
+  const LoadedWeights first = allocate_weights(c, DType::f32);
+  EXPECT_EQ(first.weights.head.values.data, first.weights.embedding.values.data);
+  EXPECT_EQ(parameter_count(c).total, parameter_count(read_config(source)).total - c.vocab_size * c.width);
+  Threads threads(1);
+  ModelWeights drawn = first.weights;
+  initialise(c, drawn, 1, threads);
+  fs::create_directory(scratch / "saved");
+  write_model(scratch / "saved", text, first.weights, DType::f32);
+  const LoadedWeights second = load_weights(read_config(scratch / "saved"), scratch / "saved", DType::f32);
+  EXPECT_EQ(std::memcmp(first.flat.data(), second.flat.data(), first.flat.bytes()), 0);
+  expect_error(ErrorKind::corrupt_file, {"lm_head.weight"}, [&] { load_weights(c, source, DType::f32); });
+}
+
 TEST(SavedParameters, ComeBackBitForBit) {
   const Scratch scratch;
   const ModelConfig c = read_config(golden_folder("text01_tiny"));

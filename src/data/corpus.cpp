@@ -1,11 +1,14 @@
 #include "data/corpus.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
-#include "data/documents.h"
+#include "data/document_stream.h"
 #include "files/digest.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 #include "text/word_cache.h"
 
@@ -20,20 +23,58 @@ int32_t required(const Tokenizer& tokenizer, const std::string& token, const std
   return *id;
 }
 
-Corpus read_corpus(const Tokenizer& tokenizer, const RunCorpus& frame, const std::vector<CorpusFile>& files) {
-  Corpus corpus;
-  WordCache cache;
-  for (const CorpusFile& file : files) {
-    const std::vector<std::string> documents = read_documents(file.path);
-    if (documents.empty()) fail(ErrorKind::invalid_input, file.path + ": holds no text");
-    const int64_t before = corpus.bytes;
-    std::vector<int32_t> ids;
-    for (const std::string& text : documents) {
-      ids.assign(1, frame.begin_of_sentence);
-      tokenizer.encode(text, SpecialTokens::as_text, cache, ids);
-      ids.push_back(frame.end_of_document);
-      for (int64_t i = 0; i < file.times; ++i) corpus.documents.add(ids), corpus.bytes += int64_t(text.size());
+// Documents of files as a run reads them; a conversation becomes what the chat template beside the tokenizer writes.
+class FramedDocuments {
+ public:
+  FramedDocuments(const Tokenizer& tokenizer, const RunCorpus& frame, std::filesystem::path path)
+      : tokenizer_(tokenizer), frame_(frame), path_(std::move(path)) {}
+
+  // Leaves the document's tokens in ids. Returns the UTF-8 bytes of its text.
+  int64_t tokens_of(const Document& document, const std::string& where, std::vector<int32_t>& ids) {
+    const bool is_text = document.messages.empty();
+    const std::string text = is_text ? document.text : rendered(document.messages, where);
+    ids.assign(1, frame_.begin_of_sentence);
+    tokenizer_.encode(text, is_text ? SpecialTokens::as_text : SpecialTokens::as_ids, cache_, ids);
+    if (!is_text && ids.size() > 1 && ids[1] == frame_.begin_of_sentence) ids.erase(ids.begin());
+    ids.push_back(frame_.end_of_document);
+    return int64_t(text.size());
+  }
+
+ private:
+  std::string rendered(const std::string& line, const std::string& where) {
+    const nlohmann::ordered_json object = nlohmann::ordered_json::parse(line);
+    const auto tools = object.find("tools");
+    try {
+      if (!template_) template_ = ChatTemplate::load(is_directory(path_) ? path_ : path_.parent_path());
+      return template_->render({.messages = object.at("messages"),
+                                .tools = tools == object.end() ? nlohmann::ordered_json() : *tools,
+                                .variables = nullptr,
+                                .add_generation_prompt = false});
+    } catch (const Error& error) {
+      fail(error.kind(), where + ": " + error.what());
     }
+  }
+
+  const Tokenizer& tokenizer_;
+  const RunCorpus& frame_;
+  const std::filesystem::path path_;
+  std::optional<ChatTemplate> template_;
+  WordCache cache_;
+};
+
+Corpus read_corpus(const Tokenizer& tokenizer, const RunCorpus& frame, const std::filesystem::path& path,
+                   const std::vector<CorpusFile>& files) {
+  Corpus corpus;
+  FramedDocuments framed(tokenizer, frame, path);
+  std::vector<int32_t> ids;
+  for (const CorpusFile& file : files) {
+    DocumentStream stream(file.path, std::numeric_limits<size_t>::max(), Conversations::given);
+    const int64_t before = corpus.bytes, documents = corpus.documents.count();
+    for (Document document; stream.next(document);) {
+      const int64_t bytes = framed.tokens_of(document, stream.where(), ids);
+      for (int64_t i = 0; i < file.times; ++i) corpus.documents.add(ids), corpus.bytes += bytes;
+    }
+    if (corpus.documents.count() == documents) fail(ErrorKind::invalid_input, file.path + ": holds no text");
     corpus.parts.push_back({file.path, corpus.documents.count(), corpus.bytes - before});
   }
   return corpus;
@@ -84,7 +125,8 @@ RunCorpus read_run_corpus(const std::filesystem::path& path, const std::vector<C
   for (const CorpusFile& entry : training)
     if (std::filesystem::is_directory(entry.path)) run.prepared.push_back(open_prepared(entry, run));
     else files.push_back(entry);
-  run.training = read_corpus(tokenizer, run, files), run.validation = read_corpus(tokenizer, run, validation);
+  run.training = read_corpus(tokenizer, run, path, files);
+  run.validation = read_corpus(tokenizer, run, path, validation);
   run.data_digest = digest_of_training(run);
   run.validation_digest = digest_of_documents(run.validation.documents);
   return run;

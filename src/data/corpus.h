@@ -15,7 +15,9 @@ struct CorpusFile {
   int64_t times = 1;  // how often the corpus holds its documents
 };
 
-// Documents as <beginning_of_sentence> text <end_of_document>. Text that names a special token does not become it.
+// Documents as <beginning_of_sentence> text <end_of_document>. Text that names a special token does not become it. A
+// conversation's text is what the chat template beside the tokenizer makes of its messages, whose special tokens are
+// tokens; where it begins with <beginning_of_sentence> that is the document's. All tokens are predicted.
 struct Corpus {
   // One file's share, its documents after those of the files before.
   struct Part {
@@ -37,7 +39,7 @@ struct RunCorpus {
 };
 
 // tokenizer: a folder or a tokenizer.json. Throws invalid_input when it lacks one of the three tokens or is not the one
-// that data was prepared with, and what reading files and tokenizers throws.
+// that data was prepared with, and what reading files, tokenizers and chat templates throws.
 RunCorpus read_run_corpus(const std::filesystem::path& tokenizer, const std::vector<CorpusFile>& training,
                           const std::vector<CorpusFile>& validation);
 

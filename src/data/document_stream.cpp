@@ -1,5 +1,6 @@
 #include "data/document_stream.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -28,23 +29,39 @@ std::string string_in(const nlohmann::json& object, const char* key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
-Document document_of(std::string_view line, const std::string& where) {
+bool is_conversation(const nlohmann::json& messages) {
+  return messages.is_array() && !messages.empty() &&
+         std::all_of(messages.begin(), messages.end(), [](const nlohmann::json& m) { return m.is_object(); });
+}
+
+Document document_of(const std::string& line, const std::string& where, Conversations conversations) {
   nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
   if (!object.is_object()) fail(ErrorKind::corrupt_file, where + "expected a JSON object");
-  const auto found = object.find("text");
-  if (found == object.end() && object.contains("messages"))
-    fail(ErrorKind::unsupported,
-         where + "`messages` need a chat template, which training does not apply yet; expected `text`");
-  if (found == object.end() || !found->is_string()) fail(ErrorKind::corrupt_file, where + "expected a string `text`");
   std::string kind = string_in(object, "kind");
   if (kind.empty()) kind = string_in(object, "source");
-  return {std::move(found->get_ref<std::string&>()), std::move(kind)};
+  const auto text = object.find("text"), messages = object.find("messages");
+  if (text == object.end() && messages != object.end()) {
+    if (conversations == Conversations::refused)
+      fail(ErrorKind::unsupported,
+           where +
+               "`messages` need a chat template, which only files of data.train and data.validation get; expected "
+               "`text`");
+    if (!is_conversation(*messages))
+      fail(ErrorKind::corrupt_file, where + "expected `messages` to be a list of objects");
+    return {"", std::move(kind), line};
+  }
+  if (text == object.end() || !text->is_string()) fail(ErrorKind::corrupt_file, where + "expected a string `text`");
+  return {std::move(text->get_ref<std::string&>()), std::move(kind), ""};
 }
 
 }  // namespace
 
-DocumentStream::DocumentStream(const std::filesystem::path& file, size_t longest)
-    : file_(file), longest_(longest), in_(file, std::ios::binary), is_json_lines_(file.extension() == ".jsonl") {
+DocumentStream::DocumentStream(const std::filesystem::path& file, size_t longest, Conversations conversations)
+    : file_(file),
+      longest_(longest),
+      conversations_(conversations),
+      in_(file, std::ios::binary),
+      is_json_lines_(file.extension() == ".jsonl") {
   if (!is_json_lines_ && file.extension() != ".txt")
     fail(ErrorKind::unsupported, file.string() + ": expected a .txt or .jsonl file");
   std::error_code error;
@@ -54,6 +71,10 @@ DocumentStream::DocumentStream(const std::filesystem::path& file, size_t longest
 
 bool DocumentStream::next(Document& document) {
   return is_json_lines_ ? next_of_json_lines(document) : next_of_text(document);
+}
+
+std::string DocumentStream::where() const {
+  return is_json_lines_ ? file_.string() + ":" + std::to_string(line_number_) : file_.string();
 }
 
 bool DocumentStream::read_line() {
@@ -68,7 +89,7 @@ bool DocumentStream::read_line() {
 }
 
 bool DocumentStream::next_of_text(Document& document) {
-  document.text.clear(), document.kind.clear();
+  document = {};
   while (read_line()) {
     if (is_separator(line_)) {
       if (!document.text.empty()) return true;
@@ -84,8 +105,8 @@ bool DocumentStream::next_of_text(Document& document) {
 bool DocumentStream::next_of_json_lines(Document& document) {
   while (read_line()) {
     if (line_.find_first_not_of(" \t\r\n") == std::string::npos) continue;
-    document = document_of(line_, file_.string() + ":" + std::to_string(line_number_) + ": ");
-    if (!document.text.empty()) return true;
+    document = document_of(line_, where() + ": ", conversations_);
+    if (!document.text.empty() || !document.messages.empty()) return true;
   }
   return false;
 }

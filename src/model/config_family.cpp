@@ -115,7 +115,7 @@ bool same_model(const ModelConfig& a, const ModelConfig& b) {
   const auto numbers = [](const ModelConfig& c) {
     return std::tuple(c.vocab_size, c.width, c.layers, c.heads, c.kv_heads, c.head_dim, c.rotary_dim, c.experts,
                       c.experts_per_token, c.expert_width, c.norm_eps, c.lightning_norm_eps, c.rope_theta, c.post_norm,
-                      c.eos_token_ids, c.bos_token_id, c.max_positions);
+                      c.eos_token_ids, c.bos_token_id, c.max_positions, c.tied_head);
   };
   return numbers(a) == numbers(b) && a.attention == b.attention && a.family == b.family &&
          same_residual(a.lightning_residual, b.lightning_residual) &&

@@ -190,7 +190,6 @@ void refuse_what_is_not_computed(const Reader& in) {
            std::string(key) + " is " + in_quotes(value->dump(-1, ' ', true)) + ", expected " + supported.dump());
   };
   only("hidden_act", "silu");
-  only("tie_word_embeddings", false);
   only("sliding_window", nullptr);
   only("rope_scaling", nullptr);
   only("quantization_config", nullptr);
@@ -228,6 +227,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   c.lightning_norm_eps = in.real("lightning_norm_eps", in.real("linear_norm_eps", 1e-6));
   read_rope(in, c, rotary_dim);
   read_residuals(in, c);
+  c.tied_head = in.truth("tie_word_embeddings", false);
   c.post_norm = in.truth("postnorm", c.family == Family::minimax);
   if (c.family == Family::minimax && !c.post_norm)
     fail(ErrorKind::invalid_input,

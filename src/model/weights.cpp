@@ -108,7 +108,7 @@ Ends carve(const ModelConfig& c, ModelWeights& w) {
     l.moe.down = expert.experts(name, "w2", c.experts, c.width, c.expert_width);
   }
   w.final_norm = all.norm("model.norm.weight", c.width);
-  w.head = all.matrix(head, "lm_head.weight", c.vocab_size, c.width);
+  w.head = c.tied_head ? w.embedding : all.matrix(head, "lm_head.weight", c.vocab_size, c.width);
   return {all.end(), expert.end()};
 }
 

@@ -346,7 +346,8 @@ void Run::save_trained_model() {
   write_model(folder.path(), with_stated_type(config_text_, run_.dtype), memory_.state.weights, run_.dtype);
   const std::filesystem::path from = run_.tokenizer;
   const std::filesystem::path source = std::filesystem::is_directory(from) ? from : from.parent_path();
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "merges.txt"})
     if (std::filesystem::exists(source / name)) write_file(folder.path() / name, read_text(source / name));
   folder.commit();
 }
