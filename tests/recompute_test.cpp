@@ -44,7 +44,7 @@ struct Trained {
   bool weights_are_the_rounded_master = true;
 };
 
-Trained trained(const RunConfig& run, int threads) {
+Trained trained(const RunConfig& run, int threads, int64_t moe_rows = kMoeRows) {
   const ModelConfig config = tiny_config();
   TrainingMemory memory(config, run, 0);
   Stream stream(run.device, threads);
@@ -53,6 +53,7 @@ Trained trained(const RunConfig& run, int threads) {
   round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config};
+  exec.moe_rows = moe_rows;
   PackedRows rows = documents();
   Trained result{.master = {}, .losses = {}, .scratch_peak = 0, .tape_peak = 0, .plan = memory.plan};
   for (int64_t step = 0; step < run.steps; ++step)
@@ -81,15 +82,42 @@ TEST_P(Recompute, nor_micro_batches_nor_threads_change_a_bit) {
     }
 }
 
+// Windows of half a packed row, and experts that take half a row, a row or two at a time: in bf16 the sums of half rows
+// have bits of their own, in every run that may cut there.
+TEST_P(Recompute, nor_do_the_rows_that_experts_take_at_a_time) {
+  for (const AuxForm form : {AuxForm::report, AuxForm::transformers})
+    for (const int64_t moe_rows : {kSequence / 2, kSequence, 2 * kSequence}) {
+      RunConfig run = run_config(GetParam(), false, kRows);
+      run.window = kSequence / 2, run.aux_form = form;
+      const Trained whole = trained(run, 1, moe_rows);
+      run.recompute = true;
+      for (const int64_t micro_rows : {1, 4}) {
+        run.micro_rows = micro_rows;
+        const Trained parts = trained(run, 2, moe_rows);
+        EXPECT_TRUE(parts.master == whole.master) << moe_rows << " rows at a time, micro rows " << micro_rows;
+        EXPECT_EQ(parts.losses, whole.losses);
+      }
+    }
+}
+
+TEST_P(Recompute, takes_less_memory_where_experts_take_fewer_rows) {
+  RunConfig run = run_config(GetParam(), true, kRows);
+  run.window = kSequence / 2;
+  const Trained few = trained(run, 1, kSequence / 2), all = trained(run, 1, kRows * kSequence);
+  EXPECT_LT(few.tape_peak, all.tape_peak);
+  EXPECT_LT(few.scratch_peak, all.scratch_peak);
+}
+
 TEST_P(Recompute, shrinks_the_tape_and_the_plan_is_what_is_taken) {
-  const Trained everything = trained(run_config(GetParam(), false, 2), 1),
-                inputs = trained(run_config(GetParam(), true, 2), 1);
+  RunConfig run = run_config(GetParam(), false, 2);
+  run.health_every = run.steps;  // planned for, because a step that is not finite is measured
+  const Trained everything = trained(run, 1);
+  run.recompute = true;
+  const Trained inputs = trained(run, 1);
   EXPECT_LT(inputs.tape_peak, everything.tape_peak / 2);
   for (const Trained* t : {&everything, &inputs}) {
     EXPECT_EQ(t->plan.tape, t->tape_peak);
-    EXPECT_LE(t->scratch_peak, t->plan.scratch);
-    const size_t begins = size_t(kRows) * kSequence * sizeof(int32_t);  // planned as if every row were a document
-    EXPECT_GE(t->scratch_peak + begins + 4096, t->plan.scratch);
+    EXPECT_EQ(t->plan.scratch, (t->scratch_peak + 255) / 256 * 256);
   }
 }
 

@@ -17,8 +17,7 @@ Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden) {
   return logits;
 }
 
-Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss) {
-  const Tensor d_hidden = exec.tape.alloc(hidden.dtype, {hidden.dim(0), hidden.dim(1)});
+void head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss) {
   const int64_t step = loss_rows(exec.stream.device());
   for (int64_t begin = 0; begin < hidden.dim(0); begin += step) {
     const Arena::Scope rows(exec.scratch);
@@ -32,10 +31,10 @@ Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor 
                                 .targets = targets.tokens.rows(begin, end),
                                 .scale = targets.scale,
                                 .gradient = rounded ? d_logits : Tensor{}});
-    linear_backward(exec.stream,
-                    {.dx = d_hidden.rows(begin, end), .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
+    const Tensor dx = exec.scratch.alloc(x.dtype, {x.dim(0), x.dim(1)});
+    linear_backward(exec.stream, {.dx = dx, .dw = grads.head.values, .dy = d_logits, .x = x, .w = w.head});
+    copy(exec.stream, x, dx);
   }
-  return d_hidden;
 }
 
 void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats) {

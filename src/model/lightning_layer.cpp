@@ -15,6 +15,38 @@ Tensor starts_of(const Exec& exec, const Batch& batch, DType type, Arena& keep) 
   return keep.alloc(wide(type), {starts, exec.config.heads, exec.config.head_dim, exec.config.head_dim});
 }
 
+// From the branch's output back to the attention's: the gradients of attended and gate take their places.
+void norm_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const LightningSaved& saved,
+                   Tensor dy) {
+  const ModelConfig& c = exec.config;
+  const int64_t rows = dy.dim(0), inner = c.heads * c.head_dim;
+  const Arena::Scope norm(exec.scratch);
+  const Tensor attended = saved.attended.merged(1);
+  const Tensor gated = exec.scratch.alloc(dy.dtype, {rows, inner}),
+               d_gated = exec.scratch.alloc(dy.dtype, {rows, inner});
+  const Tensor products = exec.scratch.alloc(wide(dy.dtype), {c.heads, rows});
+  gated_rms_norm(exec.stream, {.y = gated,
+                               .x = attended,
+                               .gate = saved.gate,
+                               .weight = w.norm,
+                               .squares = saved.squares,
+                               .whole_width = inner,
+                               .eps = c.lightning_norm_eps});
+  linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = gated, .w = w.out});
+  gated_rms_norm_products(exec.stream,
+                          {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
+  gated_rms_norm_backward(exec.stream, {.dx = attended,
+                                        .dgate = saved.gate,
+                                        .dweight = grads.norm,
+                                        .dy = d_gated,
+                                        .x = attended,
+                                        .gate = saved.gate,
+                                        .weight = w.norm,
+                                        .inverse_rms = saved.inverse_rms,
+                                        .products = products,
+                                        .whole_width = inner});
+}
+
 }  // namespace
 
 void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
@@ -60,36 +92,9 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
 
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
                         const LightningSaved& saved, Tensor dx, Tensor dy) {
-  const ModelConfig& c = exec.config;
-  const int64_t rows = batch.rows(), inner = c.heads * c.head_dim;
-  const DType type = dy.dtype;
-  const Tensor attended = saved.attended.merged(1);
-  const Tensor gated = exec.scratch.alloc(type, {rows, inner}), d_gated = exec.scratch.alloc(type, {rows, inner});
-  const Tensor d_attended = exec.scratch.alloc(type, {rows, c.heads, c.head_dim});
-  const Tensor d_gate = exec.scratch.alloc(type, {rows, inner});
-  const Tensor products = exec.scratch.alloc(wide(type), {c.heads, rows});
-  const Tensor d_qkv = exec.scratch.alloc(type, {rows, c.heads, 3, c.head_dim});
-
-  gated_rms_norm(exec.stream, {.y = gated,
-                               .x = attended,
-                               .gate = saved.gate,
-                               .weight = w.norm,
-                               .squares = saved.squares,
-                               .whole_width = inner,
-                               .eps = c.lightning_norm_eps});
-  linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = gated, .w = w.out});
-  gated_rms_norm_products(exec.stream,
-                          {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
-  gated_rms_norm_backward(exec.stream, {.dx = d_attended.merged(1),
-                                        .dgate = d_gate,
-                                        .dweight = grads.norm,
-                                        .dy = d_gated,
-                                        .x = attended,
-                                        .gate = saved.gate,
-                                        .weight = w.norm,
-                                        .inverse_rms = saved.inverse_rms,
-                                        .products = products,
-                                        .whole_width = inner});
+  const Tensor d_attended = saved.attended, d_gate = saved.gate;  // gradients in the place of what nobody reads again
+  norm_backward(exec, w, grads, saved, dy);
+  const Tensor d_qkv = exec.scratch.alloc(dy.dtype, {batch.rows(), exec.config.heads, 3, exec.config.head_dim});
   lightning_attention_backward(exec.stream, {.dqkv = d_qkv,
                                              .d_o = d_attended,
                                              .qkv = saved.qkv,

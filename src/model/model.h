@@ -11,6 +11,9 @@
 
 namespace fulgur {
 
+// Rows that a layer's experts take at a time where nothing of them is kept (Exec::moe_rows).
+inline constexpr int64_t kMoeRows = 65536;
+
 // What one call may touch besides its operands. Nothing in the engine is global.
 struct Exec {
   Stream& stream;
@@ -20,6 +23,12 @@ struct Exec {
   // Attention sums in the order of the sequence, whatever the batch. False: on CUDA a long sequence may be cut, decided
   // by its own rows and the head count alone; faster, and still the same bits in every run.
   bool in_order = true;
+  // Inference, and training that keeps inputs alone, run the second half of a layer over so many rows at a time, in
+  // whole windows and blocks of Balance::row_block. Changes no bit.
+  int64_t moe_rows = kMoeRows;
+
+  // The same with another tape.
+  Exec keeping_in(Arena& arena) const { return {stream, scratch, arena, config, in_order, moe_rows}; }
 };
 
 // What each layer's backward reads back.
@@ -59,7 +68,7 @@ struct RouterSums {
 struct Balance {
   Tensor sums = {};       // f64 [layers, RouterSums::columns], accumulated; absent: no losses, and nothing is counted
   int64_t window = 0;     // rows
-  int64_t row_block = 0;  // rows of a packed row: where a step may be cut into micro-batches (ops/expert_linear.h)
+  int64_t row_block = 0;  // rows, divides a packed row: where a step may be cut into calls (ops/expert_linear.h)
   int64_t capacity = 0;   // choices of a window that an expert takes; 0: all
   double scale = 0;       // of ops/load_balance.h: alpha / windows of the whole step; 0: no auxiliary loss
   bool pooled = false;    // the auxiliary loss counts choices over all layers: form `transformers`
@@ -70,7 +79,7 @@ struct Balance {
 int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor);
 
 // One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the
-// residual's beta; dx: overwritten; grads: accumulated.
+// residual's beta; dx: overwritten; grads: accumulated. Backward may leave its own results in what was saved.
 void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
                        LightningSaved* saved);
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
@@ -85,7 +94,8 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
 
 // model/model.cpp: hidden [outputs, width], normalised, in scratch (or on the tape). saved == nullptr: inference.
 Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* saved = nullptr);
-// grads: wide views with the offsets of w, accumulated. d_hidden: of forward's result.
+// grads: wide views with the offsets of w, accumulated. d_hidden, of forward's result, and what was saved, but for the
+// layers' inputs, are overwritten.
 void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batch& batch, const Saved& saved,
               const Balance& balance, Tensor d_hidden);
 
@@ -97,9 +107,9 @@ struct Targets {
   double scale;        // 1 / rows that count in the whole step
   Tensor logits = {};  // f64 [2] of ops/magnitude.h, where somebody asks how large the logits are
 };
-// Training: adds to loss (f64 [1]) and to grads.head, returns d_hidden on the tape; 1,024 rows at a time, so no
-// [rows, vocab] tensor exists.
-Tensor head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss);
+// Training: adds to loss (f64 [1]) and to grads.head, and puts the gradient of hidden in its place; 1,024 rows at a
+// time, so no [rows, vocab] tensor exists.
+void head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss);
 // Evaluation: adds the sum of -log p of the targets to nats (f64 [1]).
 void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats);
 

@@ -44,7 +44,7 @@ struct GatedRmsNormProducts {
 };
 
 struct GatedRmsNormBackward {
-  Tensor dx, dgate;     // [rows, width of this rank], overwritten
+  Tensor dx, dgate;     // [rows, width of this rank], overwritten; dx may be x, dgate may be gate
   Tensor dweight;       // wide [width of this rank], accumulated: rows ascending; on CUDA in pieces of 32 rows, pieces
                         // ascending
   Tensor dy, x, gate;   // [rows, width of this rank]

@@ -158,6 +158,18 @@ TEST(GatedRmsNorm, ThreadsDoNotChangeBits) {
   }
 }
 
+TEST(GatedRmsNorm, GradientsMayTakeThePlacesOfTheirOperands) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const int64_t head_width : {130, 128}) {
+      const Pass apart(type, 65, 3, head_width);
+      Pass in_place(type, 65, 3, head_width);
+      in_place.dx = in_place.x, in_place.dgate = in_place.gate;
+      apart.run(1), in_place.run(3);
+      EXPECT_TRUE(same_bits(apart.dx, in_place.dx) && same_bits(apart.dgate, in_place.dgate));
+      EXPECT_TRUE(same_bits(apart.dweight, in_place.dweight));
+    }
+}
+
 TEST(GatedRmsNorm, Bf16IsF32RoundedOnce) {
   for (const int64_t head_width : {130, 132, 1024}) {
     Pass p(DType::bf16, 65, 3, head_width);

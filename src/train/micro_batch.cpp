@@ -20,7 +20,9 @@ MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
     micro.batch.longest = std::max<int64_t>(micro.batch.longest, begin[i + 1] - begin[i]);
   Uploads uploads(exec.scratch);
   micro.batch.tokens = uploads.add(tokens), micro.batch.positions = uploads.add(positions);
-  micro.batch.row_begin = uploads.add(begin), micro.targets = uploads.add(targets);
+  const int64_t ends = int64_t(begin.size());
+  begin.resize(tokens.size() + 1);  // memory for as many sequences as there may be: what a batch takes, its rows decide
+  micro.batch.row_begin = uploads.add(begin).rows(0, ends), micro.targets = uploads.add(targets);
   uploads.send(exec.stream);
   return micro;
 }

@@ -1,19 +1,33 @@
 #include "train/train_rows.h"
 
+#include <numeric>
+
+#include "base/grid.h"
 #include "train/micro_batch.h"
 
 namespace fulgur {
 namespace {
 
+// Rows after which sums over a packed row may begin a new call: at its end, and where it is longer than what experts
+// take at a time at equal parts of it, in whole windows. The configuration alone decides.
+int64_t row_block(int64_t sequence, int64_t window, int64_t moe_rows) {
+  const int64_t unit = std::lcm(kGrid, window);
+  if (sequence <= moe_rows || window > moe_rows || sequence % unit != 0) return sequence;
+  int64_t parts = (sequence + moe_rows - 1) / moe_rows;
+  while (sequence % (parts * unit) != 0) ++parts;
+  return sequence / parts;
+}
+
 // Form `transformers` is the sum over layers of form `report` with pooled shares (ops/load_balance.h).
-Balance balance_of(const RunConfig& run, const ModelConfig& config, int64_t tokens) {
+Balance balance_of(const Exec& exec, const RunConfig& run, int64_t tokens) {
+  const ModelConfig& config = exec.config;
   const int64_t window = run.window ? run.window : run.sequence;
   const bool pooled = run.aux_form == AuxForm::transformers;
   const double experts = double(config.experts);
   const double alpha = pooled ? run.aux * experts * experts / double(config.layers) : run.aux;
   return {.sums = {},
           .window = window,
-          .row_block = run.sequence,
+          .row_block = row_block(run.sequence, window, exec.moe_rows),
           .capacity = expert_capacity(config, window, run.capacity),
           .scale = alpha / double(tokens / window),
           .pooled = pooled,
@@ -22,10 +36,10 @@ Balance balance_of(const RunConfig& run, const ModelConfig& config, int64_t toke
 
 }  // namespace
 
-StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t step) {
+StepInput step_input(const Exec& exec, const RunConfig& run, int64_t step) {
   return {.lanes = {},
           .counted_rows = 0,
-          .balance = balance_of(run, config, run.tokens_in(step)),
+          .balance = balance_of(exec, run, run.tokens_in(step)),
           .learning_rate = learning_rate(run, step),
           .beta1 = run.beta1,
           .beta2 = run.beta2,
@@ -42,7 +56,7 @@ StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Ro
                 lane_rows = (run.rows_through(state.step + 1) - first) / run.lanes;
   std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(run.lanes));
   std::vector<Lane> lanes;
-  StepInput input = step_input(run, exec.config, state.step + 1);
+  StepInput input = step_input(exec, run, state.step + 1);
   input.bounds = watch.bounds();
   for (size_t lane = 0; lane < batches.size(); ++lane) {
     for (int64_t at = 0; at < lane_rows; at += run.micro_rows) {

@@ -8,7 +8,7 @@
 namespace fulgur {
 
 // What the configuration says of a step, counted from 1: all but its lanes and the rows that they count.
-StepInput step_input(const RunConfig& run, const ModelConfig& config, int64_t step);
+StepInput step_input(const Exec& exec, const RunConfig& run, int64_t step);
 
 // Step state.step + 1 of the run. exec.scratch holds all its micro-batches at once. watch: what rows are left out, and
 // what the step is taken up to.

@@ -86,7 +86,8 @@ void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, co
   const Tensor hidden = forward(exec, weights, batch, &saved);
   if (health) health->add_forward(exec, weights, saved);
   const Targets targets{micro.targets, loss_scale, health ? health->logits() : Tensor{}};
-  const Tensor d_hidden = head_loss(exec, weights, grads, hidden, targets, loss);
+  head_loss(exec, weights, grads, hidden, targets, loss);
+  const Tensor d_hidden = hidden;  // head_loss left the gradient there
   backward(exec, weights, grads, batch, saved, balance, d_hidden);
 }
 

@@ -59,7 +59,7 @@ ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
   for (int64_t i = 0; i < run.largest_batch() / run.sequence; i += run.micro_rows)
     laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
   const Lane lane(laid_out.data(), 1);
-  StepInput input = step_input(run, config, 1);
+  StepInput input = step_input(exec, run, 1);
   input.lanes = {&lane, 1}, input.counted_rows = 1;
   input.health = true;  // a step that is not finite is computed again with it
   input.probe = {0, run.sequence / kGrid * kGrid};
