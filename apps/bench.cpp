@@ -13,6 +13,7 @@
 #include "bench/step_table.h"
 #include "device/devices.h"
 #include "ops/cpu/isa.h"
+#include "train/training_memory.h"
 
 namespace fulgur {
 namespace {
@@ -25,9 +26,9 @@ struct BenchOptions {
   std::string config = "configs/bench-1b.toml", dtype, filter, device = "cpu";
   std::vector<std::string> settings;
   int threads = 0;
-  int64_t tokens = 2048, batch = 1, context = 64, steps = 0;
-  double seconds = 0.15;  // of measuring the rate of a shape
-  bool json = false, deterministic = false;
+  int64_t tokens = 2048, batch = 1, context = 64, steps = 0, chunk = 0;  // chunk 0: as generate
+  double seconds = 0.15;                                                 // of measuring the rate of a shape
+  bool json = false, deterministic = false, plan = false;
 
   int thread_count() const { return threads > 0 ? threads : available_cores(); }
   RunConfig run_config() const {
@@ -82,6 +83,8 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
     for (const bench::Figure& f : m.figures) document["figures"].push_back(figure(f));
     document["seconds"] = m.seconds, document["floor_seconds"] = table.floor(), document["share_of_floor"] = reached;
     document["peak_activation_bytes"] = m.peak_activation_bytes;
+    for (const bench::Measured::Memory& part : m.memory)
+      document["memory"].push_back({{"part", part.part}, {"planned", part.planned}, {"used", part.used}});
     document["step"] = bench::json_of(table), document["rates"] = bench::json_of(floors);
     std::printf("%s\n", document.dump().c_str());
     return;
@@ -92,6 +95,8 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
   std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s, %s, %d threads)\n", rate.name.c_str(), rate.value,
               rate.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(), name_of(type),
               o.where().is_cuda() ? name_of(o.where()).c_str() : cpu::name_of(cpu::isa()), o.thread_count());
+  for (const bench::Measured::Memory& part : m.memory)
+    std::printf("%s: %zu bytes planned, %zu used\n", part.part.c_str(), part.planned, part.used);
   for (size_t i = 1; i < m.figures.size(); ++i)
     std::printf("%s: %.4g %s\n", m.figures[i].name.c_str(), m.figures[i].value, m.figures[i].unit.c_str());
 }
@@ -104,7 +109,7 @@ bench::InferenceSetup inference(const BenchOptions& o) {
 void run_prefill(const BenchOptions& o) {
   const bench::InferenceSetup setup = inference(o);
   const bench::MemoryRates memory = memory_rates(o);
-  report(o, "prefill", setup.type, memory, bench::run_prefill(setup, o.tokens));
+  report(o, "prefill", setup.type, memory, bench::run_prefill(setup, o.tokens, o.chunk));
 }
 
 void run_decode(const BenchOptions& o) {
@@ -113,8 +118,14 @@ void run_decode(const BenchOptions& o) {
   report(o, "decode", setup.type, memory, bench::run_decode(setup, o.batch, o.context, o.steps));
 }
 
+void print_plan(const TrainingPlan& plan) {
+  for (const TrainingPlan::Part& part : plan.parts()) std::printf("%-10s %15zu bytes\n", part.name, part.bytes);
+  std::printf("%-10s %15zu bytes of %zu free\n", "in all", plan.total(), plan.free);
+}
+
 void run_train(const BenchOptions& o) {
   const RunConfig run = o.run_config();
+  if (o.plan) return print_plan(plan_training(bench::model_shape(run), run, 0));
   const bench::MemoryRates memory = memory_rates(o);
   report(o, "train", run.dtype, memory, bench::run_train(run, o.steps));
 }
@@ -223,6 +234,7 @@ void add_bench(CLI::App& app) {
   CLI::App* prefill = add(*bench, o, "prefill", "one prompt to its first token", run_prefill);
   add_device(*prefill, *o);
   prefill->add_option("--tokens", o->tokens, "of the prompt")->check(count)->capture_default_str();
+  prefill->add_option("--chunk", o->chunk, "tokens read at a time; default: as generate does")->check(count);
   o = options();
   o->steps = 32;
   CLI::App* decode = add(*bench, o, "decode", "one token of every sequence a step", run_decode);
@@ -239,6 +251,7 @@ void add_bench(CLI::App& app) {
   train->add_option("--steps", o->steps, "steps that are timed; the fastest counts")
       ->check(count)
       ->capture_default_str();
+  train->add_flag("--plan", o->plan, "only the bytes that the run takes, by what they serve");
   add_bench_tokenizer(*bench);
 }
 

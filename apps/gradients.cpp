@@ -26,7 +26,7 @@ void run_gradients(const GradientsOptions& o) {
     fail(ErrorKind::invalid_input, "--ids: expected a document of at least two tokens: there is nothing to predict");
 
   const DeviceId device = o.run.where();
-  const ArenaBytes bytes = measured_micro_step(model.config, type, rows, device);
+  const ArenaBytes bytes = measured_micro_step(model.config, type, rows, device, o.run.in_order());
   const Buffer scratch_memory(bytes.scratch, Purpose::activations, device),
       tape_memory(bytes.tape, Purpose::activations, device);
   Arena scratch(scratch_memory.data(), bytes.scratch, device), tape(tape_memory.data(), bytes.tape, device);

@@ -59,11 +59,15 @@ void add_rate(Measured& m, const std::string& name, double tokens) {
 
 }  // namespace
 
-Measured run_prefill(const InferenceSetup& setup, int64_t tokens) {
+Measured run_prefill(const InferenceSetup& setup, int64_t tokens, int64_t chunk) {
   Measured m;
   const RandomModel model(setup.shape, setup.type, setup.threads, setup.device);
   Engine engine(model.config, model.weights,
-                {.sequences = 1, .tokens = tokens + 1, .threads = setup.threads, .in_order = setup.in_order});
+                {.sequences = 1,
+                 .tokens = tokens + 1,
+                 .threads = setup.threads,
+                 .in_order = setup.in_order,
+                 .limits = chunk > 0 ? StepLimits{.rows = chunk, .chunk = chunk} : StepLimits{}});
   for (int i = 0; i <= kPrefills + 1; ++i) {
     Sequence sequence = engine.begin(random_tokens(model.config, tokens, 1));
     const double seconds =
@@ -101,6 +105,27 @@ Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context,
   return m;
 }
 
+namespace {
+
+// Planned and used bytes of each part. Of steps that grow, the first ones take less than was planned for the last.
+std::vector<Measured::Memory> compared(const TrainingPlan& plan, const std::vector<TrainingPlan::Part>& used,
+                                       bool grows) {
+  std::vector<Measured::Memory> parts;
+  for (const TrainingPlan::Part& planned : plan.parts()) {
+    const auto same = [&](const TrainingPlan::Part& p) { return p.name == std::string(planned.name); };
+    const auto found = std::find_if(used.begin(), used.end(), same);
+    const size_t bytes = found == used.end() ? 0 : found->bytes;
+    if (found == used.end() && !plan.device.is_cuda()) continue;  // the CPU's operators
+    parts.push_back({planned.name, planned.bytes, bytes});
+    if (bytes > planned.bytes || (bytes < planned.bytes && !grows))
+      fail(ErrorKind::device, std::string("memory of ") + planned.name + ": " + std::to_string(planned.bytes) +
+                                  " bytes were planned, " + std::to_string(bytes) + " were used");
+  }
+  return parts;
+}
+
+}  // namespace
+
 Measured run_train(const RunConfig& run, int64_t steps) {
   Measured m;
   RunConfig plain = run, watched = run;
@@ -112,6 +137,7 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   Stream stream(run.device, run.thread_count());
   ModelWeights master = views_of(config, memory.state.master);
   initialise(config, master, run.seed, stream.threads());
+  memory.lend_to(stream);
   round_master(stream, memory.state);
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config, run.in_order()};
@@ -123,13 +149,14 @@ Measured run_train(const RunConfig& run, int64_t steps) {
         stream.synchronize();
       });
     };
-    const double seconds = step(plain, i > steps ? &m.recorder : nullptr);
+    const double seconds = step(i == 0 ? watched : plain, i > steps ? &m.recorder : nullptr);
     if (i >= 1 && i <= steps) m.seconds = i == 1 ? seconds : std::min(m.seconds, seconds);
     if (run.health_every == 0 || i > steps) continue;
     const double with_health = step(watched, nullptr);
     if (i >= 1) watched_seconds = i == 1 ? with_health : std::min(watched_seconds, with_health);
   }
   m.peak_activation_bytes = scratch.peak_bytes() + tape.peak_bytes();
+  m.memory = compared(memory.plan, memory.used(scratch, tape, stream), !run.batch_ramp.empty());
   add_rate(m, "train " + std::to_string(run.tokens_per_step) + " tokens a step", double(run.tokens_per_step));
   if (run.health_every > 0)
     m.figures.push_back({"health of a step", "% of the step", 100 * (watched_seconds / m.seconds - 1), false});

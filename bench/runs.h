@@ -21,6 +21,11 @@ struct Measured {
   double seconds = 0;  // of the step that the floor is of: best, or the median of many
   Recorder recorder;   // of one such step
   size_t peak_activation_bytes = 0;
+  struct Memory {
+    std::string part;
+    size_t planned, used;  // bytes
+  };
+  std::vector<Memory> memory;  // of training, by what it serves
 };
 
 struct InferenceSetup {
@@ -31,15 +36,16 @@ struct InferenceSetup {
   bool in_order = true;  // Exec::in_order
 };
 
-// One prompt of `tokens` tokens to its first token, in the chunks that generate takes. Best of two after one.
-Measured run_prefill(const InferenceSetup& setup, int64_t tokens);
+// One prompt of `tokens` tokens to its first token, `chunk` at a time, or 0: as generate. Best of two after one.
+Measured run_prefill(const InferenceSetup& setup, int64_t tokens, int64_t chunk = 0);
 
 // `batch` sequences with `context` tokens behind them, one token each a step of the scheduler. Median of `steps` steps.
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
 
 // Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of
-// `steps` after one. Where run.health_every is above 0, as many steps that measure health come between them: a figure
-// of its own says what that costs.
+// `steps` after one. Throws device where a part of the memory takes other bytes than were planned. Where
+// run.health_every is above 0, as many steps that measure health come between them: a figure of its own says what that
+// costs.
 Measured run_train(const RunConfig& run, int64_t steps);
 
 }  // namespace fulgur::bench

@@ -60,7 +60,7 @@ TEST_F(BenchProgram, a_tokenizer) {
 
 TEST_F(BenchProgram, whole_steps_beside_their_floors) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> kinds{
-      {"prefill", {"--tokens", "100"}},
+      {"prefill", {"--tokens", "100", "--chunk", "70"}},
       {"decode", {"--batch", "3", "--context", "10", "--tokens", "2"}},
       {"train", {"--steps", "1", "--set", "train.tokens_per_step=512"}}};
   for (const auto& [kind, options] : kinds)
@@ -80,7 +80,19 @@ TEST_F(BenchProgram, whole_steps_beside_their_floors) {
       EXPECT_NEAR(terms / floor, 1, 1e-9);
       EXPECT_NEAR(d["floor_seconds"].get<double>() / floor, 1, 1e-9);
       EXPECT_GT(d["rates"]["read_bytes_per_second"].get<double>(), 0);
+      EXPECT_EQ(d.contains("memory"), kind == "train");
+      for (const auto& part : d.value("memory", nlohmann::json::array()))
+        EXPECT_EQ(part["used"], part["planned"]) << part;
     }
+}
+
+TEST_F(BenchProgram, the_bytes_of_a_step_that_is_too_large_for_this_machine) {
+  const Finished plan =
+      run({"bench", "train", "--plan", "--device", "cpu", "--set", "train.recompute=true", "--set",
+           "train.sequence=1048576", "--set", "train.tokens_per_step=1048576", "--set", "moe.window=4096"});
+  expect_exit(plan, 0);
+  for (const char* part : {"weights", "gradients", "moments", "scratch", "tape", "in all"})
+    EXPECT_NE(plan.out.find(part), std::string::npos) << plan.out;
 }
 
 TEST_F(BenchProgram, operators_alone) {

@@ -124,7 +124,8 @@ Recorder training_calls(Stream& stream, Arena& scratch, Arena& tape, const Model
   PackedRow row;
   append_document(row, tokens_of(kRows + 1));
   const std::vector<PackedRow> rows{row};
-  const MicroBatch micro = stream.measuring() ? largest_micro_batch(exec, kRows + 1) : micro_batch_of(exec, rows);
+  const MicroBatch micro =
+      stream.measuring() ? largest_micro_batch(exec, kRows + 1, kRows + 1) : micro_batch_of(exec, rows);
   Recorder recorder;
   recorder.start(stream);
   micro_step(exec, w, grads, micro, 0.01, {.window = kRows + 1}, loss);

@@ -66,7 +66,7 @@ Call forward(Draw& draw, const Shape& shape, bool remembers, bool in_order) {
 Call backward(Draw& draw, const Shape& shape, bool in_order) {
   LightningAttention forward = operands(draw, shape, shape.layout());
   if (!in_order) {
-    const int64_t starts = LightningAttention::start_count(forward.o.dim(0), shape.sequences);
+    const int64_t starts = LightningAttention::start_count(forward.o.dim(0));
     forward.starts = draw.zeros(DType::f32, {starts, shape.heads, kHeadSize, kHeadSize});
     forward.in_order = false;
     if (forward.starts.data) lightning_attention(draw.stream(), forward);

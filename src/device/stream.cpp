@@ -34,6 +34,15 @@ std::byte* Stream::staging(size_t bytes) {
   return place;
 }
 
+std::byte* Stream::take_workspace(size_t bytes) {
+  constexpr size_t kAlign = 256;
+  const size_t end = workspace_used_ + (bytes + kAlign - 1) / kAlign * kAlign;
+  if (!workspace_ || end > size_t(workspace_.bytes())) return nullptr;
+  std::byte* const taken = workspace_.data + workspace_used_;
+  workspace_used_ = end, workspace_peak_ = std::max(workspace_peak_, end);
+  return taken;
+}
+
 void copy(Stream& stream, Tensor to, Tensor from) {
   expect(to.same_shape(from) && to.dtype == from.dtype, "a copy keeps shape and element type");
   expect(to.dense() && from.dense(), "a copy's tensors are dense");

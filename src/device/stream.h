@@ -37,6 +37,15 @@ class Stream {
   static constexpr size_t kStaging = size_t(8) << 20;
   std::byte* staging(size_t bytes);
 
+  // Memory that operators' scratch on a CUDA device comes from; who lends it keeps it for as long as the stream lives.
+  // What does not fit there they take from the device's own pool.
+  void lend(Tensor workspace) { workspace_ = workspace; }
+  std::byte* take_workspace(size_t bytes);  // the last taken is given back first; null: it does not fit
+  void give_back_workspace(const std::byte* taken) { workspace_used_ = size_t(taken - workspace_.data); }
+  size_t workspace_peak() const { return workspace_peak_; }    // bytes
+  size_t taken_from_pool() const { return taken_from_pool_; }  // bytes of all calls whose scratch did not fit
+  void count_from_pool(size_t bytes) { taken_from_pool_ += bytes; }
+
   // Who is told of every operator (device/recorder.h); null: nobody. Not owned.
   void record(Recorder* recorder) { recorder_ = recorder; }
   Recorder* recorder() const { return recorder_; }
@@ -53,6 +62,8 @@ class Stream {
   void* native_ = nullptr;
   std::byte* staging_ = nullptr;
   size_t staged_ = 0;
+  Tensor workspace_ = {};
+  size_t workspace_used_ = 0, workspace_peak_ = 0, taken_from_pool_ = 0;
 };
 
 // Moves bytes between tensors of one shape and type, on any devices; ordered on the stream. Both dense.

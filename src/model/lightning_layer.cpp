@@ -11,8 +11,8 @@ namespace {
 // What forward may leave to backward of sequences that it may cut.
 Tensor starts_of(const Exec& exec, const Batch& batch, DType type, Arena& keep) {
   if (exec.in_order || batch.slots || batch.longest <= LightningAttention::kSegment) return {};
-  const int64_t starts = LightningAttention::start_count(batch.rows(), batch.row_begin.dim(0) - 1);
-  return keep.alloc(wide(type), {starts, exec.config.heads, exec.config.head_dim, exec.config.head_dim});
+  return keep.alloc(wide(type), {LightningAttention::start_count(batch.rows()), exec.config.heads, exec.config.head_dim,
+                                 exec.config.head_dim});
 }
 
 // From the branch's output back to the attention's: the gradients of attended and gate take their places.

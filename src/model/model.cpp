@@ -29,13 +29,13 @@ Tensor normalised(Exec& exec, Tensor x, Tensor weight, Tensor* inverse_rms) {
 }
 
 // Half a layer: out = alpha * carried + beta * branch(x) with x = norm(in). The carried tensor is x itself where the
-// model is post-norm, as published. out may be in.
+// model is post-norm, as published. out is not in: it holds the branch's y first.
 template <class Branch>
 void half_forward(Exec& exec, Residual r, Tensor out, Tensor in, Tensor weight, Tensor* inverse_rms, Branch&& branch) {
   const Arena::Scope half(exec.scratch);
-  const Tensor x = normalised(exec, in, weight, inverse_rms), y = like(exec.scratch, in);
-  branch(y, x);
-  blend(exec.stream, {.y = out, .a = exec.config.post_norm ? x : in, .alpha = r.alpha, .b = y, .beta = r.beta});
+  const Tensor x = normalised(exec, in, weight, inverse_rms);
+  branch(out, x);
+  blend(exec.stream, {.y = out, .a = exec.config.post_norm ? x : in, .alpha = r.alpha, .b = out, .beta = r.beta});
 }
 
 // gradient: of out, replaced by that of in. dx: memory for the gradient of x. norm: all but its dx and dy.
@@ -146,11 +146,13 @@ void for_moe_rows(const Exec& exec, const Batch& batch, int64_t row_block, Visit
   for (int64_t begin = 0; begin < batch.rows(); begin += step) visit(begin, std::min(begin + step, batch.rows()));
 }
 
-// A layer that leaves nothing but its output. training: the same calls as where everything is kept.
+// A layer that leaves nothing but its output. training: the same calls as where everything is kept, and what they keep
+// for a while lies on the tape, which backward needs more of.
 void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in,
                    bool training) {
-  Exec forgetting = exec.keeping_in(exec.scratch);
-  const Tensor middle = like(exec.scratch, in);
+  Exec forgetting = exec.within(training ? exec.tape : exec.scratch);
+  const Arena::Scope all(forgetting.scratch);
+  const Tensor middle = like(forgetting.scratch, in);
   LayerSaved forgotten;
   LayerSaved* const saved = training ? &forgotten : nullptr;
   attention_half(forgetting, w, layer, batch, middle, in, saved);

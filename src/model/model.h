@@ -27,8 +27,8 @@ struct Exec {
   // whole windows and blocks of Balance::row_block. Changes no bit.
   int64_t moe_rows = kMoeRows;
 
-  // The same with another tape.
-  Exec keeping_in(Arena& arena) const { return {stream, scratch, arena, config, in_order, moe_rows}; }
+  // The same with one arena for all.
+  Exec within(Arena& arena) const { return {stream, arena, arena, config, in_order, moe_rows}; }
 };
 
 // What each layer's backward reads back.

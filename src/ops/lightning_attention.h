@@ -34,7 +34,8 @@ struct LightningAttention {
   // where sequence s is cut before row r of the call, S there, as number r / 4,096 + s; the rest is left alone.
   Tensor starts = {};
   static constexpr int64_t kSegment = 4096;  // tokens
-  static int64_t start_count(int64_t rows, int64_t sequences) { return rows / kSegment + sequences; }
+  // Without slots: starts lie at least kSegment rows apart, whatever the sequences, for their first rows need none.
+  static int64_t start_count(int64_t rows) { return rows / kSegment + 1; }
 
   auto operands() const {
     return std::tuple{out(o),    in(qkv),      in(decay),   in(row_begin), in(positions),
@@ -56,8 +57,7 @@ struct LightningAttention {
     expect(!tail || tail.is(o.dtype, {state.dim(0), o.dim(1), 2, kGrid, o.dim(2)}),
            "the tail holds one block of the grid");
     expect(!squares || squares.is(wide(o.dtype), {o.dim(1), o.dim(0)}), "one sum of squares per head and row");
-    expect(!starts || (!slots && starts.is(wide(o.dtype), {start_count(o.dim(0), row_begin.dim(0) - 1), o.dim(1),
-                                                           o.dim(2), o.dim(2)})),
+    expect(!starts || (!slots && starts.is(wide(o.dtype), {start_count(o.dim(0)), o.dim(1), o.dim(2), o.dim(2)})),
            "starts match o and its sequences, which have no slots");
   }
 };
@@ -95,9 +95,8 @@ struct LightningAttentionBackward {
     expect(!d_state || d_state.same_shape(state), "the state's gradient matches it");
     expect(!d_tail || (d_tail.same_shape(tail) && d_tail.dtype == wide(tail.dtype)),
            "the tail's gradient is wide and matches it");
-    expect(!starts ||
-               (!slots && starts.is(wide(qkv.dtype), {LightningAttention::start_count(qkv.dim(0), row_begin.dim(0) - 1),
-                                                      qkv.dim(1), qkv.dim(3), qkv.dim(3)})),
+    expect(!starts || (!slots && starts.is(wide(qkv.dtype), {LightningAttention::start_count(qkv.dim(0)), qkv.dim(1),
+                                                             qkv.dim(3), qkv.dim(3)})),
            "starts match qkv and its sequences, which have no slots");
   }
 };

@@ -290,7 +290,7 @@ TEST(LightningAttentionBackward, MatchesF64OfDividedSequences) {
 TEST(LightningAttentionBackward, StartsFromWhatForwardFound) {
   const int64_t rows = 2 * 4096 + 70, width = 128;
   Bench bench(size_t(192) << 20);
-  const Layout layout = lay_out(bench, {100, rows}, {0, 0});
+  const Layout layout = lay_out(bench, {100, 4200, rows}, {0, 0, 0});
   LightningAttentionBackward op = training(bench, bench.random(DType::bf16, {layout.rows, 1, 3, width}, 8, 2),
                                            bench.random(DType::bf16, {layout.rows, 1, width}, 9), layout);
   for (int64_t i = 0; i < op.decay.count(); ++i) set(op.decay, i, 0.001);  // much passes from segment to segment
@@ -299,7 +299,7 @@ TEST(LightningAttentionBackward, StartsFromWhatForwardFound) {
   lightning_attention_backward(stream, op);
   const Tensor summed = bench.empty(DType::bf16, {layout.rows, 1, 3, width});
   copy_elements(summed, op.dqkv);
-  op.starts = bench.zeros(DType::f32, {LightningAttention::start_count(layout.rows, 2), 1, width, width});
+  op.starts = bench.zeros(DType::f32, {LightningAttention::start_count(layout.rows), 1, width, width});
   lightning_attention(stream, {.o = bench.empty(DType::bf16, {layout.rows, 1, width}),
                                .qkv = op.qkv,
                                .decay = op.decay,

@@ -82,7 +82,8 @@ __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __gr
 }
 
 __global__ void __launch_bounds__(kChainThreads) chain_segments_kernel(const __grid_constant__ Operands p) {
-  chain_segments(p, int64_t(blockIdx.x) * kChainThreads + threadIdx.x, int(blockIdx.y));
+  const int64_t blocks = int64_t(p.heads) * kStateSize / 4 / kChainThreads;  // of a sequence
+  chain_segments(p, blockIdx.x % blocks * kChainThreads + threadIdx.x, int(blockIdx.x / blocks));
 }
 
 Operands operands_of(const LightningAttention& op) {
@@ -124,9 +125,8 @@ void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands),
 void find_starts(Stream& stream, Operands operands, int64_t sequences) {
   operands.finds_starts = true;
   launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads, 1);
-  const int64_t threads = int64_t(operands.heads) * kStateSize / 4;
-  launch(stream, "lightning_attention: starts",
-         {dim3(unsigned(threads / kChainThreads), unsigned(sequences)), dim3(kChainThreads)}, chain_segments_kernel,
+  const int64_t blocks = int64_t(operands.heads) * kStateSize / 4 / kChainThreads * sequences;
+  launch(stream, "lightning_attention: starts", {dim3(unsigned(blocks)), dim3(kChainThreads)}, chain_segments_kernel,
          operands);
 }
 
@@ -153,7 +153,7 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   if (op.starts) {
     operands.starts = data_of<float>(op.starts);
   } else {
-    const int64_t starts = LightningAttention::start_count(op.o.dim(0), sequences);
+    const int64_t starts = LightningAttention::start_count(op.o.dim(0)) + (op.slots ? sequences : 0);
     scratch.emplace(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
     operands.starts = scratch->as<float>();
   }

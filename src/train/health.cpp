@@ -49,25 +49,27 @@ HealthSums::HealthSums(Exec& exec, StateProbe probe)
 Tensor HealthSums::logits() const { return sums_.at(layers_ * kLayerRows + kLogits); }
 
 void HealthSums::add_forward(Exec& exec, const ModelWeights& weights, const Saved& saved) {
+  // What backward runs again will need the tape for more than this.
+  Arena& arena = saved.keep == Keep::inputs ? exec.tape : exec.scratch;
   const bool probes = !probed_ && probe_.end > probe_.begin;
   probed_ = true;
   for (int64_t i = 0; i < layers_; ++i) {
     const Tensor input = saved.layers[size_t(i)].input;
     add_magnitude(exec, sums_.at(row_of(i, kInput)), input);
-    if (probes) add_state(exec, weights.layers[size_t(i)], input, sums_.at(row_of(i, kState)));
+    if (probes) add_state(exec, arena, weights.layers[size_t(i)], input, sums_.at(row_of(i, kState)));
   }
   add_magnitude(exec, sums_.at(layers_ * kLayerRows + kLast), saved.last);
 }
 
 // Training leaves no state behind, so that of one sequence is computed again, as the layer's forward would.
-void HealthSums::add_state(Exec& exec, const LayerWeights& layer, Tensor layer_input, Tensor sums) {
+void HealthSums::add_state(Exec& exec, Arena& arena, const LayerWeights& layer, Tensor layer_input, Tensor sums) {
   const auto* w = std::get_if<LightningWeights>(&layer.attention);
   if (!w) return;
-  const Arena::Scope scope(exec.scratch);
+  const Arena::Scope scope(arena);
   const ModelConfig& c = exec.config;
   const Tensor in = layer_input.rows(probe_.begin, probe_.end);
   const int64_t rows = in.dim(0);
-  const auto alloc = [&](DType type, std::initializer_list<int64_t> shape) { return exec.scratch.alloc(type, shape); };
+  const auto alloc = [&](DType type, std::initializer_list<int64_t> shape) { return arena.alloc(type, shape); };
   const Tensor x = alloc(in.dtype, {rows, c.width}), qkv = alloc(in.dtype, {rows, c.heads, 3, c.head_dim});
   const Tensor attended = alloc(in.dtype, {rows, c.heads, c.head_dim});
   const Tensor state = alloc(wide(in.dtype), {1, c.heads, c.head_dim, c.head_dim});
@@ -77,16 +79,15 @@ void HealthSums::add_state(Exec& exec, const LayerWeights& layer, Tensor layer_i
   clear(exec.stream, state), clear(exec.stream, tail);
   rms_norm(exec.stream, {.y = x, .x = in, .weight = layer.attention_norm, .eps = c.norm_eps});
   linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w->qkv});
-  lightning_attention(exec.stream,
-                      {.o = attended,
-                       .qkv = qkv,
-                       .decay = w->decay,
-                       .row_begin = upload(exec.stream, exec.scratch, std::vector<int32_t>{0, int32_t(rows)}),
-                       .positions = upload(exec.stream, exec.scratch, positions),
-                       .longest = rows,
-                       .slots = upload(exec.stream, exec.scratch, std::vector<int32_t>{0}),
-                       .state = state,
-                       .tail = tail});
+  lightning_attention(exec.stream, {.o = attended,
+                                    .qkv = qkv,
+                                    .decay = w->decay,
+                                    .row_begin = upload(exec.stream, arena, std::vector<int32_t>{0, int32_t(rows)}),
+                                    .positions = upload(exec.stream, arena, positions),
+                                    .longest = rows,
+                                    .slots = upload(exec.stream, arena, std::vector<int32_t>{0}),
+                                    .state = state,
+                                    .tail = tail});
   add_magnitude(exec, sums, stacked_rows(state.at(0)));
 }
 

@@ -32,7 +32,7 @@ class HealthSums {
   StateProbe probe() const { return probe_; }
 
  private:
-  void add_state(Exec& exec, const LayerWeights& weights, Tensor layer_input, Tensor sums);
+  void add_state(Exec& exec, Arena& arena, const LayerWeights& weights, Tensor layer_input, Tensor sums);
 
   int64_t layers_;
   StateProbe probe_;

@@ -27,9 +27,9 @@ MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
   return micro;
 }
 
-MicroBatch largest_micro_batch(Exec& exec, int64_t rows) {
+MicroBatch largest_micro_batch(Exec& exec, int64_t rows, int64_t longest) {
   MicroBatch micro;
-  micro.batch.longest = rows;
+  micro.batch.longest = longest;
   micro.batch.tokens = exec.scratch.alloc(DType::i32, {rows}),
   micro.batch.positions = exec.scratch.alloc(DType::i64, {rows});
   micro.batch.row_begin = exec.scratch.alloc(DType::i32, {rows + 1}),

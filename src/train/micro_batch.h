@@ -10,7 +10,7 @@ namespace fulgur {
 // In exec.scratch. Every piece of a document is a sequence of its own.
 MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows);
 
-// The same without bytes, for a measuring run: `rows` rows of tokens, each a sequence (the largest such batch).
-MicroBatch largest_micro_batch(Exec& exec, int64_t rows);
+// The same without bytes, for a measuring run: `rows` rows of tokens, the longest sequence has `longest`.
+MicroBatch largest_micro_batch(Exec& exec, int64_t rows, int64_t longest);
 
 }  // namespace fulgur

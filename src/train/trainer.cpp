@@ -154,6 +154,7 @@ Run::Run(const RunConfig& run, const TrainStart& start)
       scratch_(memory_.scratch()),
       tape_(memory_.tape()),
       writer_(dir_, run, identity_, memory_.state.weights, memory_.snapshot_tensor()) {
+  memory_.lend_to(stream_);
   if (from_) load(*from_);
   else start_afresh();
   first_step_ = memory_.state.step;

@@ -5,6 +5,7 @@
 #include "base/grid.h"
 #include "base/progress.h"
 #include "device/devices.h"
+#include "ops/lightning_attention.h"
 #include "train/micro_batch.h"
 #include "train/train_rows.h"
 
@@ -21,11 +22,11 @@ struct Measuring {
   Arena scratch, tape;
   Exec exec;
 
-  Measuring(const ModelConfig& config, DeviceId device)
+  Measuring(const ModelConfig& config, DeviceId device, bool in_order)
       : stream(Stream::measuring(device)),
         scratch(Arena::measuring(device)),
         tape(Arena::measuring(device)),
-        exec{stream, scratch, tape, config} {}
+        exec{stream, scratch, tape, config, in_order} {}
   // Tensors without bytes.
   Tensor shape(DType type, std::initializer_list<int64_t> axes) const {
     return contiguous(nullptr, type, stream.device(), axes);
@@ -52,12 +53,12 @@ TrainingState state_shapes(const Measuring& run, DType type) {
 
 // A step's batches lie in scratch together; one of them at a time is worked on.
 ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
-  Measuring measuring(config, run.device);
+  Measuring measuring(config, run.device, run.in_order());
   Exec& exec = measuring.exec;
   TrainingState state = state_shapes(measuring, run.dtype);
   std::vector<MicroBatch> laid_out;
   for (int64_t i = 0; i < run.largest_batch() / run.sequence; i += run.micro_rows)
-    laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence));
+    laid_out.push_back(largest_micro_batch(exec, run.micro_rows * run.sequence, run.sequence));
   const Lane lane(laid_out.data(), 1);
   StepInput input = step_input(exec, run, 1);
   input.lanes = {&lane, 1}, input.counted_rows = 1;
@@ -69,21 +70,35 @@ ArenaBytes measured_step(const ModelConfig& config, const RunConfig& run) {
 
 // Scratch of a forward over whole documents and the head.
 size_t measured_validation(const ModelConfig& config, const RunConfig& run, int64_t rows) {
-  Measuring measuring(config, run.device);
+  Measuring measuring(config, run.device, run.in_order());
   Exec& exec = measuring.exec;
   const ModelWeights weights = measuring.weights(run.dtype);
   const Tensor nats = exec.scratch.alloc(DType::f64, {1});
-  const MicroBatch micro = largest_micro_batch(exec, rows);
+  const MicroBatch micro = largest_micro_batch(exec, rows, rows);
   head_nats(exec, weights, forward(exec, weights, micro.batch), micro.targets, nats);
   return exec.scratch.peak_bytes();
 }
 
-// What the CUDA twins allocate themselves: numbers for every head and row, and a head's state for every 4,096 rows of a
-// long sequence (some of them for every 1,024); and room for the allocator's pieces.
-size_t cuda_operator_bytes(const ModelConfig& config, int64_t rows) {
-  constexpr int64_t kRowsPerState = 1024, kPieces = int64_t(64) << 20;
-  const int64_t states = (rows / kRowsPerState + 1) * config.heads * config.head_dim * config.head_dim;
-  return size_t(kPieces + (rows * (config.heads + 8) + states) * byte_size(DType::f32));
+// The most that a CUDA twin's scratch takes, by the operators that take more than a few numbers; in batches of long
+// documents. Of shorter ones beside a long one lightning attention may take more, which then comes from the device's
+// pool.
+size_t cuda_operator_bytes(const ModelConfig& c, const RunConfig& run, int64_t rows) {
+  constexpr int64_t kPieceRows = 32, kListed = 32, kHeadRows = 1024, kSegment = LightningAttention::kSegment;
+  const int64_t inner = c.heads * c.head_dim, width = std::max(c.width, inner),
+                states = c.heads * c.head_dim * c.head_dim;
+  const int64_t moe_rows = std::min(rows, run.recompute ? kMoeRows : rows);
+  const int64_t segments = (run.sequence + kGrid - 1) / kSegment + 1,
+                sequences = (rows + run.sequence - 1) / run.sequence;
+  const int64_t numbers = std::max({
+      (rows / kPieceRows + 1) * (width + 8),                                            // norms' gradients
+      c.vocab_size * (kListed + 1) + 4 * rows + (rows / kListed + 1) * (c.width + 10),  // the embedding's
+      moe_rows * (kListed + 1 + 2 * c.experts_per_token) + 4,                           // gathers'
+      std::max(kHeadRows * c.vocab_size, moe_rows * c.experts) / 2,                     // wide factors, rounded
+      rows * c.heads,                                                                   // softmax attention's
+      states * std::max(sequences * 2 * segments, rows / kSegment + 2),                 // lightning attention's
+      4 * std::max(rows, std::max(c.vocab_size, c.experts * std::max(c.width, c.expert_width))),  // health's
+  });
+  return aligned(size_t(numbers) * sizeof(float)) + (size_t(1) << 20);
 }
 
 // What the CPU twins allocate themselves. A thread keeps the packed operands of its matrix products (at most 0.75 MiB
@@ -100,6 +115,8 @@ size_t operator_bytes(const ModelConfig& config, int64_t rows, int threads) {
     list += (list.empty() ? "" : ", ") + std::string(p.name) + " " + std::to_string(p.bytes);
   if (run.micro_rows > 1) keys += " or train.micro_rows";
   if (!run.recompute) keys += ", or set train.recompute = true";
+  else if ((run.window ? run.window : run.sequence) > kMoeRows)
+    keys += ", or set moe.window to at most " + std::to_string(kMoeRows);
   fail(ErrorKind::out_of_memory, "training needs " + std::to_string(plan.total()) + " bytes (" + list + "), " +
                                      std::to_string(plan.free) + " are free" +
                                      (plan.device.is_cuda() ? " on " + name_of(plan.device) : "") + ": " + keys);
@@ -107,13 +124,13 @@ size_t operator_bytes(const ModelConfig& config, int64_t rows, int threads) {
 
 }  // namespace
 
-ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device) {
-  Measuring measuring(config, device);
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device, bool in_order) {
+  Measuring measuring(config, device, in_order);
   Exec& exec = measuring.exec;
   const ModelWeights weights = measuring.weights(type);
   ModelWeights grads = measuring.weights(wide(type));
   const Tensor loss = exec.scratch.alloc(DType::f64, {1});
-  const MicroBatch micro = largest_micro_batch(exec, rows);
+  const MicroBatch micro = largest_micro_batch(exec, rows, rows);
   micro_step(exec, weights, grads, micro, 1, {}, loss);
   return {exec.scratch.peak_bytes(), exec.tape.peak_bytes()};
 }
@@ -123,6 +140,20 @@ std::vector<TrainingPlan::Part> TrainingPlan::parts() const {
                         {"scratch", scratch}, {"tape", tape},     {"snapshot", snapshot},   {"operators", operators}};
   std::erase_if(all, [](const Part& p) { return p.bytes == 0; });
   return all;
+}
+
+std::vector<TrainingPlan::Part> TrainingMemory::used(const Arena& scratch, const Arena& tape,
+                                                     const Stream& stream) const {
+  TrainingPlan taken{.weights = weights.bytes() + decays.bytes(),
+                     .master = master.bytes(),
+                     .gradients = gradients.bytes(),
+                     .moments = moments.bytes() + not_decayed.bytes(),
+                     .scratch = aligned(scratch.peak_bytes()),
+                     .tape = tape.peak_bytes(),
+                     .device = plan.device,
+                     .snapshot = snapshot.bytes(),
+                     .operators = operators.bytes() + stream.taken_from_pool()};
+  return taken.parts();
 }
 
 size_t TrainingPlan::total() const {
@@ -141,7 +172,7 @@ std::string TrainingPlan::describe() const {
 
 TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int64_t validation_rows, size_t free) {
   const size_t elements = size_t(flat_elements(config)), flat = elements * sizeof(float);
-  const ModelWeights weights = Measuring(config, run.device).weights(run.dtype);
+  const ModelWeights weights = Measuring(config, run.device, true).weights(run.dtype);
   const ArenaBytes arenas = measured_step(config, run);
   const int64_t rows = std::max(run.micro_rows * run.sequence, validation_rows);
   TrainingPlan plan{.weights = size_t(config.layers * config.heads) * sizeof(float),
@@ -151,7 +182,7 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
                     .scratch = arenas.scratch,
                     .tape = arenas.tape,
                     .device = run.device,
-                    .operators = run.device.is_cuda() ? cuda_operator_bytes(config, rows)
+                    .operators = run.device.is_cuda() ? cuda_operator_bytes(config, run, rows)
                                                       : operator_bytes(config, rows, run.thread_count()),
                     .free = free};
   if (run.dtype != DType::f32) plan.weights += elements * size_t(byte_size(run.dtype));
@@ -176,6 +207,7 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   master = take(plan.master, Purpose::optimizer), gradients = take(plan.gradients, Purpose::optimizer);
   moments = take(size_t(2 * elements) * sizeof(float), Purpose::optimizer);
   activations = take(plan.scratch + plan.tape, Purpose::activations);
+  if (run.device.is_cuda()) operators = take(plan.operators, Purpose::workspace);
   snapshot = Buffer(plan.snapshot, Purpose::optimizer);
   decays = take(size_t(config.layers * config.heads) * sizeof(float), Purpose::weights);
   state.master = master.tensor(DType::f32, {elements});
@@ -192,6 +224,10 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   Stream stream(run.device);
   send(stream, state.not_decayed, bounds.data());
   stream.synchronize();
+}
+
+void TrainingMemory::lend_to(Stream& stream) const {
+  if (operators.bytes() > 0) stream.lend(operators.tensor(DType::u8, {int64_t(operators.bytes())}));
 }
 
 Tensor TrainingMemory::snapshot_tensor() const {

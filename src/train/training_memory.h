@@ -15,7 +15,8 @@ struct ArenaBytes {
   size_t scratch, tape;
 };
 // Of one micro_step over `rows` rows, its batch laid out in scratch.
-ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device = {});
+ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t rows, DeviceId device = {},
+                               bool in_order = true);
 
 // Bytes of a run, by what they serve, on the device that it runs on; a snapshot lies in main memory.
 struct TrainingPlan {
@@ -27,7 +28,7 @@ struct TrainingPlan {
   size_t tape = 0;       // what backward reads back
   DeviceId device;
   size_t snapshot = 0;   // what a checkpoint is written from while training goes on; 0 where it is not, or does not fit
-  size_t operators = 0;  // at most: what operators pack and sum in, outside the arenas
+  size_t operators = 0;  // what operators pack and sum in, outside the arenas: taken at once on CUDA, else at most
   size_t free = 0;       // of the device, before any is taken
   bool saves_between_steps = false;  // for want of room for a snapshot
 
@@ -46,13 +47,18 @@ TrainingPlan plan_training(const ModelConfig& config, const RunConfig& run, int6
 
 struct TrainingMemory {
   TrainingPlan plan;
-  Buffer weights, decays, master, gradients, moments, not_decayed, activations, snapshot;
+  Buffer weights, decays, master, gradients, moments, not_decayed, activations, operators, snapshot;
   TrainingState state;
 
   // Throws out_of_memory before any work, with the bytes of every part, what is free, and the keys that help.
   // All values are zero.
   TrainingMemory(const ModelConfig& config, const RunConfig& run, int64_t validation_rows);
 
+  // What a run has taken, by the names of the plan's parts: buffers, and the most that its arenas and operators held.
+  // Of the CPU's operators nobody knows.
+  std::vector<TrainingPlan::Part> used(const Arena& scratch, const Arena& tape, const Stream& stream) const;
+  // The operators' part, which must outlive the stream.
+  void lend_to(Stream& stream) const;
   // f32 [3, elements] in main memory: where checkpoints are copied to; empty where they are written between steps.
   Tensor snapshot_tensor() const;
   // The two parts of `activations`.

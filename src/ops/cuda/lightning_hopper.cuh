@@ -35,7 +35,7 @@ struct Operands {
   bf16* tail;
   float* squares;  // null: not wanted
   // Segments of a sequence, at most; 1: none is cut. Then S before every segment but a sequence's first, f32
-  // [rows / 4096 + sequences, heads, 128, 128], is given, or to be found.
+  // [rows / 4096 + (sequences with slots, or 1), heads, 128, 128], is given, or to be found.
   int segments = 1;
   float* starts = nullptr;
   bool finds_starts = false;
@@ -76,9 +76,9 @@ struct Walk {
   }
 };
 
-// S before a segment.
+// S before a segment that is not its sequence's first. Without slots those begin at least kSegment rows apart.
 __device__ inline float* start_of(const Operands& p, int sequence, int begin, int head) {
-  return p.starts + (int64_t(begin / kSegment + sequence) * p.heads + head) * kStateSize;
+  return p.starts + (int64_t(begin / kSegment + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
 }
 
 // The items of a cluster of kBlocks thread blocks, which takes one in as many as there are clusters. The first ones are

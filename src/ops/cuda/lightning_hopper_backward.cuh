@@ -77,7 +77,7 @@ struct Walk {
 template <bool kBackward>
 __device__ inline const float* start_of(const Operands& p, const Walk& walk) {
   if (p.starts && p.states && !kBackward) {
-    const int64_t number = Item(p).number, start = walk.first_row(walk.first) / (kSegment * kBlock) + number / p.heads;
+    const int64_t start = walk.first_row(walk.first) / (kSegment * kBlock);
     return walk.first == 0 ? nullptr : p.states + (start * p.heads + walk.head) * kHeadSize * kHeadSize;
   }
   if (p.starts) return p.starts + p.start_of(kBackward, Item(p).number, Item(p).segment);

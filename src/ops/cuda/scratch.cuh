@@ -1,4 +1,5 @@
-// Scratch: memory that one call of a twin needs, in the stream's order, from the device's own pool.
+// Scratch: memory that one call of a twin needs, in the stream's order: what was lent to the stream, else the device's
+// own pool. Scratch of one call ends in the opposite order of its beginning.
 #pragma once
 #include <cstdint>
 #include <mutex>
@@ -9,15 +10,21 @@ namespace fulgur::cuda {
 
 class Scratch {
  public:
-  Scratch(Stream& stream, size_t bytes) : stream_(static_cast<cudaStream_t>(stream.native())) {
+  Scratch(Stream& stream, size_t bytes)
+      : stream_(stream), data_(stream.take_workspace(bytes)), lent_(data_ != nullptr) {
+    if (lent_) return;
     keep_memory(stream.device().index);
-    const cudaError_t status = cudaMallocAsync(&data_, bytes, stream_);
+    const cudaError_t status = cudaMallocAsync(&data_, bytes, native());
     if (status == cudaErrorMemoryAllocation)
       fail(ErrorKind::out_of_memory, "CUDA device " + std::to_string(stream.device().index) + ": " +
                                          std::to_string(bytes) + " bytes of scratch asked");
     check(status, "cudaMallocAsync");
+    stream.count_from_pool(bytes);
   }
-  ~Scratch() { cudaFreeAsync(data_, stream_); }
+  ~Scratch() {
+    if (lent_) stream_.give_back_workspace(static_cast<std::byte*>(data_));
+    else cudaFreeAsync(data_, native());
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -38,8 +45,11 @@ class Scratch {
     });
   }
 
-  cudaStream_t stream_;
-  void* data_ = nullptr;
+  cudaStream_t native() const { return static_cast<cudaStream_t>(stream_.native()); }
+
+  Stream& stream_;
+  void* data_;
+  bool lent_;
 };
 
 }  // namespace fulgur::cuda
