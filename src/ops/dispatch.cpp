@@ -14,6 +14,7 @@
 #include "ops/linear.h"
 #include "ops/load_balance.h"
 #include "ops/magnitude.h"
+#include "ops/narrow.h"
 #include "ops/recorded.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
@@ -51,6 +52,7 @@ FULGUR_DEFINE_OPERATOR(linear, Linear)
 FULGUR_DEFINE_OPERATOR(linear_backward, LinearBackward)
 FULGUR_DEFINE_OPERATOR(load_balance, LoadBalance)
 FULGUR_DEFINE_OPERATOR(magnitude, Magnitude)
+FULGUR_DEFINE_OPERATOR(narrow, Narrow)
 FULGUR_DEFINE_OPERATOR(rms_norm, RmsNorm)
 FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)

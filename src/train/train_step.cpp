@@ -1,16 +1,15 @@
 // One optimizer step: lanes of micro-batches through forward, loss and backward; the lanes' sum; clip and update.
 #include "train/train_step.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <string>
 
 #include "device/transfer.h"
-#include "files/safetensors.h"
 #include "ops/adamw.h"
 #include "ops/blend.h"
 #include "ops/gradient_norm.h"
+#include "ops/narrow.h"
 
 namespace fulgur {
 namespace {
@@ -37,14 +36,6 @@ void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss
 // Whether forward reads a copy of the master rather than the master itself.
 bool is_rounded(const TrainingState& t) { return t.weights.flat.dtype != t.master.dtype; }
 
-// Elements of another type in main memory.
-void convert(Threads& threads, Tensor to, const std::byte* from, DType type) {
-  constexpr int64_t kPiece = 1 << 16;  // elements
-  threads.for_ranges(to.count(), kPiece, [&](int64_t begin, int64_t end) {
-    convert_elements(to.rows(begin, end).data, to.dtype, from + begin * byte_size(type), type, end - begin);
-  });
-}
-
 // The batch as the routers are to treat it. On the tape, where a rerun of the forward finds the same.
 Batch routed(Exec& exec, Batch batch, const Balance& balance) {
   batch.window = balance.window, batch.capacity = balance.capacity;
@@ -62,17 +53,7 @@ bool is_within(const StepReport& report, const std::optional<StepBounds>& bounds
 }  // namespace
 
 void round_master(Stream& stream, TrainingState& t) {
-  if (!is_rounded(t)) return;
-  const Tensor to = t.weights.flat, from = t.master;
-  if (!from.device.is_cuda()) return convert(stream.threads(), to, from.data, from.dtype);
-  constexpr int64_t kHostPiece = 1 << 22;  // elements
-  for (int64_t begin = 0; begin < from.count(); begin += kHostPiece) {
-    const int64_t end = std::min(begin + kHostPiece, from.count());
-    const std::vector<std::byte> wide = bytes_of(stream, from.rows(begin, end));
-    std::vector<std::byte> rounded(size_t((end - begin) * byte_size(to.dtype)));
-    convert(stream.threads(), contiguous(rounded.data(), to.dtype, {}, {end - begin}), wide.data(), from.dtype);
-    send(stream, to.rows(begin, end), rounded.data());
-  }
+  if (is_rounded(t)) narrow(stream, {.y = t.weights.flat, .x = t.master});
   stream.synchronize();
 }
 
