@@ -107,7 +107,7 @@ struct Targets {
   double scale;        // 1 / rows that count in the whole step
   Tensor logits = {};  // f64 [2] of ops/magnitude.h, where somebody asks how large the logits are
 };
-// Training: adds to loss (f64 [1]) and to grads.head, and puts the gradient of hidden in its place; 1,024 rows at a
+// Training: adds to loss (f64 [1]) and to grads.head, and puts the gradient of hidden in its place; some rows at a
 // time, so no [rows, vocab] tensor exists.
 void head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss);
 // Evaluation: adds the sum of -log p of the targets to nats (f64 [1]).

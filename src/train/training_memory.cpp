@@ -83,7 +83,7 @@ size_t measured_validation(const ModelConfig& config, const RunConfig& run, int6
 // documents. Of shorter ones beside a long one lightning attention may take more, which then comes from the device's
 // pool.
 size_t cuda_operator_bytes(const ModelConfig& c, const RunConfig& run, int64_t rows) {
-  constexpr int64_t kPieceRows = 32, kListed = 32, kHeadRows = 1024, kSegment = LightningAttention::kSegment;
+  constexpr int64_t kPieceRows = 32, kListed = 32, kSegment = LightningAttention::kSegment;
   const int64_t inner = c.heads * c.head_dim, width = std::max(c.width, inner),
                 states = c.heads * c.head_dim * c.head_dim;
   const int64_t moe_rows = std::min(rows, run.recompute ? kMoeRows : rows);
@@ -93,7 +93,7 @@ size_t cuda_operator_bytes(const ModelConfig& c, const RunConfig& run, int64_t r
       (rows / kPieceRows + 1) * (width + 8),                                            // norms' gradients
       c.vocab_size * (kListed + 1) + 4 * rows + (rows / kListed + 1) * (c.width + 10),  // the embedding's
       moe_rows * (kListed + 1 + 2 * c.experts_per_token) + 4,                           // gathers'
-      std::max(kHeadRows * c.vocab_size, moe_rows * c.experts) / 2,                     // wide factors, rounded
+      moe_rows * c.experts / 2,                                                         // wide factors, rounded
       rows * c.heads,                                                                   // softmax attention's
       states * std::max(sequences * 2 * segments, rows / kSegment + 2),                 // lightning attention's
       4 * std::max(rows, std::max(c.vocab_size, c.experts * std::max(c.width, c.expert_width))),  // health's
