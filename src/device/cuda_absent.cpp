@@ -33,6 +33,7 @@ void* create_event() { absent(); }
 void destroy_event(void*) noexcept {}
 void record_event(void*, void*) { absent(); }
 double seconds_between(void*, void*) { absent(); }
+void hold(void*, double) { absent(); }
 void begin_capture(void*) { absent(); }
 void* end_capture(void*) { absent(); }
 void launch_graph(void*, void*) { absent(); }

@@ -20,6 +20,7 @@ void* create_event();
 void destroy_event(void* event) noexcept;
 void record_event(void* event, void* stream);
 double seconds_between(void* start, void* stop);  // waits for `stop`
+void hold(void* stream, double seconds);          // what follows begins that much later
 
 // What the stream is given between the two is not run but becomes the graph.
 void begin_capture(void* stream);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "device/profiler_range.h"
 #include "generate/decode_graphs.h"
 #include "generate/draw_tokens.h"
 #include "model/model.h"
@@ -46,6 +47,7 @@ std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sample
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed,
                                  DecodeGraphs* graphs) {
+  const ProfilerRange phase("engine step");
   const std::vector<Share> shares = choose_rows(running, limits);
   if (shares.empty()) return {};
   for (const Share& s : shares) s.sequence->state.reserve(exec.stream, s.rows);
