@@ -7,6 +7,8 @@
 
 #include "device/arena.h"
 #include "device/buffer.h"
+#include "device/cuda_calls.h"
+#include "device/cuda_timing.h"
 #include "device/devices.h"
 #include "device/recorder.h"
 #include "device/transfer.h"
@@ -106,6 +108,15 @@ TEST(Devices, by_name) {
 }
 
 constexpr DeviceId kGpu{DeviceKind::cuda, 0};
+
+TEST(Devices, a_card_without_kernels_is_named) {
+  if (!kCudaBuilt || !cuda::runs_kernels(kGpu) || cuda::card_of(kGpu).name != "emulated") return;
+  setenv("FULGUR_EMULATED_GPU", "7", 1);
+  EXPECT_EQ(refusal("cuda"), ErrorKind::device);
+  EXPECT_EQ(device_named("--device", "auto"), DeviceId{});
+  unsetenv("FULGUR_EMULATED_GPU");
+  EXPECT_EQ(device_named("--device", "auto"), kGpu);
+}
 
 TEST(Cuda, refused_without_it) {
   if (kCudaBuilt) return;  // to_the_device_and_back tests that build

@@ -20,6 +20,7 @@ CudaCard card_of(DeviceId device) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
   CudaCard card{.name = properties.name,
+                .capability = std::to_string(properties.major) + "." + std::to_string(properties.minor),
                 .multiprocessors = properties.multiProcessorCount,
                 .cache_bytes = properties.l2CacheSize};
   check(cudaDriverGetVersion(&card.cuda_version), "cudaDriverGetVersion");

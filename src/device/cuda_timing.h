@@ -9,8 +9,8 @@
 namespace fulgur::cuda {
 
 struct CudaCard {
-  std::string name;
-  int cuda_version = 0;  // what the driver speaks: 13000 is 13.0
+  std::string name, capability;  // "9.0"
+  int cuda_version = 0;          // what the driver speaks: 13000 is 13.0
   int multiprocessors = 0;
   int64_t cache_bytes = 0, free_bytes = 0;  // of the L2 cache; of its memory, at this moment
 };
