@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "device/poison.h"
 #include "device/profiler_range.h"
 #include "generate/decode_graphs.h"
 #include "generate/draw_tokens.h"
@@ -94,7 +95,8 @@ Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const Eng
               weights.flat.device),
       scratch_(memory_.data(), memory_.bytes(), weights.flat.device),
       tape_(nullptr, 0, weights.flat.device) {
-  if (options.graphs && weights.flat.device.is_cuda()) graphs_ = std::make_unique<DecodeGraphs>();
+  // What is captured must not wait for the stream, as poisoning does.
+  if (options.graphs && weights.flat.device.is_cuda() && !poisons()) graphs_ = std::make_unique<DecodeGraphs>();
   const std::vector<int32_t> suppressed = zero_head_rows(weights);
   if (suppressed.empty()) return;
   suppressed_memory_ = Buffer(suppressed.size() * sizeof(int32_t), Purpose::weights, weights.flat.device);
