@@ -128,6 +128,7 @@ Json examined(std::string& gpu_error) {
   const char* const wish = std::getenv("FULGUR_ISA");
   Json report{{"version", FULGUR_VERSION},
               {"cuda_build", kCudaBuilt},
+              {"cuda_architectures", cuda::architectures()},
               {"cpu", {{"model", cpu_model()}, {"cores", available_cores()}, {"features", cpu_features()}}},
               {"isa", cpu::name_of(cpu::isa())},
               {"isa_reason", wish && *wish ? "FULGUR_ISA" : "the best that this CPU has"},
@@ -180,11 +181,14 @@ void print(const Json& r) {
   for (const auto& [name, version] : r["libraries"].items())
     list += (list.empty() ? "" : ", ") + name + " " + text(version);
   std::printf("libraries    %s\n", list.c_str());
+  if (r["cuda_build"].get<bool>())
+    std::printf("CUDA         kernels for compute capability %s\n", text(r["cuda_architectures"]).c_str());
   if (r["gpus"].empty()) std::printf("GPUs         none\n");
   for (const Json& g : r["gpus"])
-    std::printf("GPU          %s, %s, compute capability %s: %s\n", text(g["name"]).c_str(),
-                bytes_text(g["memory_bytes"]).c_str(), text(g["compute_capability"]).c_str(),
-                g["runs_this_build"].get<bool>() ? "runs this build's kernels" : "this build has no kernels for it");
+    std::printf(
+        "GPU          %s, %s, compute capability %s: %s\n", text(g["name"]).c_str(),
+        bytes_text(g["memory_bytes"]).c_str(), text(g["compute_capability"]).c_str(),
+        g["runs_this_build"].get<bool>() ? "runs this program's kernels" : "this program has no kernels for it");
   const Json& t = r["self_test"];
   const auto verdict = [&](const char* key) { return t[key].get<bool>() ? "right" : "WRONG"; };
   std::printf("self-test    product f32 %s, bf16 %s\n", verdict("f32_product"), verdict("bf16_product"));

@@ -3,10 +3,14 @@
 
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "device/arena.h"
 #include "device/buffer.h"
+#include "device/cuda_calls.h"
+#include "device/cuda_timing.h"
 #include "device/devices.h"
+#include "device/recorder.h"
 #include "device/transfer.h"
 #include "ops/blend.h"
 
@@ -105,6 +109,15 @@ TEST(Devices, by_name) {
 
 constexpr DeviceId kGpu{DeviceKind::cuda, 0};
 
+TEST(Devices, a_card_without_kernels_is_named) {
+  if (!kCudaBuilt || !cuda::runs_kernels(kGpu) || cuda::card_of(kGpu).name != "emulated") return;
+  setenv("FULGUR_EMULATED_GPU", "7", 1);
+  EXPECT_EQ(refusal("cuda"), ErrorKind::device);
+  EXPECT_EQ(device_named("--device", "auto"), DeviceId{});
+  unsetenv("FULGUR_EMULATED_GPU");
+  EXPECT_EQ(device_named("--device", "auto"), kGpu);
+}
+
 TEST(Cuda, refused_without_it) {
   if (kCudaBuilt) return;  // to_the_device_and_back tests that build
   EXPECT_THROW(Stream(kGpu, 1), Error);
@@ -146,6 +159,44 @@ TEST(Cuda, to_the_device_and_back) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::out_of_memory) << error.what();
   }
+}
+
+TEST(Cuda, calls_are_timed_in_the_stream) {
+  if (!kCudaBuilt) return;
+  std::unique_ptr<Stream> stream;
+  try {
+    stream = std::make_unique<Stream>(kGpu, 1);
+  } catch (const Error& error) {
+    GTEST_SKIP() << "no GPU: " << error.what();
+  }
+  const Buffer memory(1 << 20, Purpose::workspace, kGpu);
+  const Tensor t = memory.tensor(DType::f32, {1 << 16});
+  const std::vector<float> values(1 << 16, 1.5f);
+  Recorder recorder;
+  const auto step = [&] {
+    recorder.start(*stream);
+    clear(*stream, t), send(*stream, t, values.data()),
+        blend(*stream, {.y = t.split({1, 1 << 16}), .a = t.split({1, 1 << 16}), .alpha = 2});
+    EXPECT_THROW(recorder.record(*stream, {.name = "failed", .work = {}}, [] { fail(ErrorKind::device, "no"); }),
+                 Error);
+    ASSERT_EQ(recorder.calls.size(), 4u);
+  };
+  step();
+  for (const OperatorCall& call : recorder.calls) EXPECT_EQ(call.end, 0) << call.name << " was waited for";
+  recorder.stop(*stream);
+  EXPECT_EQ(download<float>(*stream, t), std::vector<float>(1 << 16, 3.f));
+  double before = recorder.started(), inside = 0;
+  for (const OperatorCall& call : std::span(recorder.calls).first(3)) {
+    EXPECT_GE(call.start, before - 2e-6) << call.name;  // an event is as exact as half a microsecond
+    EXPECT_GT(call.end, call.start) << call.name;
+    before = call.end, inside += call.end - call.start;
+  }
+  EXPECT_EQ(recorder.calls[3].end, 0) << "one that throws has no end";
+  EXPECT_LE(inside, recorder.seconds() + 1e-5);
+  recorder.after = [](const OperatorCall& call, const Replay&) { EXPECT_GT(call.end, call.start) << call.name; };
+  step();
+  EXPECT_GT(recorder.calls[0].end, recorder.calls[0].start) << "who is told of calls finds them done";
+  recorder.stop(*stream);
 }
 
 }  // namespace

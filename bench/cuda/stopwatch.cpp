@@ -18,7 +18,7 @@ constexpr int64_t kGraphCalls = 128;  // at least, of one graph
 // Seconds between two events round body(). A call of the body before them keeps the card busy while the host catches
 // up.
 double seconds_of(Stream& stream, const std::function<void()>& before, const std::function<void()>& body) {
-  Event start, stop;
+  StreamEvent start, stop;
   before();
   start.record(stream);
   body();

@@ -1,13 +1,13 @@
 #include "device/arena.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
+
+#include "device/poison.h"
 
 namespace fulgur {
 
 constexpr size_t kAlign = 256;
-[[maybe_unused]] constexpr int kPoison = 0xff;  // NaN in every floating-point type, -1 in every integer
 
 Tensor Arena::alloc(DType dtype, std::initializer_list<int64_t> shape) {
   const size_t begin = (used_ + kAlign - 1) / kAlign * kAlign;
@@ -22,9 +22,7 @@ Tensor Arena::alloc(DType dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Arena::rewind(size_t used) {
-#ifdef FULGUR_POISON
-  if (base_ && !device_.is_cuda()) std::memset(base_ + used, kPoison, used_ - used);
-#endif
+  if (base_) poison(device_, base_ + used, used_ - used);
   used_ = used;
 }
 

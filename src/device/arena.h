@@ -22,7 +22,7 @@ class Arena {
   size_t peak_bytes() const { return peak_; }
   DeviceId device() const { return device_; }
 
-  // What was allocated while a Scope lives is free again when it ends. Debug builds fill it with NaN then.
+  // What was allocated while a Scope lives is free again when it ends, and poisoned then (device/poison.h).
   class Scope {
    public:
     explicit Scope(Arena& arena) : arena_(arena), used_(arena.used_) {}

@@ -17,11 +17,13 @@ namespace {
 
 int device_count() { absent(); }
 bool runs_kernels(DeviceId) noexcept { return false; }
+std::string architectures() { return ""; }
 void* create_stream(DeviceId) { absent(); }
 void destroy_stream(void*) noexcept {}
 void synchronize(void*) { absent(); }
 void copy(void*, void*, const void*, size_t) { absent(); }
 void clear(void*, void*, size_t) { absent(); }
+void poison(DeviceId, void*, size_t) noexcept {}
 std::byte* allocate(DeviceId, size_t) { absent(); }
 std::byte* allocate_pinned(size_t) { absent(); }
 size_t free_memory(DeviceId) { absent(); }
@@ -33,6 +35,7 @@ void* create_event() { absent(); }
 void destroy_event(void*) noexcept {}
 void record_event(void*, void*) { absent(); }
 double seconds_between(void*, void*) { absent(); }
+void hold(void*, double) { absent(); }
 void begin_capture(void*) { absent(); }
 void* end_capture(void*) { absent(); }
 void launch_graph(void*, void*) { absent(); }

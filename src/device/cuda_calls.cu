@@ -28,6 +28,15 @@ bool runs_kernels(DeviceId device) noexcept {
   return runs;
 }
 
+std::string architectures() {
+  std::string list;
+#ifdef __CUDA_ARCH_LIST__  // 800,900
+  for (const int number : {__CUDA_ARCH_LIST__})
+    list += (list.empty() ? "" : ", ") + std::to_string(number / 100) + "." + std::to_string(number / 10 % 10);
+#endif
+  return list;
+}
+
 void* create_stream(DeviceId device) {
   check(cudaSetDevice(device.index), "cudaSetDevice");
   cudaStream_t stream = nullptr;
@@ -47,6 +56,11 @@ void copy(void* stream, void* to, const void* from, size_t bytes) {
 
 void clear(void* stream, void* data, size_t bytes) {
   check(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)), "cudaMemsetAsync");
+}
+
+void poison(DeviceId device, void* data, size_t bytes) noexcept {  // what fails here fails again in the next call
+  cudaSetDevice(device.index), cudaDeviceSynchronize();
+  cudaMemset(data, 0xff, bytes), cudaDeviceSynchronize();
 }
 
 std::byte* allocate(DeviceId device, size_t bytes) {

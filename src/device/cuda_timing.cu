@@ -1,13 +1,26 @@
+#include <chrono>
+#include <memory>
+#include <thread>
+
 #include "device/cuda_timing.h"
 #include "device/launch.cuh"
 
 namespace fulgur::cuda {
+namespace {
+
+void CUDART_CB sleep_for(void* seconds) {
+  const std::unique_ptr<double> owned(static_cast<double*>(seconds));
+  std::this_thread::sleep_for(std::chrono::duration<double>(*owned));
+}
+
+}  // namespace
 
 CudaCard card_of(DeviceId device) {
   check(cudaSetDevice(device.index), "cudaSetDevice");
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
   CudaCard card{.name = properties.name,
+                .capability = std::to_string(properties.major) + "." + std::to_string(properties.minor),
                 .multiprocessors = properties.multiProcessorCount,
                 .cache_bytes = properties.l2CacheSize};
   check(cudaDriverGetVersion(&card.cuda_version), "cudaDriverGetVersion");
@@ -35,6 +48,12 @@ double seconds_between(void* start, void* stop) {
   check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(start), static_cast<cudaEvent_t>(stop)),
         "cudaEventElapsedTime");
   return double(milliseconds) * 1e-3;
+}
+
+void hold(void* stream, double seconds) {
+  auto given = std::make_unique<double>(seconds);
+  check(cudaLaunchHostFunc(static_cast<cudaStream_t>(stream), sleep_for, given.get()), "cudaLaunchHostFunc");
+  (void)given.release();  // sleep_for's
 }
 
 void begin_capture(void* stream) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "device/cuda_calls.h"
+#include "device/cuda_timing.h"
 #include "device/stream.h"
 
 namespace fulgur {
@@ -18,6 +19,13 @@ int number_of(const std::string& name) {
   return number && std::stoi(digits) <= UINT8_MAX ? std::stoi(digits) : -1;
 }
 
+[[noreturn]] void refuse_card(const std::string& asked, DeviceId device) {
+  const cuda::CudaCard card = cuda::card_of(device);
+  fail(ErrorKind::device, asked + "this program holds kernels for compute capability " + cuda::architectures() +
+                              ", and " + card.name + " has " + card.capability +
+                              ": expected cpu, or a build with CMAKE_CUDA_ARCHITECTURES for it");
+}
+
 }  // namespace
 
 DeviceId device_named(const std::string& option, const std::string& name) {
@@ -31,10 +39,7 @@ DeviceId device_named(const std::string& option, const std::string& name) {
   if (number >= count)
     fail(ErrorKind::invalid_input, asked + "this machine has " + std::to_string(count) + " GPUs, counted from 0");
   const DeviceId device{DeviceKind::cuda, uint8_t(number)};
-  if (!cuda::runs_kernels(device))
-    fail(ErrorKind::unsupported, asked +
-                                     "this build has no kernels for this GPU; expected one of compute capability "
-                                     "9.0 (H100, H200), or cpu");
+  if (!cuda::runs_kernels(device)) refuse_card(asked, device);
   return device;
 }
 

@@ -8,7 +8,7 @@ namespace fulgur {
 
 // "cpu", "cuda" (its first GPU), "cuda:N", or "auto": the first GPU where it runs this build's kernels, else the CPU.
 // option: who asks, for messages. Throws invalid_input for other words and a GPU that is not there; unsupported in a
-// build without CUDA and for a GPU that this build has no kernels for; device where the driver refuses.
+// build without CUDA; device for a GPU that this program holds no kernels for, and where the driver refuses.
 DeviceId device_named(const std::string& option, const std::string& name);
 
 // "cpu", "cuda:0".

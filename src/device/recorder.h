@@ -1,10 +1,11 @@
 // Recorder: what a stream's operators were asked to do and how long each took. A stream has none unless somebody asks.
 #pragma once
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "device/stream.h"
+#include "device/event.h"
 #include "device/work.h"
 
 namespace fulgur {
@@ -18,8 +19,9 @@ struct OperatorCall {
   const char* name;
   Work work;
   std::vector<TouchedTensor> tensors = {};  // those that were given, in the order of operands()
-  // monotonic_seconds(); the work was done by `end`, on every device. Before it is recorded, `start` may say since when
-  // the call is being described, which is then the recorder's time and not the step's.
+  // monotonic_seconds() between which the device worked on it; on a GPU known once the recorder stops. Before it is
+  // recorded, `start` may say since when the call is being described, which is then the recorder's time and not the
+  // step's.
   double start = 0, end = 0;
 };
 
@@ -29,14 +31,16 @@ using Replay = std::function<void(Stream&, std::span<const Tensor>)>;
 class Recorder {
  public:
   std::vector<OperatorCall> calls;
-  // Told of every call before it runs, and after its work is done. Empty: nobody is.
+  // Told of every call before it runs, and after its work is done, for which the host then waits: times of a GPU are
+  // the host's, a launch each included. Empty: nobody is, and they are of events in the stream, whose work was held
+  // back a moment, so that the host's part of a step is outside of them.
   std::function<void(const OperatorCall&, const Replay&)> before, after;
 
   // Forgets what was recorded and records what the stream runs from now on, until stop. A recorder that the stream has
   // already goes on recording, inside this one's brackets.
   void start(Stream& stream);
   void stop(Stream& stream);
-  // From start to stop, without the time that recording itself took.
+  // From start to stop, without the time that recording itself took; of a GPU, while the step was on it.
   double seconds() const { return stopped_ - started_ - own_seconds_; }
   double started() const { return started_; }
 
@@ -57,10 +61,13 @@ class Recorder {
   friend class RecordedStep;
   size_t enter(Stream& stream, OperatorCall call);
   void leave(Stream& stream, size_t at);
+  void take_times_of_events();
 
   Recorder* outer_ = nullptr;  // whom the stream told before
   double started_ = 0, stopped_ = 0, own_seconds_ = 0;
   int64_t steps_ = 0;
+  // Of a GPU's step: its start, then start and end of every call, null where it did not come to its end; its stop.
+  std::vector<std::unique_ptr<StreamEvent>> events_;
 };
 
 inline constexpr int64_t kRecordedStep = 3;  // the first two warm caches, pages and threads

@@ -63,8 +63,12 @@ void send(Stream& stream, Tensor to, const void* from) {
   expect(to.dense(), "a copy's tensors are dense");
   Tensor host = to;
   host.device = {}, host.data = static_cast<std::byte*>(const_cast<void*>(from));
-  if (!to.device.is_cuda() || stream.measuring() || stream.recorder())
-    return copy(stream, to, host), stream.synchronize();
+  if (!to.device.is_cuda() || stream.measuring()) return copy(stream, to, host), stream.synchronize();
+  if (Recorder* recorder = stream.recorder()) [[unlikely]]
+    return recorder->record(
+        stream,
+        {.name = "copy", .work = {.bytes = 2 * to.bytes()}, .tensors = {{to, false, true}, {host, true, false}}},
+        [&] { send(stream, to, from); });
   for (size_t begin = 0, end = size_t(to.bytes()); begin < end; begin += Stream::kStaging) {
     const size_t bytes = std::min(Stream::kStaging, end - begin);
     std::byte* const place = stream.staging(bytes);

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "device/profiler_range.h"
 #include "device/transfer.h"
 #include "model/model.h"
 #include "ops/edit_logits.h"
@@ -120,6 +121,7 @@ std::vector<int32_t> draw(Exec& exec, const std::vector<Drawing>& drawing, Tenso
 
 std::vector<Sampled> draw_tokens(Exec& exec, const std::vector<Share>& shares, const Layout& layout, Tensor logits,
                                  Tensor suppressed) {
+  const ProfilerRange phase("draw tokens");
   std::vector<Drawing> drawing;
   for (const Share& s : shares)
     for (int64_t i = 0; i < s.drawing_rows(); ++i)

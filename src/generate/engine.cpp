@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "device/poison.h"
+#include "device/profiler_range.h"
 #include "generate/decode_graphs.h"
 #include "generate/draw_tokens.h"
 #include "model/model.h"
@@ -46,6 +48,7 @@ std::vector<Sampled> accept(const std::vector<Share>& shares, std::vector<Sample
 std::vector<Sampled> engine_step(Exec& exec, const ModelWeights& weights, const StatePool& pool,
                                  std::span<Sequence* const> running, const StepLimits& limits, Tensor suppressed,
                                  DecodeGraphs* graphs) {
+  const ProfilerRange phase("engine step");
   const std::vector<Share> shares = choose_rows(running, limits);
   if (shares.empty()) return {};
   for (const Share& s : shares) s.sequence->state.reserve(exec.stream, s.rows);
@@ -92,7 +95,8 @@ Engine::Engine(const ModelConfig& config, const ModelWeights& weights, const Eng
               weights.flat.device),
       scratch_(memory_.data(), memory_.bytes(), weights.flat.device),
       tape_(nullptr, 0, weights.flat.device) {
-  if (options.graphs && weights.flat.device.is_cuda()) graphs_ = std::make_unique<DecodeGraphs>();
+  // What is captured must not wait for the stream, as poisoning does.
+  if (options.graphs && weights.flat.device.is_cuda() && !poisons()) graphs_ = std::make_unique<DecodeGraphs>();
   const std::vector<int32_t> suppressed = zero_head_rows(weights);
   if (suppressed.empty()) return;
   suppressed_memory_ = Buffer(suppressed.size() * sizeof(int32_t), Purpose::weights, weights.flat.device);

@@ -1,6 +1,7 @@
 // The head: hidden rows to logits, or to a loss and its gradients without ever holding the logits of a whole batch.
 #include <algorithm>
 
+#include "device/profiler_range.h"
 #include "model/model.h"
 #include "ops/cross_entropy.h"
 #include "ops/linear.h"
@@ -18,6 +19,7 @@ Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden) {
 }
 
 void head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hidden, Targets targets, Tensor loss) {
+  const ProfilerRange phase("head and loss");
   const int64_t step = loss_rows(exec.stream.device());
   for (int64_t begin = 0; begin < hidden.dim(0); begin += step) {
     const Arena::Scope rows(exec.scratch);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "device/profiler_range.h"
 #include "ops/blend.h"
 #include "ops/embedding.h"
 #include "ops/rms_norm.h"
@@ -192,12 +193,14 @@ void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads
 }  // namespace
 
 Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* saved) {
+  const ProfilerRange phase("forward");
   Arena& keep = saved ? exec.tape : exec.scratch;
   Tensor h = keep.alloc(w.embedding.values.dtype, {batch.rows(), exec.config.width});
   embedding(exec.stream, {.y = h, .tokens = batch.tokens, .table = w.embedding});
 
   if (saved) saved->layers.resize(w.layers.size());
   for (size_t i = 0; i < w.layers.size(); ++i) {
+    const ProfilerRange range("layer", int64_t(i));
     const Arena::Scope layer(exec.scratch);
     const Tensor in = h;
     if (saved) saved->layers[i].input = in, h = like(exec.tape, in);
@@ -217,6 +220,7 @@ Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* sav
 
 void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batch& batch, const Saved& saved,
               const Balance& balance, Tensor d_hidden) {
+  const ProfilerRange phase("backward");
   const Arena::Scope all(exec.scratch);
   Tensor gradient = d_hidden;
   rms_norm_backward(exec.stream, {.dx = gradient,
@@ -231,6 +235,7 @@ void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batc
     take_rows_backward(exec.stream, {.dx = gradient, .dy = d_last, .rows = batch.head_rows});
   }
   for (size_t i = w.layers.size(); i-- > 0;) {
+    const ProfilerRange range("backward of layer", int64_t(i));
     const Arena::Scope layer(exec.tape);
     const LayerSaved& kept = saved.layers[i];
     if (saved.keep == Keep::inputs) {

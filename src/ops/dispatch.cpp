@@ -1,4 +1,5 @@
 // Every operator of the engine, on one page.
+#include "device/profiler_range.h"
 #include "ops/adamw.h"
 #include "ops/blend.h"
 #include "ops/combine_experts.h"

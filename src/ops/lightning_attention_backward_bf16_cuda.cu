@@ -8,7 +8,8 @@ void lightning_attention_backward_bf16(Stream& stream, const LightningAttentionB
   const int64_t width = op.d_o.dim(2);
   if (width <= 32) launch_lightning_backward<bf16, 32, 32>(stream, op);
   else if (width <= 64) launch_lightning_backward<bf16, 64, 64>(stream, op);
-  else launch_lightning_backward<bf16, 128, 64>(stream, op);
+  else if (has_roomy_blocks()) launch_lightning_backward<bf16, 128, 64>(stream, op);
+  else launch_lightning_backward<bf16, 128, 32>(stream, op);
 }
 
 }  // namespace fulgur::cuda

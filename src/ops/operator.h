@@ -14,10 +14,13 @@
 
 // FULGUR_CUDA is defined for ops/dispatch.cpp alone, so that all other files compile alike in every build.
 #ifdef FULGUR_CUDA
-#define FULGUR_CUDA_TWIN(call) \
-  if (stream.device().is_cuda()) return call
+#define FULGUR_CUDA_TWIN(name)        \
+  if (stream.device().is_cuda()) {    \
+    const ProfilerRange range(#name); \
+    return cuda::name(stream, op);    \
+  }
 #else
-#define FULGUR_CUDA_TWIN(call)
+#define FULGUR_CUDA_TWIN(name)
 #endif
 
 // The only backend switch in the engine: check the contract, then run the twin. A recorder runs it once more inside its
@@ -30,6 +33,6 @@
     if (stream.recorder()) [[unlikely]]                                                                             \
       return recorded(stream, #name, op, name);                                                                     \
     if (stream.measuring()) return stream.count(bytes_of(op));                                                      \
-    FULGUR_CUDA_TWIN(cuda::name(stream, op));                                                                       \
+    FULGUR_CUDA_TWIN(name)                                                                                          \
     cpu::name(stream, op);                                                                                          \
   }

@@ -1,8 +1,9 @@
 #include "state/state_pool.h"
 
-#include <cstring>
 #include <string>
 #include <utility>
+
+#include "device/poison.h"
 
 namespace fulgur {
 namespace {
@@ -31,17 +32,12 @@ int32_t take(std::vector<int32_t>& free, const char* what) {
   return taken;
 }
 
-// NaN in every floating-point type.
-void poison(const std::vector<Tensor>& layers, int32_t number) {
-#ifdef FULGUR_POISON
-  for (const Tensor& layer : layers)
-    if (layer && !layer.device.is_cuda()) {
-      const Tensor one = layer.rows(number, number + 1);
-      std::memset(one.data, 0xff, size_t(one.bytes()));
-    }
-#else
-  (void)layers, (void)number;
-#endif
+void poison_part(const std::vector<Tensor>& layers, int32_t number) {
+  for (const Tensor& layer : layers) {
+    if (!layer) continue;
+    const Tensor one = layer.rows(number, number + 1);
+    poison(one.device, one.data, size_t(one.bytes()));
+  }
 }
 
 }  // namespace
@@ -74,7 +70,7 @@ StatePool::StatePool(const StateShape& s, int64_t slots, int64_t pages, DeviceId
 int32_t StatePool::take_slot() { return take(free_slots_, "state slot"); }
 
 void StatePool::give_back_slot(int32_t slot) {
-  poison(state_, slot), poison(tail_, slot);
+  if (poisons()) poison_part(state_, slot), poison_part(tail_, slot);
   free_slots_.push_back(slot);
 }
 
@@ -88,7 +84,7 @@ void StatePool::give_back_page(int32_t page) {
   int32_t& users = page_users_[size_t(page)];
   expect(users > 0, "a page that is given back was taken");
   if (--users > 0) return;
-  poison(kv_pages_, page);
+  if (poisons()) poison_part(kv_pages_, page);
   free_pages_.push_back(page);
 }
 

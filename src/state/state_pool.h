@@ -26,7 +26,7 @@ inline int64_t pages_for(int64_t tokens) { return (tokens + kGrid - 1) / kGrid; 
 // Where a Batch finds it: one tensor per layer. Per lightning layer a slot holds `state`, wide [heads, head_dim,
 // head_dim], at the last multiple of 64 tokens, and `tail`, [heads, 2, 64, head_dim], the k and v rows since (after
 // SiLU, not decayed). How many rows of the tail count is position % 64, nowhere else. A page is [2, kv_heads, 64,
-// head_dim], k after rotary. What is given back is filled with NaN where FULGUR_POISON is defined.
+// head_dim], k after rotary. What is given back is poisoned (device/poison.h).
 class StatePool {
  public:
   // Throws out_of_memory with the bytes asked and free.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "device/profiler_range.h"
 #include "device/transfer.h"
 #include "ops/adamw.h"
 #include "ops/blend.h"
@@ -140,6 +141,7 @@ Diverged::Diverged(int64_t step, const StepReport& report, std::string where)
       where_(std::move(where)) {}
 
 StepReport train_step(Exec& exec, TrainingState& t, const StepInput& input) {
+  const ProfilerRange phase("training step", t.step + 1);
   if (const auto report = finite_step(exec, t, input)) return *report;
   StepInput watched = input;
   watched.health = true;

@@ -102,13 +102,18 @@ inline uint32_t __ballot_sync(unsigned, bool predicate) {
 inline int __popc(uint32_t word) { return __builtin_popcount(word); }
 inline int __ffs(int word) { return __builtin_ffs(word); }
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorNoKernelImageForDevice };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum { cudaStreamNonBlocking, cudaMemPoolAttrReleaseThreshold, cudaFuncAttributeMaxDynamicSharedMemorySize };
 struct cudaFuncAttributes {};
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
 struct cudaDeviceProp {
+  int major = 9, minor = 0;
   char name[256] = "emulated";
   int multiProcessorCount = 132, l2CacheSize = 50 << 20;
 };
@@ -148,10 +153,6 @@ inline cudaError_t cudaMemset2DAsync(void* data, size_t pitch, int value, size_t
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
-template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
-  return cudaSuccess;
-}
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, int) {
@@ -162,6 +163,8 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
   if (fulgur::emulator::capturing()) fulgur::emulator::complain("a stream is waited for while it is captured");
   return cudaSuccess;
 }
+
+inline cudaError_t cudaDeviceSynchronize() { return cudaStreamSynchronize(nullptr); }
 
 using cudaEvent_t = std::chrono::steady_clock::time_point*;
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -174,6 +177,10 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
   return *milliseconds = std::chrono::duration<float, std::milli>(*stop - *start).count(), cudaSuccess;
+}
+#define CUDART_CB
+inline cudaError_t cudaLaunchHostFunc(cudaStream_t, void (*function)(void*), void* data) {
+  return function(data), cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) { return *properties = {}, cudaSuccess; }
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
@@ -197,15 +204,32 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
 }
 inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = nullptr, cudaSuccess; }
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) { return cudaSuccess; }
-template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, int, int) {
+// The card that is emulated: FULGUR_EMULATED_GPU is its compute capability, 9 unless it is given; 8.6 for 8 with blocks
+// of less shared memory.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const char* const given = std::getenv("FULGUR_EMULATED_GPU");
+  const double capability = given ? std::atof(given) : 9;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 132; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = int(capability); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = (capability == 9 ? 227 : capability == 8 ? 163 : 99) << 10;
+      break;
+  }
   return cudaSuccess;
 }
-// The card that is emulated: FULGUR_EMULATED_GPU is its compute capability's first number, 9 unless it is given.
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const char* const major = std::getenv("FULGUR_EMULATED_GPU");
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 132 : major ? std::atoi(major) : 9;
-  return cudaSuccess;
+// A card below 8.0 has no kernels here.
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  return major < 8 ? cudaErrorNoKernelImageForDevice : cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, int, int bytes) {
+  int most = 0;
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+  return bytes > most ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t status) {

@@ -1,8 +1,11 @@
-// Thread blocks that run together and reach each other's shared memory.
+// Thread blocks that run together and reach each other's shared memory: from compute capability 9.0 on. Kernels that
+// others run too must not come here on them (has_clusters, ops/cuda/gpu.cuh).
 #pragma once
 #include <cstdint>
 
 namespace fulgur::cuda {
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
 // A barrier of all threads of a cluster in two halves: what was written before `arrive` is seen after `wait`.
 __device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
@@ -30,5 +33,15 @@ __device__ inline float4 load_shared(const float* at, uint32_t rank) {
       : "memory");
   return x;
 }
+
+#else
+__device__ inline void cluster_arrive() { __trap(); }
+__device__ inline void cluster_wait() { __trap(); }
+__device__ inline void store_shared(float*, uint32_t, float) { __trap(); }
+__device__ inline float4 load_shared(const float*, uint32_t) {
+  __trap();
+  return {};
+}
+#endif
 
 }  // namespace fulgur::cuda

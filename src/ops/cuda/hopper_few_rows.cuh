@@ -100,6 +100,7 @@ __device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, cons
 
 template <int kRows, class Y>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_constant__ FewRows<Y> f) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<FewRowsShared<kRows>*>(memory + (-shared_address(memory) & 1023));
   FewRowsPart part;
@@ -113,6 +114,7 @@ __global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_con
   __syncthreads();
   if (threadIdx.x < kWarpgroup) multiply_few_rows<kRows>(shared, f, part);
   else if (threadIdx.x == kWarpgroup) load_few_rows<kRows>(shared, f, part);
+#endif
 }
 
 }  // namespace fulgur::cuda::hopper_products

@@ -218,7 +218,9 @@ __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
 template <class C>
 __global__ void __launch_bounds__(kProductThreads, 1)
     multiply_output(const __grid_constant__ Product<Kind::output, C> p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
   run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
+#endif
 }
 
 __global__ void __launch_bounds__(kProductThreads, 1) multiply_gated(const __grid_constant__ GatedProduct p) {
@@ -233,6 +235,7 @@ struct Order {
 __global__ void __launch_bounds__(kProductThreads, 1)
     multiply_gradients(const __grid_constant__ Product<Kind::input_gradient, bf16> dx,
                        const __grid_constant__ Product<Kind::weight_gradient, float> dw, Order order) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   run_roles([&](auto& role) {
     int before = 0;
     for (int turn = 0; turn < 2; ++turn) {
@@ -242,6 +245,7 @@ __global__ void __launch_bounds__(kProductThreads, 1)
       else before = for_each_part(dx, before, head_start, [&](const Part& part) { role.visit(dx, part); });
     }
   });
+#endif
 }
 
 }  // namespace fulgur::cuda::hopper_products

@@ -11,6 +11,7 @@ struct LightningBackward {
   View<const T, 3> d_o;
   View<float, 4> d_state;
   View<float, 5> d_tail;
+  Ranks ranks;
 
   __device__ Rows<T> d_rows(int64_t head, int column) const {
     return {&d_o(0, head, column), d_o.stride[0], nullptr, 0, false};
@@ -63,7 +64,7 @@ struct QueryCall : GradientCall<Block> {
   using Base::op;
   using Base::place;
   using Base::value_columns;
-  static constexpr bool kTogether = false;
+  __device__ bool together() const { return false; }
   const Parts<T> parts{op.d_rows(place.head, 0), op.in.rows(place.slot, place.head, 2, 0),
                        op.in.rows(place.slot, place.head, 1, column0), false};
 
@@ -96,7 +97,6 @@ struct KeyValueCall : GradientCall<Block> {
   using Base::op;
   using Base::place;
   using Base::value_columns;
-  static constexpr bool kTogether = true;
   static constexpr bool kOfKeys = kPart == 1;
   const Parts<T> parts{op.in.rows(place.slot, place.head, kOfKeys ? 2 : 1, 0),
                        kOfKeys ? op.d_rows(place.head, 0) : op.in.rows(place.slot, place.head, 0, 0),
@@ -104,6 +104,7 @@ struct KeyValueCall : GradientCall<Block> {
                        !kOfKeys};
 
   __device__ StoredState stored() const { return op.in.stored(op.d_state, place.slot, place.head, column0, kOfKeys); }
+  __device__ bool together() const { return op.ranks.together(); }
   __device__ StoredState begins_with() const { return stored(); }
   __device__ HeadRows<float> d_tail() const {
     return {op.d_tail.data ? &op.d_tail(place.slot, place.head, kPart - 1, 0, column0) : nullptr, op.d_tail.stride[3]};
@@ -148,23 +149,23 @@ template <class Block>
 __global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
     lightning_query_gradient(const __grid_constant__ LightningBackward<typename Block::T> op) {
   unsigned char* const shared = dynamic_shared();
-  const Place place = place_of(op, blockIdx.x / Block::kParts, int(blockIdx.x % Block::kParts) * Block::kValues);
+  const Place place = place_of(op, op.ranks.item(), op.ranks.rank() * Block::kValues);
   if (place.span.begin == place.span.end) return;
   const Block block(shared, op.in.decay(place.head));
   QueryCall<Block> call{{op, block, place}};
   walk(block, call);
 }
 
-// A cluster walks for the gradients of both k and v.
+// A cluster walks for the gradients of both k and v: those of k first, who only read what those of v replace.
 template <class Block>
 __global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
     lightning_key_value_gradient(const __grid_constant__ LightningBackward<typename Block::T> op) {
   unsigned char* const shared = dynamic_shared();
-  const int rank = int(blockIdx.x % (2 * Block::kParts));
-  const Place place = place_of(op, blockIdx.x / (2 * Block::kParts), rank / 2 * Block::kValues);
+  const int rank = op.ranks.rank();
+  const Place place = place_of(op, op.ranks.item(), rank % Block::kParts * Block::kValues);
   if (place.span.begin == place.span.end) return;
   const Block block(shared, op.in.decay(place.head));
-  if (rank % 2 == 0) {
+  if (rank < Block::kParts) {
     KeyValueCall<Block, 1> call{{op, block, place}};
     walk(block, call);
   } else {
@@ -177,15 +178,17 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kPerProcessor)
 template <class T, int kWidth, int kValues>
 void launch_lightning_backward(Stream& stream, const LightningAttentionBackward& op) {
   expect_vectors(op.d_o, op.dqkv, op.d_state, op.d_tail);
-  const LightningBackward<T> argument{lightning_inputs<T>(op), view_of<T, 4>(op.dqkv), view_of<const T, 3>(op.d_o),
-                                      view_of<float, 4>(op.d_state), view_of<float, 5>(op.d_tail)};
+  LightningBackward<T> argument{lightning_inputs<T>(op),      view_of<T, 4>(op.dqkv),
+                                view_of<const T, 3>(op.d_o),  view_of<float, 4>(op.d_state),
+                                view_of<float, 5>(op.d_tail), {kWidth / kValues}};
   const int64_t items = (op.row_begin.dim(0) - 1) * op.d_o.dim(1);
   using Ascending = LightningBlock<T, kWidth, kValues, false>;
   launch_walks<Ascending>(stream, "lightning_attention_backward: dq", lightning_query_gradient<Ascending>, argument,
-                          items, Ascending::kParts);
+                          items);
+  argument.ranks.count *= 2;
   using Descending = LightningBlock<T, kWidth, kValues, true>;
   launch_walks<Descending>(stream, "lightning_attention_backward: dk, dv", lightning_key_value_gradient<Descending>,
-                           argument, items, 2 * Descending::kParts);
+                           argument, items);
 }
 
 }  // namespace fulgur::cuda

@@ -1,6 +1,7 @@
 // What lightning attention's kernels read of a call, and what they ask of its tensors.
 #pragma once
 #include "ops/cuda/attention_operands.cuh"
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/lightning_walk.cuh"
 #include "ops/lightning_attention.h"
 
@@ -48,14 +49,27 @@ LightningInputs<T> lightning_inputs(const Operands& op) {
           view_of<T, 5>(op.tail)};
 }
 
-// Starts `kernel`, a cluster of `cluster` thread blocks for each sequence and head.
+// Which of a head's `count` thread blocks this one is: one of a cluster, or, where the GPU has none, the launch's.
+struct Ranks {
+  int count, alone = -1;  // alone: the rank of all thread blocks of the launch, which follows those of lower ranks
+  __device__ bool together() const { return count > 1 && alone < 0; }
+  __device__ int rank() const { return alone < 0 ? int(blockIdx.x % unsigned(count)) : alone; }
+  __device__ int64_t item() const { return alone < 0 ? blockIdx.x / unsigned(count) : blockIdx.x; }
+};
+
+// Starts `kernel` with argument.ranks.count thread blocks for each sequence and head, as a cluster or one after
+// another.
 template <class Block, class Argument>
-void launch_walks(Stream& stream, const char* name, void (*kernel)(Argument), const Argument& argument, int64_t items,
-                  int cluster, size_t more_bytes = 0) {
+void launch_walks(Stream& stream, const char* name, void (*kernel)(Argument), Argument argument, int64_t items,
+                  size_t more_bytes = 0) {
   const size_t bytes = Block::kBytes + more_bytes;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(items * cluster)), dim3(Block::kThreads), bytes, unsigned(cluster)}, kernel,
-         argument);
+  allow_block_memory(name, kernel, bytes);
+  const int count = argument.ranks.count;
+  if (count == 1 || has_clusters())
+    return launch(stream, name, {dim3(unsigned(items * count)), dim3(Block::kThreads), bytes, unsigned(count)}, kernel,
+                  argument);
+  for (argument.ranks.alone = 0; argument.ranks.alone < count; ++argument.ranks.alone)
+    launch(stream, name, {dim3(unsigned(items)), dim3(Block::kThreads), bytes}, kernel, argument);
 }
 
 }  // namespace fulgur::cuda

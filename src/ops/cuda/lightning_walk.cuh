@@ -37,7 +37,7 @@ __device__ __forceinline__ void store_state(const Block& block, typename Block::
 
 // Call: the caller's side of a walk.
 //   span, parts             the sequence's rows; columns, value_columns: how many exist
-//   kTogether               its cluster waits for all to have read what was there before any of it is replaced
+//   together()              its cluster waits for all to have read what was there before any of it is replaced
 //   begins_with()           S at the walk's start, data null where it is zero
 //   wants(row, piece)       whether any of 16 rows is to be computed
 //   begin(sums, piece)      sums that S does not enter; they are zero
@@ -66,7 +66,7 @@ __device__ __forceinline__ void walk(const Block& block, Call& call) {
     const bool last = n + 1 == blocks, whole = piece.present == kBlock;
     wait_for_copies();
     block.pass_silu(stage, call.parts, piece);
-    if (n == 0 && Call::kTogether) cluster_arrive(), cluster_wait();
+    if (n == 0 && call.together()) cluster_arrive(), cluster_wait();
     __syncthreads();  // rows, powers and S are there, and the other stage is free
     call.begin_block(n);
     if (Block::kStages == 2 && !last) fetch(n + 1);

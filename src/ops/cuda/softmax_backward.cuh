@@ -199,10 +199,10 @@ __global__ void __launch_bounds__(Tiles::kThreads, Tiles::kPerProcessor)
   tiles.store(op.dv, keys, kv_head, dv, 1);
 }
 
-// kWidth: the head size or the next larger one that has a kernel.
-template <class T, int kWidth>
+// kWidth: the head size or the next larger one that has a kernel. kStages: tiles of a stream at once.
+template <class T, int kWidth, int kStages = sizeof(T) == 2 ? 2 : 1>
 void launch_softmax_backward(Stream& stream, const SoftmaxAttentionBackward& op) {
-  using Tiles = SoftmaxTiles<T, kWidth>;
+  using Tiles = SoftmaxTiles<T, kWidth, kStages>;
   expect_vectors(op.dq, op.dk, op.dv, op.d_o, op.q, op.k, op.v, op.o);
   const int64_t rows = op.q.dim(0), heads = op.q.dim(1), kv_heads = op.k.dim(1), sequences = op.row_begin.dim(0) - 1;
   const int64_t tiles = (op.longest + kGrid - 1) / kGrid;

@@ -9,6 +9,7 @@
 #include "base/grid.h"
 #include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/attention_operands.cuh"
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/tiles.cuh"
 #include "ops/cuda/vectors.cuh"
 
@@ -53,11 +54,11 @@ __device__ inline RowTile row_tile(const View<const int32_t, 1>& row_begin, cons
   return {row, position / kGrid + index, int(left < 0 ? 0 : left < room ? left : room), int(row - grid_begin)};
 }
 
-template <class Element, int kWidthOf>
+template <class Element, int kWidthOf, int kStagesOf = sizeof(Element) == 2 ? 2 : 1>
 struct SoftmaxTiles {
   using T = Element;
   static constexpr int kWidth = kWidthOf, kRows = int(kGrid), kThreads = 128;
-  static constexpr int kStages = sizeof(T) == 2 ? 2 : 1;  // of what streams by
+  static constexpr int kStages = kStagesOf;  // of what streams by
   static constexpr int kPerProcessor = kWidth * int(sizeof(T)) > 256 ? 1 : 2;
   using Results = Sums<1, kWidth / 8>;
   using Scores = Sums<1, kRows / 8>;
@@ -121,7 +122,7 @@ struct SoftmaxTiles {
 template <class Tiles, class Argument>
 void launch_tiles(Stream& stream, const char* name, void (*kernel)(Argument), const Argument& argument, int64_t items,
                   size_t bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  allow_block_memory(name, kernel, bytes);
   launch(stream, name, {dim3(unsigned(items)), dim3(Tiles::kThreads), bytes}, kernel, argument);
 }
 
