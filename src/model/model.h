@@ -41,7 +41,7 @@ struct SoftmaxSaved {
 struct MoeSaved {
   Tensor x, expert_ids, weights, probabilities, log_sum_exp, entropy;
   Tensor sorted_rows, place, expert_begin;
-  Tensor gate, up, down;  // of every kept choice, grouped by expert; zero where choices were dropped
+  Tensor grouped, gate, up, middle, down;  // of every kept choice, by expert; zero where choices were dropped
 };
 struct LayerSaved {
   Tensor input, attention_inverse_rms, middle, moe_inverse_rms;

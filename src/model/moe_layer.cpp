@@ -87,11 +87,11 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
              .sorted_rows = keep.alloc(DType::i32, {choices}),
              .place = keep.alloc(DType::i32, {rows, c.experts_per_token}),
              .expert_begin = keep.alloc(DType::i32, {c.experts + 1}),
+             .grouped = keep.alloc(x.dtype, {choices, c.width}),
              .gate = keep.alloc(x.dtype, {choices, c.expert_width}),
              .up = keep.alloc(x.dtype, {choices, c.expert_width}),
+             .middle = keep.alloc(x.dtype, {choices, c.expert_width}),
              .down = keep.alloc(x.dtype, {choices, c.width})};
-  const Tensor grouped = exec.scratch.alloc(x.dtype, {choices, c.width});
-  const Tensor middle = exec.scratch.alloc(x.dtype, {choices, c.expert_width});
 
   route(exec, w, layer, batch, x, s, keep, saved != nullptr);
   group_rows(exec.stream, {.sorted_rows = s.sorted_rows,
@@ -101,16 +101,16 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
                            .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
                            .window = batch.window,
                            .capacity = batch.capacity});
-  take_rows(exec.stream, {.y = grouped, .x = x, .rows = s.sorted_rows});
-  expert_swiglu(exec.stream, {.y = middle,
+  take_rows(exec.stream, {.y = s.grouped, .x = x, .rows = s.sorted_rows});
+  expert_swiglu(exec.stream, {.y = s.middle,
                               .gate = s.gate,
                               .up = s.up,
-                              .x = grouped,
+                              .x = s.grouped,
                               .w_gate = w.gate,
                               .w_up = w.up,
                               .expert_begin = s.expert_begin,
                               .kept = saved != nullptr});
-  expert_linear(exec.stream, {.y = s.down, .x = middle, .w = w.down, .expert_begin = s.expert_begin});
+  expert_linear(exec.stream, {.y = s.down, .x = s.middle, .w = w.down, .expert_begin = s.expert_begin});
   combine_experts(exec.stream, {.y = y, .x = s.down, .weights = s.weights, .place = s.place});
 
   if (saved) *saved = s;
@@ -124,10 +124,8 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   const Tensor choice_rows = balance.row_block ? s.sorted_rows : Tensor{};
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
-  const Tensor d_down = exec.scratch.alloc(type, {choices, c.width}),
-               grouped = exec.scratch.alloc(type, {choices, c.width});
-  const Tensor middle = exec.scratch.alloc(type, {choices, c.expert_width}),
-               d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
+  const Tensor d_down = exec.scratch.alloc(type, {choices, c.width});
+  const Tensor d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
   const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}),
                d_up = exec.scratch.alloc(type, {choices, c.expert_width});
   const Tensor d_grouped = exec.scratch.alloc(type, {choices, c.width}),
@@ -146,12 +144,10 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   combine_experts_backward(
       exec.stream,
       {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
-  swiglu(exec.stream, {.y = middle, .gate = s.gate, .up = s.up});
-  experts_backward(d_middle, grads.down, d_down, middle, w.down);
+  experts_backward(d_middle, grads.down, d_down, s.middle, w.down);
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
-  take_rows(exec.stream, {.y = grouped, .x = s.x, .rows = s.sorted_rows});
-  experts_backward(d_grouped, grads.gate, d_gate, grouped, w.gate);
-  experts_backward(d_from_up, grads.up, d_up, grouped, w.up);
+  experts_backward(d_grouped, grads.gate, d_gate, s.grouped, w.gate);
+  experts_backward(d_from_up, grads.up, d_up, s.grouped, w.up);
   blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
