@@ -241,7 +241,8 @@ const SessionBinding& Chat::binding() {
   Digest digest;
   const std::string config = read_text(std::filesystem::path(options_.run.model) / "config.json");
   digest.add(std::as_bytes(std::span(config)));
-  for_bytes(engine_.stream(), flat, [&](std::span<const std::byte> bytes) { digest.add(bytes); });
+  for (const Tensor& part : {flat, model_.weights().quantised.values, model_.weights().quantised.scales})
+    if (part) for_bytes(engine_.stream(), part, [&](std::span<const std::byte> bytes) { digest.add(bytes); });
   binding_ = {
       .model = digest.text(), .chat_template = template_ ? template_->digest() : "", .dtype = name_of(flat.dtype)};
   return *binding_;

@@ -10,6 +10,7 @@ namespace fulgur {
 
 void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_detokenize(CLI::App& app);
 void add_tokenizer(CLI::App& app);

@@ -5,11 +5,12 @@
 #include <set>
 
 #include "apps/commands.h"
-#include "base/progress.h"
+#include "apps/model_copy.h"
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 #include "model/config_family.h"
 #include "model/decay_buffers.h"
+#include "model/quantisation.h"
 
 namespace fulgur {
 namespace {
@@ -25,16 +26,6 @@ Family family_of(const ConvertOptions& options, const ModelConfig& config) {
   if (options.format.empty()) return words_of(config);
   return options.format == "minimax" ? Family::minimax : Family::minimax_text_01;
 }
-
-class Counter {
- public:
-  explicit Counter(int64_t tensors) : progress_("tensor", tensors, "bytes") {}
-  void add(int64_t bytes) { progress_.update(++tensors_, bytes_ += bytes); }
-
- private:
-  Progress progress_;
-  int64_t tensors_ = 0, bytes_ = 0;
-};
 
 DType converted_type(const ConvertOptions& options, DType stored) {
   if (options.dtype == "f32") return DType::f32;
@@ -60,16 +51,34 @@ struct RowOrders {
   std::set<std::string> names;
 };
 
+bool is_scale(const std::string& name) { return name.ends_with(".weight_scale"); }
+
+// What an int8 matrix of an expert is worth.
+template <class T>
+void dequantise(const StoredTensor& t, const StoredTensor& scale_tensor, std::byte* out) {
+  const int64_t columns = t.shape[1];
+  std::vector<float> scales(size_t(scale_tensor.count()));
+  read_as(DType::f32, reinterpret_cast<std::byte*>(scales.data()), scale_tensor);
+  for (int64_t i = 0; i < t.count(); ++i) {
+    const float scale = scales[size_t(i / columns * scale_count(columns) + i % columns / kScaleColumns)];
+    reinterpret_cast<T*>(out)[i] = dequantised<T>(int8_t(t.bytes[size_t(i)]), scale);
+  }
+}
+
 // Each tensor is read when its turn to be written comes, and counted then.
 std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Checkpoint& checkpoint, bool with_buffers,
-                                      const RowOrders& orders, Counter& counter) {
+                                      const RowOrders& orders, TensorCounter& counter) {
   std::vector<TensorToWrite> tensors;
   for (const Safetensors& shard : checkpoint.shards())
     for (const StoredTensor& t : shard.tensors()) {
       if (!with_buffers && is_decay_buffer(t.name)) continue;
+      const bool dequantises = !options.dtype.empty() && t.dtype == DType::i8;
+      if (!options.dtype.empty() && is_scale(t.name)) continue;
       const DType type = converted_type(options, t.dtype);
-      tensors.push_back({t.name, type, t.shape, [&, type](std::byte* out) {
-                           read_as(type, out, t);
+      tensors.push_back({t.name, type, t.shape, [&, type, dequantises](std::byte* out) {
+                           if (!dequantises) read_as(type, out, t);
+                           else if (type == DType::bf16) dequantise<bf16>(t, *checkpoint.find(t.name + "_scale"), out);
+                           else dequantise<float>(t, *checkpoint.find(t.name + "_scale"), out);
                            orders.reorder(t, type, out);
                            shard.forget(t);
                            counter.add(int64_t(t.bytes.size()));
@@ -79,7 +88,7 @@ std::vector<TensorToWrite> tensors_of(const ConvertOptions& options, const Check
 }
 
 // The model's decays, which transformers' class would compute otherwise.
-void append_decays(const ModelConfig& config, Counter& counter, std::vector<TensorToWrite>& tensors) {
+void append_decays(const ModelConfig& config, TensorCounter& counter, std::vector<TensorToWrite>& tensors) {
   for (TensorToWrite& buffer : decay_buffers(config)) {
     buffer.produce = [produce = std::move(buffer.produce), &counter](std::byte* out) {
       produce(out);
@@ -91,19 +100,11 @@ void append_decays(const ModelConfig& config, Counter& counter, std::vector<Tens
 
 // The element type that it states follows the weights.
 std::string with_type(const ConvertOptions& options, std::string text) {
+  if (!options.dtype.empty()) text = without_int8_experts(text);
   const std::string name = options.dtype == "bf16" ? "\"bfloat16\"" : "\"float32\"";
   if (!options.dtype.empty())
     for (const char* key : {"torch_dtype", "dtype"}) text = with_value(text, key, name);
   return text;
-}
-
-// Tokenizer, chat template, generation settings, licence: whatever is neither configuration nor weights.
-void copy_other_files(const fs::path& from, const fs::path& to) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string();
-    const bool weights = name.starts_with("model") && (name.ends_with(".safetensors") || name == kIndexFile);
-    if (entry.is_regular_file() && name != "config.json" && !weights) fs::copy_file(entry.path(), to / name);
-  }
 }
 
 void run_convert(const ConvertOptions& options) {
@@ -119,6 +120,10 @@ void run_convert(const ConvertOptions& options) {
     const auto rotary = options.rotary_dim ? std::optional(options.rotary_dim) : std::nullopt;
     config = parse_config(text, (model / "config.json").string(), rotary);
   }
+  if (!stays && config.int8_experts && options.dtype.empty())
+    fail(ErrorKind::unsupported, "--format " + options.format + ": the experts of " + options.model +
+                                     " are int8, which that family does not state; expected --dtype too, which "
+                                     "dequantises them");
   const std::string converted = with_type(options, config_in_family(text, config, family));
   const RowOrders orders(config, parse_config(converted, "the converted config.json", int64_t(0)));
   const Checkpoint checkpoint = Checkpoint::open(model);
@@ -126,16 +131,13 @@ void run_convert(const ConvertOptions& options) {
 
   AtomicFolder out(options.out);
   const std::vector<std::string> names = checkpoint.names();
-  const auto dropped = stays ? 0 : std::count_if(names.begin(), names.end(), is_decay_buffer);
+  auto dropped = stays ? 0 : std::count_if(names.begin(), names.end(), is_decay_buffer);
+  if (config.int8_experts && !options.dtype.empty()) dropped += std::count_if(names.begin(), names.end(), is_scale);
   const int64_t added = !stays && family == Family::minimax ? 4 * config.lightning_layers() : 0;
-  Counter counter(int64_t(names.size()) - dropped + added);
+  TensorCounter counter(int64_t(names.size()) - dropped + added);
   std::vector<TensorToWrite> tensors = tensors_of(options, checkpoint, stays, orders, counter);
   if (added > 0) append_decays(config, counter, tensors);
-  try {
-    copy_other_files(model, out.path());
-  } catch (const fs::filesystem_error& error) {
-    fail(ErrorKind::not_found, error.path1().string() + ": cannot be copied: " + error.code().message());
-  }
+  copy_other_files(model, out.path());
   write_file(out.path() / "config.json", converted);
   write_shards(out.path(), tensors, options.max_shard_bytes);
   out.commit();
@@ -152,7 +154,7 @@ void add_convert(CLI::App& app) {
   command->add_option("OUT", options->out, "new directory")->required();
   command->add_option("--format", options->format, "family of names and keys; default: the model's")
       ->check(CLI::IsMember({"minimax_text_01", "minimax"}));
-  command->add_option("--dtype", options->dtype, "f32 or bf16; default: each tensor's own")
+  command->add_option("--dtype", options->dtype, "f32 or bf16, int8 experts too; default: each tensor's own")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--rotary-dim", options->rotary_dim,
                       "rotated dims of each head, where a `minimax` config leaves it open");

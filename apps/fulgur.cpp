@@ -33,7 +33,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Trains, evaluates and runs MiniMax-01-class models.", "fulgur"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "fulgur " FULGUR_VERSION);
-  add_inspect(app), add_convert(app);
+  add_inspect(app), add_convert(app), add_quantize(app);
   add_tokenize(app), add_detokenize(app), add_tokenizer(app), add_render(app), add_data(app);
   add_logits(app), add_gradients(app), add_generate(app), add_chat(app);
   add_eval(app), add_train(app), add_plot(app), add_runs(app), add_signature(app), add_bench(app), add_doctor(app);

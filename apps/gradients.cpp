@@ -17,6 +17,10 @@ struct GradientsOptions {
 
 void run_gradients(const GradientsOptions& o) {
   const DType type = o.run.type(DType::f32);
+  if (read_config(o.run.model, int64_t(0)).int8_experts)
+    fail(ErrorKind::unsupported, o.run.model +
+                                     ": quantization_config: int8 experts have no gradients; expected the "
+                                     "model that was quantised, or `fulgur convert --dtype` of this one");
   const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
   PackedRow row;

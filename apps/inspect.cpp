@@ -61,7 +61,7 @@ DType run_type(const InspectOptions& options, const ModelConfig& config, const S
   DType most = config.stated_type.value_or(DType::bf16);
   int64_t count = 0;
   for (const auto& [type, elements] : stored.elements)
-    if (elements > count) most = type, count = elements;
+    if (elements > count && is_float(type)) most = type, count = elements;
   return most;
 }
 
@@ -71,6 +71,7 @@ const char* group_of(const std::string& name, ParameterKind kind) {
     case ParameterKind::head: return "head";
     case ParameterKind::norm: return "norms";
     case ParameterKind::router: return "routers";
+    case ParameterKind::scale: return "scales";
     case ParameterKind::matrix: break;
   }
   return name.find(".experts.") != name.npos ? "experts" : "attention";
@@ -81,10 +82,19 @@ Json parameters_of(const ModelConfig& config) {
   Json kinds = {{"embedding", 0}, {"attention", 0}, {"routers", 0}, {"experts", 0}, {"norms", 0}, {"head", 0}};
   const ModelWeights names = views_of(config, contiguous(nullptr, DType::f32, {}, {flat_elements(config)}));
   for (const Parameter& p : names.parameters) {
+    if (p.kind == ParameterKind::scale) continue;
     Json& kind = kinds[group_of(p.checkpoint_name, p.kind)];
     kind = kind.get<int64_t>() + p.view.count();
   }
   return {{"total", count.total}, {"active", count.active}, {"by_kind", kinds}};
+}
+
+// In a run type; int8 experts and their scales have their own.
+int64_t weight_bytes(const ModelConfig& config, DType type) {
+  const ModelWeights shapes = views_of(config, contiguous(nullptr, type, {}, {flat_elements(config)}));
+  int64_t bytes = 0;
+  for (const Parameter& p : shapes.parameters) bytes += p.view.bytes();
+  return bytes;
 }
 
 Json shape_of(const ModelConfig& c) {
@@ -98,6 +108,7 @@ Json shape_of(const ModelConfig& c) {
           {"experts", c.experts},
           {"experts_per_token", c.experts_per_token},
           {"expert_width", c.expert_width},
+          {"int8_experts", c.int8_experts},
           {"post_norm", c.post_norm},
           {"rms_norm_eps", c.norm_eps},
           {"lightning_norm_eps", c.lightning_norm_eps},
@@ -126,7 +137,7 @@ Json report_of(const InspectOptions& options) {
       {"parameters", parameters},
       {"layers", {{"lightning", c.lightning_layers()}, {"softmax", c.softmax_layers()}}},
       {"dtype", name_of(type)},
-      {"weight_bytes", parameters["total"].get<int64_t>() * element},
+      {"weight_bytes", weight_bytes(c, type)},
       {"kv_bytes_per_token", c.softmax_layers() * 2 * c.kv_heads * c.head_dim * element},
       {"state_bytes_per_sequence", c.lightning_layers() * c.heads * c.head_dim * c.head_dim * byte_size(wide(type))},
       {"tail_bytes_per_sequence", c.lightning_layers() * c.heads * 2 * kGrid * c.head_dim * element},

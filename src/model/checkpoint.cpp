@@ -1,6 +1,8 @@
 #include "model/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -27,11 +29,30 @@ std::map<std::string_view, const Parameter*> by_name(const ModelWeights& w) {
   return result;
 }
 
+bool has_type(const StoredTensor& t, const Parameter& want) {
+  return want.view.dtype == DType::i8 ? t.dtype == DType::i8 : is_float(t.dtype);
+}
+
 void judge(const std::filesystem::path& file, const StoredTensor& t, const Parameter& want) {
-  const StoredTensor expected{.name = t.name, .dtype = t.dtype, .shape = shape_of(want.view), .bytes = {}};
-  if (t.shape != expected.shape || !is_float(t.dtype))
+  const StoredTensor expected{.name = t.name,
+                              .dtype = want.view.dtype == DType::i8 ? DType::i8 : t.dtype,
+                              .shape = shape_of(want.view),
+                              .bytes = {}};
+  const bool right = has_type(t, want), any = !right && want.view.dtype != DType::i8;
+  if (t.shape != expected.shape || !right)
     refuse(file, "tensor " + in_quotes(t.name) + " is " + t.describe() + ", expected " +
-                     (is_float(t.dtype) ? expected.describe() : "F64, F32, BF16 or F16 of " + expected.describe()));
+                     (any ? "F64, F32, BF16 or F16 of " : "") + expected.describe());
+}
+
+// A scale that is none would make numbers of a whole row that are none.
+void judge_scales(const std::byte* scales, const StoredTensor& t) {
+  for (int64_t i = 0; i < t.count(); ++i) {
+    float scale = 0;
+    std::memcpy(&scale, scales + i * int64_t(sizeof scale), sizeof scale);
+    if (!std::isfinite(scale))
+      fail(ErrorKind::corrupt_file,
+           "tensor " + in_quotes(t.name) + ": number " + std::to_string(i) + " is not finite, expected a scale");
+  }
 }
 
 int64_t row_bytes(const Parameter& p, DType type) { return p.view.count() / p.view.dim(0) * byte_size(type); }
@@ -39,6 +60,7 @@ int64_t row_bytes(const Parameter& p, DType type) { return p.view.count() / p.vi
 // The tensor's elements as the parameter holds them, in main memory.
 void read_rows(const Parameter& p, std::byte* out, const StoredTensor& t) {
   read_as(p.view.dtype, out, t);
+  if (p.kind == ParameterKind::scale) judge_scales(out, t);
   from_file_order(p.rows, out, p.view.dim(0), row_bytes(p, p.view.dtype));
 }
 
@@ -70,14 +92,17 @@ void fill(const ModelWeights& weights, const Checkpoint& checkpoint) {
 std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type) {
   const auto stream = std::make_shared<Stream>(w.flat.device);
   std::vector<TensorToWrite> tensors;
-  for (const Parameter& p : w.parameters)
-    tensors.push_back({p.checkpoint_name, file_type, shape_of(p.view), [&p, file_type, stream](std::byte* out) {
+  for (const Parameter& p : w.parameters) {
+    const bool own = p.view.dtype == DType::i8 || p.kind == ParameterKind::scale;
+    const DType type = own ? p.view.dtype : file_type;
+    tensors.push_back({p.checkpoint_name, type, shape_of(p.view), [&p, type, stream](std::byte* out) {
                          const auto convert = [&](std::span<const std::byte> elements) {
-                           convert_elements(out, file_type, elements.data(), p.view.dtype, p.view.count());
+                           convert_elements(out, type, elements.data(), p.view.dtype, p.view.count());
                          };
                          for_bytes(*stream, p.view, convert, p.view.bytes());
-                         to_file_order(p.rows, out, p.view.dim(0), row_bytes(p, file_type));
+                         to_file_order(p.rows, out, p.view.dim(0), row_bytes(p, type));
                        }});
+  }
   return tensors;
 }
 
@@ -86,7 +111,14 @@ LoadedWeights allocate_weights(const ModelConfig& config, DType run_type, Device
   LoadedWeights loaded;
   loaded.flat = Buffer(size_t(elements * byte_size(run_type)), Purpose::weights, device);
   loaded.decays = Buffer(size_t(config.layers * config.heads * byte_size(wide(run_type))), Purpose::weights, device);
-  loaded.weights = views_of(config, loaded.flat.tensor(run_type, {elements}));
+  QuantisedExperts quantised;
+  if (config.int8_experts) {
+    const auto [values, scales] = quantised_elements(config);
+    loaded.expert_values = Buffer(size_t(values), Purpose::weights, device);
+    loaded.expert_scales = Buffer(size_t(scales) * sizeof(float), Purpose::weights, device);
+    quantised = {loaded.expert_values.tensor(DType::i8, {values}), loaded.expert_scales.tensor(DType::f32, {scales})};
+  }
+  loaded.weights = views_of(config, loaded.flat.tensor(run_type, {elements}), quantised);
   fill_decays(config, loaded.weights, loaded.decays.tensor(wide(run_type), {config.layers, config.heads}));
   return loaded;
 }
@@ -142,7 +174,7 @@ std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors&
   std::vector<std::string> names;
   for (const StoredTensor& t : shard.tensors()) {
     const auto found = parameters.find(t.name);
-    if (found != parameters.end() && (t.shape != shape_of(found->second->view) || !is_float(t.dtype)))
+    if (found != parameters.end() && (t.shape != shape_of(found->second->view) || !has_type(t, *found->second)))
       names.push_back(t.name);
   }
   return names;
@@ -174,7 +206,7 @@ DType stored_type(const Checkpoint& checkpoint) {
   std::map<DType, int64_t> elements;
   for (const Safetensors& shard : checkpoint.shards())
     for (const StoredTensor& t : shard.tensors())
-      if (!is_decay_buffer(t.name)) elements[t.dtype] += t.count();
+      if (!is_decay_buffer(t.name) && is_float(t.dtype)) elements[t.dtype] += t.count();
   const auto most = std::max_element(elements.begin(), elements.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == elements.end() ? DType::bf16 : most->first;

@@ -12,7 +12,7 @@ namespace fulgur {
 
 // Memory and the views into it.
 struct LoadedWeights {
-  Buffer flat, decays;
+  Buffer flat, decays, expert_values, expert_scales;  // the last two of int8 experts
   ModelWeights weights;
 };
 
@@ -42,7 +42,8 @@ NameGap compare_names(const ModelConfig& config, const std::vector<std::string>&
 std::vector<std::string> misshapen(const ModelConfig& config, const Safetensors& shard);
 
 // The parameters of any flat buffer with the model's offsets (weights, moments, gradients) under checkpoint names, in
-// the file's order of rows. What their device was told before must be done when they are written; w outlives that.
+// the file's order of rows; int8 experts and their scales in their own types. What their device was told before must be
+// done when they are written; w outlives that.
 std::vector<TensorToWrite> tensors_of(const ModelWeights& w, DType file_type);
 
 // Writes the weights as file_type into an existing folder: config.json with this very text, and shards of
@@ -56,7 +57,7 @@ std::string save_parameters(const std::filesystem::path& file, const ModelWeight
 // The reverse of save_parameters. Throws corrupt_file unless names and shapes are those of the weights.
 void load_parameters(const std::filesystem::path& file, const ModelWeights& weights);
 
-// The type that most of the checkpoint's weights are stored in: what a run uses unless told otherwise.
+// The type that most of the checkpoint's weights are stored in, int8 ones apart: what a run uses unless told otherwise.
 DType stored_type(const Checkpoint& checkpoint);
 
 }  // namespace fulgur

@@ -32,6 +32,7 @@ struct ModelConfig {
   bool post_norm = false;  // the residual carries the normalised input, as published; false: the input itself
   std::vector<AttentionKind> attention;  // one per layer
   bool tied_head = false;                // lm_head is the embedding, and files have no lm_head.weight
+  bool int8_experts = false;             // quantization_config: i8, with a scale for each row and kScaleColumns columns
   int64_t max_positions = 0;
   std::vector<int64_t> eos_token_ids;  // none stated: 200020 where vocab_size exceeds it, else empty
   std::optional<int64_t> bos_token_id;

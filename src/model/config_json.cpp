@@ -6,6 +6,7 @@
 #include "files/json_file.h"
 #include "model/config.h"
 #include "model/decay_buffers.h"
+#include "model/quantisation.h"
 
 namespace fulgur {
 namespace {
@@ -192,7 +193,6 @@ void refuse_what_is_not_computed(const Reader& in) {
   only("hidden_act", "silu");
   only("sliding_window", nullptr);
   only("rope_scaling", nullptr);
-  only("quantization_config", nullptr);
   only("attention_bias", false);
   if (const Json* shared = in.find("shared_intermediate_size"))
     if (*shared != 0 && *shared != Json::array({0}) && *shared != Json::array())
@@ -236,6 +236,7 @@ ModelConfig config_of(const Reader& in, std::optional<int64_t> rotary_dim) {
   read_tokens(in, c);
   c.stated_type = stated_type_of(in);
   refuse_what_is_not_computed(in);
+  c.int8_experts = judged_int8_experts(in.find("quantization_config"));
   if (c.family == Family::minimax) c.family = family_of(kDecaysKey, in.text(kDecaysKey, "minimax"));
   require_valid(c);
   return c;

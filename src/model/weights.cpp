@@ -40,13 +40,13 @@ class Range {
 
   Tensor norm(const std::string& name, int64_t width) { return field(ParameterKind::norm, {width}, {{name, width}}); }
 
-  Weight experts(const std::string& layer, const char* name, int64_t count, int64_t out, int64_t in) {
+  // name_of(expert) is that of its tensor.
+  template <class NameOf>
+  Tensor experts(ParameterKind kind, int64_t count, int64_t out, int64_t in, const NameOf& name_of) {
     const Tensor t = at(next_, {count, out, in});
-    for (int64_t e = 0; e < count; ++e)
-      parameters_.push_back({layer + "block_sparse_moe.experts." + std::to_string(e) + "." + name + ".weight", t.at(e),
-                             ParameterKind::matrix, next_ + e * t.stride[0]});
+    for (int64_t e = 0; e < count; ++e) parameters_.push_back({name_of(e), t.at(e), kind, next_ + e * t.stride[0]});
     advance(t);
-    return {.values = t};
+    return t;
   }
 
  private:
@@ -86,13 +86,44 @@ SoftmaxWeights softmax(Range& range, const std::string& self, const ModelConfig&
   return w;
 }
 
+// Where matrices of experts lie: in the flat buffer behind all else, or quantised in two of their own.
+class ExpertRange {
+ public:
+  ExpertRange(const ModelConfig& c, ModelWeights& w)
+      : count_(c.experts),
+        quantised_(c.int8_experts),
+        values_(quantised_ ? w.quantised.values : w.flat, w.parameters, quantised_ ? 0 : w.experts_begin),
+        scales_(w.quantised.scales, w.parameters, 0) {}
+
+  Weight matrix(const std::string& layer, const char* name, int64_t out, int64_t in) {
+    const auto named = [&](const char* end) {
+      return [&layer, name, end](int64_t expert) {
+        return layer + "block_sparse_moe.experts." + std::to_string(expert) + "." + name + end;
+      };
+    };
+    Weight w;
+    w.values = values_.experts(ParameterKind::matrix, count_, out, in, named(".weight"));
+    if (quantised_)
+      w.scales = scales_.experts(ParameterKind::scale, count_, out, scale_count(in), named(".weight_scale"));
+    return w;
+  }
+  int64_t end() const { return values_.end(); }
+  int64_t scales_end() const { return scales_.end(); }
+
+ private:
+  int64_t count_;
+  bool quantised_;
+  Range values_, scales_;
+};
+
 struct Ends {
-  int64_t replicated, experts;
+  int64_t replicated, experts, scales;
 };
 
 Ends carve(const ModelConfig& c, ModelWeights& w) {
   using enum ParameterKind;
-  Range all(w.flat, w.parameters, 0), expert(w.flat, w.parameters, w.experts_begin);
+  Range all(w.flat, w.parameters, 0);
+  ExpertRange experts(c, w);
   w.embedding = all.matrix(embedding, "model.embed_tokens.weight", c.vocab_size, c.width);
   w.layers.reserve(c.attention.size());
   for (const AttentionKind attention : c.attention) {
@@ -103,18 +134,24 @@ Ends carve(const ModelConfig& c, ModelWeights& w) {
     else l.attention = softmax(all, name + "self_attn.", c);
     l.moe_norm = all.norm(name + "post_attention_layernorm.weight", c.width);
     l.moe.router = all.matrix(router, name + "block_sparse_moe.gate.weight", c.experts, c.width).values;
-    l.moe.gate = expert.experts(name, "w1", c.experts, c.expert_width, c.width);
-    l.moe.up = expert.experts(name, "w3", c.experts, c.expert_width, c.width);
-    l.moe.down = expert.experts(name, "w2", c.experts, c.width, c.expert_width);
+    l.moe.gate = experts.matrix(name, "w1", c.expert_width, c.width);
+    l.moe.up = experts.matrix(name, "w3", c.expert_width, c.width);
+    l.moe.down = experts.matrix(name, "w2", c.width, c.expert_width);
   }
   w.final_norm = all.norm("model.norm.weight", c.width);
   w.head = c.tied_head ? w.embedding : all.matrix(head, "lm_head.weight", c.vocab_size, c.width);
-  return {all.end(), expert.end()};
+  return {all.end(), experts.end(), experts.scales_end()};
 }
 
 Ends measured(const ModelConfig& c) {
   ModelWeights nothing;
   return carve(c, nothing);
+}
+
+// Of a model without memory, in i8 and f32 all the same.
+QuantisedExperts shapes_of(const ModelConfig& c, DeviceId device) {
+  const auto [values, scales] = quantised_elements(c);
+  return {contiguous(nullptr, DType::i8, device, {values}), contiguous(nullptr, DType::f32, device, {scales})};
 }
 
 bool is_decayed(ParameterKind kind) { return kind == ParameterKind::matrix || kind == ParameterKind::head; }
@@ -123,14 +160,28 @@ bool is_decayed(ParameterKind kind) { return kind == ParameterKind::matrix || ki
 
 int64_t flat_elements(const ModelConfig& c) {
   const Ends ends = measured(c);
-  return ends.replicated + ends.experts;
+  return c.int8_experts ? ends.replicated : ends.replicated + ends.experts;
 }
 
-ModelWeights views_of(const ModelConfig& c, Tensor flat) {
+QuantisedElements quantised_elements(const ModelConfig& c) {
+  if (!c.int8_experts) return {0, 0};
+  const Ends ends = measured(c);
+  return {ends.experts, ends.scales};
+}
+
+ModelWeights views_of(const ModelConfig& c, Tensor flat, QuantisedExperts quantised) {
   ModelWeights w;
   w.flat = flat;
   w.experts_begin = measured(c).replicated;
-  expect(carve(c, w).experts <= flat.dim(0), "the flat buffer holds every field");
+  if (c.int8_experts) {
+    expect(!flat.data || quantised.values, "int8 experts have memory of their own");
+    w.quantised = quantised.values ? quantised : shapes_of(c, flat.device);
+  }
+  const Ends ends = carve(c, w);
+  if (c.int8_experts)
+    expect(ends.experts <= w.quantised.values.dim(0) && ends.scales <= w.quantised.scales.dim(0),
+           "the buffers of int8 experts hold every field");
+  expect((c.int8_experts ? ends.replicated : ends.experts) <= flat.dim(0), "the flat buffer holds every field");
   return w;
 }
 
@@ -175,7 +226,8 @@ ParameterCount parameter_count(const ModelConfig& c) {
   ModelWeights w;
   carve(c, w);
   ParameterCount count;
-  for (const Parameter& p : w.parameters) count.total += p.view.count();
+  for (const Parameter& p : w.parameters)
+    if (p.kind != ParameterKind::scale) count.total += p.view.count();
   count.active = count.total - c.layers * (c.experts - c.experts_per_token) * 3 * c.width * c.expert_width;
   return count;
 }

@@ -38,21 +38,27 @@ struct LayerWeights {
   MoeWeights moe;
 };
 
-// Decides weight decay and quantisation.
-enum class ParameterKind : uint8_t { embedding, matrix, router, norm, head };
+// Decides weight decay.
+enum class ParameterKind : uint8_t { embedding, matrix, router, norm, head, scale };
 
 // A tensor of the checkpoint file and where it lies: a field, or a part of one (an expert of a stack, q of qkv).
 struct Parameter {
   std::string checkpoint_name;
   Tensor view;
   ParameterKind kind;
-  int64_t offset;        // elements from the start of the flat buffer
+  int64_t offset;        // elements from the start of the flat buffer, or of its own where experts are quantised
   RotaryRows rows = {};  // how the file orders them, of q and k
+};
+
+// The experts of a model that has them in int8, instead of their part of the flat buffer.
+struct QuantisedExperts {
+  Tensor values, scales;  // i8 [elements], f32 [elements]
 };
 
 struct ModelWeights {
   Tensor flat;  // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
   int64_t experts_begin = 0;  // the two ranges have different replicas, so each is reduced and sharded by itself
+  QuantisedExperts quantised;
   Weight embedding, head;     // [vocab, width]; one matrix where the head is tied
   Tensor final_norm;          // [width]
   std::vector<LayerWeights> layers;
@@ -62,9 +68,14 @@ struct ModelWeights {
 inline constexpr int64_t kParameterAlign = 256;  // elements: 256 bytes or more in every element type
 
 int64_t flat_elements(const ModelConfig& config);
+struct QuantisedElements {
+  int64_t values, scales;
+};
+QuantisedElements quantised_elements(const ModelConfig& config);  // none where it has no int8 experts
 
-// flat.data may be null: names, shapes and offsets only. Gaps between fields are never read.
-ModelWeights views_of(const ModelConfig& config, Tensor flat);
+// flat.data may be null: names, shapes and offsets only. Gaps between fields are never read. quantised: of int8
+// experts, where flat has data.
+ModelWeights views_of(const ModelConfig& config, Tensor flat, QuantisedExperts quantised = {});
 
 // Points every lightning layer's decay at its row of storage, wide [layers, heads], and writes the slopes there unless
 // storage has no bytes. Slopes are computed in f64 and rounded once.
@@ -74,7 +85,7 @@ void fill_decays(const ModelConfig& config, ModelWeights& weights, Tensor storag
 // between fields lies between.
 std::vector<std::pair<int64_t, int64_t>> not_decayed_ranges(const ModelWeights& weights);
 
-// Elements of the file's tensors: all of them, and those that one token's forward reads.
+// Elements of the file's matrices and norms: all of them, and those that one token's forward reads.
 struct ParameterCount {
   int64_t total = 0, active = 0;
 };

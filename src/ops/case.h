@@ -59,6 +59,7 @@ inline double get(const Tensor& t, int64_t i) {
     case DType::f64: return reinterpret_cast<const double*>(t.data)[at];
     case DType::f32: return double(reinterpret_cast<const float*>(t.data)[at]);
     case DType::bf16: return double(float(reinterpret_cast<const bf16*>(t.data)[at]));
+    case DType::i8: return double(reinterpret_cast<const int8_t*>(t.data)[at]);
     case DType::i32: return double(reinterpret_cast<const int32_t*>(t.data)[at]);
     case DType::i64: return double(reinterpret_cast<const int64_t*>(t.data)[at]);
     default: ADD_FAILURE() << "no such element type in a case"; return NAN;
@@ -71,6 +72,7 @@ inline void set(const Tensor& t, int64_t i, double value) {
     case DType::f64: reinterpret_cast<double*>(t.data)[at] = value; break;
     case DType::f32: reinterpret_cast<float*>(t.data)[at] = float(value); break;
     case DType::bf16: reinterpret_cast<bf16*>(t.data)[at] = bf16(float(value)); break;
+    case DType::i8: reinterpret_cast<int8_t*>(t.data)[at] = int8_t(value); break;
     case DType::i32: reinterpret_cast<int32_t*>(t.data)[at] = int32_t(value); break;
     case DType::i64: reinterpret_cast<int64_t*>(t.data)[at] = int64_t(value); break;
     default: ADD_FAILURE() << "no such element type in a case";

@@ -15,6 +15,7 @@ struct Embedding {
   auto operands() const { return std::tuple{out(y), in(tokens), in(table)}; }
   int64_t bytes() const { return y.bytes() + tokens.bytes() + y.count() * byte_size(table.values.dtype); }
   void check() const {
+    expect(!table.scales, "only experts' weights are quantised");
     expect(y.is(table.values.dtype, {tokens.dim(0), table.in()}), "one row of the table per token");
     expect(tokens.is(DType::i32, {y.dim(0)}), "tokens are i32");
   }

@@ -1,6 +1,7 @@
 // y = x * w_e^T for rows grouped by expert e: a product per expert over its own rows. Row offsets stay on the device.
 // Rows from expert_begin[experts] on belong to no expert (dropped choices leave them over): of inputs they are not
-// read, of outputs they become zero.
+// read, of outputs they become zero. Quantised weights give the bits of those that `dequantised` makes of them
+// (ops/weight.h); they have no gradients.
 #pragma once
 #include "ops/operator.h"
 #include "ops/products.h"
@@ -10,18 +11,23 @@ namespace fulgur {
 struct ExpertLinear {
   Tensor y;             // [choices, out]
   Tensor x;             // [choices, in], rows of expert e are [expert_begin[e], expert_begin[e + 1])
-  Weight w;             // [experts, out, in]
+  Weight w;             // [experts, out, in], may be quantised
   Tensor expert_begin;  // i32 [experts + 1]
 
   auto operands() const { return std::tuple{out(y), in(x), in(w), in(expert_begin)}; }
   Products products() const { return expert_products({output_product(y, x, w)}, expert_begin, x.dim(0)); }
   int64_t bytes() const {  // the weights of experts that have rows
-    return y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * w.values.at(0).bytes();
+    return y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * bytes_of_expert();
   }
+  int64_t bytes_of_expert() const { return w.values.at(0).bytes() + (w.scales ? w.scales.at(0).bytes() : 0); }
   void check() const {
     expect(w.values.rank == 3 && x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(y.is(x.dtype, {x.dim(0), w.out()}), "y has the experts' outputs");
     expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+    if (!w.scales) return;
+    expect(w.values.dtype == DType::i8, "quantised weights are i8");
+    expect(w.scales.is(DType::f32, {w.values.dim(0), w.out(), scale_count(w.in())}),
+           "a scale for 128 columns of a row");
   }
 };
 
@@ -53,6 +59,7 @@ struct ExpertLinearBackward {
     expect(x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(dy.is(x.dtype, {x.dim(0), w.out()}), "dy has the experts' outputs");
     expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
+    expect(!w.scales, "quantised weights have no gradients");
     expect(!choice_rows || choice_rows.is(DType::i32, {x.dim(0)}), "one row per choice");
     expect(bool(choice_rows) == (row_block > 0), "rows are cut where their numbers are known");
   }

@@ -44,8 +44,10 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
     std::vector<ProductOf<T>> products;
     products.reserve(size_t(op.w.values.dim(0)));
     for_each_expert(op.expert_begin, op.x.dim(0), [&](int64_t expert, int64_t first, int64_t last) {
-      products.push_back(product_of<T>(
-          {.c = op.y.rows(first, last), .a = op.x.rows(first, last), .b = transposed(op.w.values.at(expert))}));
+      products.push_back(product_of<T>({.c = op.y.rows(first, last),
+                                        .a = op.x.rows(first, last),
+                                        .b = transposed(op.w.values.at(expert)),
+                                        .scales = op.w.scales ? op.w.scales.at(expert) : Tensor{}}));
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });

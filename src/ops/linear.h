@@ -13,6 +13,7 @@ struct Linear {
   auto operands() const { return std::tuple{out(y), in(x), in(w)}; }
   Products products() const { return {output_product(y, x, w)}; }
   void check() const {
+    expect(!w.scales, "only experts' weights are quantised");
     expect(w.values.rank == 2 && x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");
     expect(y.rank == 2 && y.dim(0) == x.dim(0) && y.dim(1) == w.out(), "y has the weight's outputs");
     expect(y.dtype == x.dtype || y.dtype == wide(x.dtype), "y is of the run type or wide");
@@ -36,6 +37,7 @@ struct LinearBackward {
     return {input_gradient_product(dx, dy, w, dx_store == Store::add), weight_gradient_product(dw, dy, x)};
   }
   void check() const {
+    expect(!w.scales, "only experts' weights are quantised");
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");
     expect(dw.is(wide(x.dtype), {w.out(), w.in()}), "dw is wide and matches the weight");
     expect(x.rank == 2 && x.dim(1) == w.in(), "x has the weight's inputs");

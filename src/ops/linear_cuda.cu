@@ -50,7 +50,6 @@ void backward(Stream& stream, const LinearBackward& op) {
 }  // namespace
 
 void linear(Stream& stream, const Linear& op) {
-  if (op.w.scales) fail(ErrorKind::unsupported, "linear on CUDA: quantised weights");
   with_cuda_type(op.x.dtype, [&]<class T>() {
     with_cuda_type(op.y.dtype, [&]<class Y>() {
       if constexpr (sizeof(Y) >= sizeof(T)) forward<T, Y>(stream, op);
@@ -59,7 +58,6 @@ void linear(Stream& stream, const Linear& op) {
 }
 
 void linear_backward(Stream& stream, const LinearBackward& op) {
-  if (op.w.scales) fail(ErrorKind::unsupported, "linear_backward on CUDA: quantised weights");
   with_cuda_type(op.x.dtype, [&]<class T>() {
     with_cuda_type(op.dy.dtype, [&]<class Y>() {
       if constexpr (sizeof(Y) >= sizeof(T)) backward<T, Y>(stream, op);

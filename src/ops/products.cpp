@@ -53,7 +53,8 @@ Blocks softmax_blocks(const Tensor& q, int64_t kv_heads, int64_t longest) {
 }  // namespace
 
 MatrixProduct output_product(Tensor y, Tensor x, const Weight& w) {
-  return counted({x.dim(0), w.out(), w.in(), ProductLayout::nt, x.dtype, w.values.dtype, y.dtype});
+  const DType multiplied = w.scales ? x.dtype : w.values.dtype;
+  return counted({x.dim(0), w.out(), w.in(), ProductLayout::nt, x.dtype, multiplied, y.dtype});
 }
 
 MatrixProduct input_gradient_product(Tensor dx, Tensor dy, const Weight& w, bool adds) {

@@ -1,16 +1,27 @@
 // Weight: a matrix as it is stored. Quantisation ends at this struct: only linear, expert_linear and embedding read
-// one.
+// one, and of these expert_linear alone one that is quantised.
 #pragma once
 #include "base/tensor.h"
 
 namespace fulgur {
 
+inline constexpr int64_t kScaleColumns = 128;  // of a row, that share a scale
+
 struct Weight {
-  Tensor values;       // [out, in], or [experts, out, in]
-  Tensor scales = {};  // f32 [out, in / group_size]; absent when the values are not quantised
-  int group_size = 0;  // columns that share a scale
+  Tensor values;       // [out, in], or [experts, out, in]; i8 where it is quantised
+  Tensor scales = {};  // f32 [experts, out, scale_count(in)]; absent when the values are not quantised
   int64_t out() const { return values.dim(-2); }
   int64_t in() const { return values.dim(-1); }
 };
+
+constexpr int64_t scale_count(int64_t columns) { return (columns + kScaleColumns - 1) / kScaleColumns; }
+
+// What a quantised element is worth in a run of type T, rounded once: the scale has the run's type first, so that the
+// product of a bf16 run is exact before it is rounded.
+template <class T>
+FULGUR_HOST_DEVICE T dequantised(int8_t value, float scale) {
+  if constexpr (sizeof(T) == 2) return T(float(value) * float(T(scale)));
+  else return T(value) * T(scale);
+}
 
 }  // namespace fulgur

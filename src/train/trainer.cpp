@@ -49,7 +49,12 @@ ModelConfig judged_config(const std::string& text, const RunConfig& run, const R
   if (vocab != stated.end() && vocab->is_number_integer() && vocab->get<int64_t>() < corpus.vocab_size)
     fail(ErrorKind::invalid_input, origin + ": vocab_size = " + vocab->dump() + ": expected at least the " +
                                        std::to_string(corpus.vocab_size) + " tokens of " + run.tokenizer);
-  return parse_config(text, origin);
+  const ModelConfig config = parse_config(text, origin);
+  if (config.int8_experts)
+    fail(ErrorKind::unsupported, origin +
+                                     ": quantization_config: int8 experts are not trained; expected the model "
+                                     "that was quantised, or `fulgur convert --dtype` of this one");
+  return config;
 }
 
 // The type that the model's weights are written in.

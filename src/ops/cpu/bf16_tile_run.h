@@ -58,7 +58,7 @@ struct Steps {
 // What a thread keeps between products.
 struct Workspace {
   Steps steps;
-  PackSpace rows, columns, strip, rounded, sums;
+  PackSpace rows, columns, strip, rounded, sums, dequantised;
 };
 
 inline Workspace& workspace() {

@@ -40,7 +40,8 @@ Product<T> part(const Product<T>& whole, int64_t row, int64_t rows, int64_t colu
   Product<T> p = whole;
   p.c.data += row * p.c.row_stride + column;
   p.a.data += row * p.a.row_stride;
-  p.b.data += column * p.b.column_stride;
+  if (p.quantised.values) p.quantised = p.quantised.from(column);
+  else p.b.data += column * p.b.column_stride;
   p.m = rows, p.n = columns;
   return p;
 }
@@ -120,6 +121,21 @@ void clear(const Product<T>& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c.data + i * p.c.row_stride, p.n, T(0));
 }
 
+// b's columns are dequantised some at a time, so that they stay in the cache.
+template <class T>
+void multiply_dequantised(const GemmKernel<T>& kernel, const Product<T>& p) {
+  constexpr int64_t kBytes = 1 << 20;
+  thread_local PackSpace space;
+  const int64_t columns = rounded_up(std::max<int64_t>(kBytes / (p.k * int64_t(sizeof(T))), 1), kernel.columns);
+  T* const b = space.reserve<T>(std::min(columns, p.n) * p.k);
+  for (int64_t column = 0; column < p.n; column += columns) {
+    Product<T> some = part(p, 0, p.m, column, std::min(columns, p.n - column));
+    dequantise(some.quantised, some.n, p.k, b);
+    some.quantised = {}, some.b = {b, 1, p.k};
+    multiply_tile(kernel, some);
+  }
+}
+
 // Cycles of one core, roughly: a vector of fmas a cycle, half a cycle for each packed element.
 template <class T>
 double cost(const GemmKernel<T>& kernel, const Extent& e) {
@@ -162,6 +178,7 @@ void multiply_tile(const GemmKernel<T>& kernel, const Product<T>& p) {
     if (p.store == Store::overwrite) clear(p);
     return;
   }
+  if (p.quantised.values) return multiply_dequantised(kernel, p);
   const int64_t most = most_rows(kernel);
   for (int64_t row = 0; row < p.m; row += most) {
     const Product<T> block = part(p, row, std::min(most, p.m - row), 0, p.n);

@@ -20,6 +20,17 @@ struct Matrix {
 template <class T>
 Matrix(T*, int64_t, int64_t) -> Matrix<T>;
 
+// The columns of a b that is quantised: rows of i8 numbers, k along them, with a scale for each kScaleColumns steps.
+struct QuantisedColumns {
+  const int8_t* values = nullptr;  // null: b is not quantised
+  const float* scales = nullptr;
+  int64_t stride = 0, scale_stride = 0;  // elements between columns
+  QuantisedColumns from(int64_t column) const {
+    return values ? QuantisedColumns{values + column * stride, scales + column * scale_stride, stride, scale_stride}
+                  : QuantisedColumns{};
+  }
+};
+
 // c[m, n] = (store == add ? c : 0) + sum over k of a[m, k] * b[k, n].
 template <class T>
 struct Product {
@@ -27,6 +38,7 @@ struct Product {
   Matrix<const T> a, b;
   int64_t m, n, k;
   Store store = Store::overwrite;
+  QuantisedColumns quantised = {};  // in b's place, of which the product has the bits that b dequantised would give
 };
 
 // T: float, double. The pool's threads divide the outputs.

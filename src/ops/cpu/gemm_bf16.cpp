@@ -50,18 +50,23 @@ bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
   return p.m <= kernel.few && p.b.row_stride == 1 && p.b.dtype == DType::bf16 && p.cut_count == 0;
 }
 
-// Few rows: b is read as it lies, which a decode step needs, and no element is read twice.
+// Few rows: b is read as it lies, which a decode step needs, and no element is read twice. A quantised one passes
+// through the cache, as many columns at a time as are multiplied together.
 void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
   Workspace& space = workspace();
   const int64_t packed = rounded_up(p.k, kernel.step), stride = p.b.column_stride, columns = kernel.columns;
   auto* const x = space.columns.reserve<uint16_t>(kMostLanes * packed + kBf16PackSlack);
   auto* const lanes = space.rows.reserve<uint16_t>(columns * packed + kBf16PackSlack);
+  bf16* const dequantised = p.quantised.values ? space.dequantised.reserve<bf16>(columns * p.k) : nullptr;
   for (int64_t k = 0; k < p.k; k += kDepth)
     pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kMostLanes);
   alignas(64) float sums[kMostLanes * kMostLanes] = {};
   for (int64_t column = 0; column < p.n; column += columns) {
-    const auto* const w = reinterpret_cast<const uint16_t*>(at(p.b, 0, column));
-    const int64_t width = std::min(columns, p.n - column), next = column + 2 * columns <= p.n ? columns * stride : 0;
+    const int64_t width = std::min(columns, p.n - column);
+    if (dequantised) dequantise(p.quantised.from(column), width, p.k, dequantised);
+    const auto* const w =
+        reinterpret_cast<const uint16_t*>(dequantised ? static_cast<const void*>(dequantised) : at(p.b, 0, column));
+    const int64_t next = !dequantised && column + 2 * columns <= p.n ? columns * stride : 0;
     const bool adds = p.store == Store::add, wide = p.c.dtype == DType::f32;
     if (adds) kernel.load_block(kernel, sums, at(p.c, 0, column), !wide, p.c.row_stride, p.m, width);
     if (width == columns && packed == p.k) {
@@ -81,9 +86,26 @@ void clear(const Bf16Product& p) {
 Bf16Product part(const Bf16Product& whole, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   Bf16Product p = whole;
   p.c.data = at(whole.c, row, column);
-  p.a.data = at(whole.a, row, 0), p.b.data = at(whole.b, 0, column);
+  p.a.data = at(whole.a, row, 0);
+  if (whole.quantised.values) p.quantised = whole.quantised.from(column);
+  else p.b.data = at(whole.b, 0, column);
   p.m = rows, p.n = columns;
   return p;
+}
+
+// Columns that are dequantised together: so many that packing the rows anew for each of such parts costs little.
+constexpr int64_t kDequantisedBytes = 1 << 20, kLeastDequantised = 256;
+
+void multiply_dequantised(const Bf16Kernel& kernel, const Bf16Product& p) {
+  const int64_t columns =
+      std::max(rounded_up(kDequantisedBytes / (p.k * byte_size(DType::bf16)), kernel.columns), kLeastDequantised);
+  bf16* const b = workspace().dequantised.reserve<bf16>(std::min(columns, p.n) * p.k);
+  for (int64_t column = 0; column < p.n; column += columns) {
+    Bf16Product some = part(p, 0, p.m, column, std::min(columns, p.n - column));
+    dequantise(some.quantised, some.n, p.k, b);
+    some.quantised = {}, some.b.data = b;
+    multiply_tile(kernel, some);
+  }
 }
 
 // Cycles of one core, roughly.
@@ -112,6 +134,7 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
     if (product.store == Store::overwrite) clear(product);
     return;
   }
+  if (product.quantised.values && !reads_as_it_lies(kernel, product)) return multiply_dequantised(kernel, product);
   if (is_one_row(kernel, product)) return multiply_one(kernel, product);
   if (kernel.begin != nullptr) kernel.begin();
   if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);

@@ -7,6 +7,7 @@
 
 #include "base/tensor.h"
 #include "base/threads.h"
+#include "ops/cpu/gemm.h"
 #include "ops/linear.h"
 
 namespace fulgur::cpu {
@@ -34,6 +35,7 @@ struct Bf16Product {
   // call must be cut where that call may have been. Absent: one run.
   const int64_t* cuts = nullptr;
   int64_t cut_count = 0;
+  QuantisedColumns quantised = {};  // in b's place; its columns are those of a bf16 b that lie k by k
 };
 
 // The pool's threads divide the outputs.

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cpu/simd.h"
 
 namespace fulgur::cpu {
 
@@ -36,6 +38,15 @@ class PackSpace {
   std::unique_ptr<std::byte, Free> memory_;
   size_t bytes_ = 0;
 };
+
+// Columns [0, n) of k steps each, end to end in b.
+template <class T>
+void dequantise(const QuantisedColumns& columns, int64_t n, int64_t k, T* b) {
+  for (int64_t j = 0; j < n; ++j) {
+    const QuantisedColumns one = columns.from(j);
+    row_dequantise(b + j * k, one.values, one.scales, k);
+  }
+}
 
 // The outputs of one product, and the sum behind each.
 struct Extent {

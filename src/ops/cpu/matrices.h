@@ -12,6 +12,7 @@ namespace fulgur::cpu {
 struct Matrices {
   Tensor c, a, b;
   Store store = Store::overwrite;
+  Tensor scales = {};  // f32 [n, scale_count(k)] of a b that is a transposed i8 matrix
 };
 
 inline Tensor transposed(Tensor matrix) {
@@ -30,17 +31,26 @@ inline Bf16Input bf16_input(const Tensor& t) {
   return {t.data, t.dtype, row_stride, column_stride};
 }
 
+// Its place is that of a bf16 matrix, whose strides are those of one that was dequantised.
+inline QuantisedColumns quantised_columns(const Tensor& b, const Tensor& scales) {
+  if (!scales) return {};
+  expect(b.stride[0] == 1 || b.dim(0) <= 1, "the columns of a quantised matrix lie end to end");
+  expect(scales.stride[1] == 1 || scales.dim(1) <= 1, "the scales of a column lie end to end");
+  return {b.view<int8_t, 2>().data, scales.view<float, 2>().data, b.stride[1], scales.stride[0]};
+}
+
 template <class T>
 ProductOf<T> product_of(const Matrices& p) {
   expect(p.c.stride[1] == 1 || p.c.dim(1) == 1, "columns of a product's output lie side by side");
   if constexpr (std::is_same_v<T, bf16>) {
     return {.c = {p.c.data, p.c.dtype, p.c.stride[0]},
             .a = bf16_input(p.a),
-            .b = bf16_input(p.b),
+            .b = p.scales ? Bf16Input{nullptr, DType::bf16, 1, p.a.dim(1)} : bf16_input(p.b),
             .m = p.c.dim(0),
             .n = p.c.dim(1),
             .k = p.a.dim(1),
-            .store = p.store};
+            .store = p.store,
+            .quantised = quantised_columns(p.b, p.scales)};
   } else {
     const auto matrix = [](const Tensor& t) {
       const View<T, 2> v = t.view<T, 2>();
@@ -48,11 +58,12 @@ ProductOf<T> product_of(const Matrices& p) {
     };
     return {.c = {p.c.view<T, 2>().data, p.c.stride[0], 1},
             .a = matrix(p.a),
-            .b = matrix(p.b),
+            .b = p.scales ? Matrix<const T>{nullptr, 1, p.a.dim(1)} : matrix(p.b),
             .m = p.c.dim(0),
             .n = p.c.dim(1),
             .k = p.a.dim(1),
-            .store = p.store};
+            .store = p.store,
+            .quantised = quantised_columns(p.b, p.scales)};
   }
 }
 

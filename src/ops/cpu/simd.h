@@ -9,6 +9,7 @@
 
 #include "base/tensor.h"
 #include "ops/cpu/simd_table.h"
+#include "ops/weight.h"
 
 namespace fulgur::cpu {
 
@@ -160,6 +161,17 @@ inline void row_widen(float* y, const bf16* x, int64_t n) {  // y = x; the rows 
 }
 inline void row_narrow(bf16* y, const float* x, int64_t n) {  // y = bf16(x), to nearest even; the rows lie apart
   row_tables().narrow(bits(y), x, n);
+}
+// y = `dequantised` of a row's numbers (ops/weight.h) from the first column of a scale on; the rows lie apart.
+template <class T>
+void row_dequantise(T* y, const int8_t* x, const float* scales, int64_t n) {
+  for (int64_t at = 0; at < n; at += kScaleColumns, ++scales) {
+    const int64_t count = n - at < kScaleColumns ? n - at : kScaleColumns;
+    if constexpr (std::is_same_v<T, bf16>)
+      row_tables().dequantise_bf16(bits(y + at), x + at, float(bf16(*scales)), count);
+    else if constexpr (std::is_same_v<T, float>) row_tables().dequantise(y + at, x + at, *scales, count);
+    else row_tables().dequantise_wide(y + at, x + at, double(*scales), count);
+  }
 }
 // y = (x - greatest) / temperature, but at least -1000, where exp is 0; 0 where x is the greatest, infinite too.
 inline void row_tempered(double* y, const float* x, float greatest, double temperature, int64_t n) {

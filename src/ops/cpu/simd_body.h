@@ -96,6 +96,23 @@ uint16_t nearest_even(float x) {  // what bf16(x) is
 void narrow(uint16_t* __restrict y, const float* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = nearest_even(x[i]);
 }
+// Whole blocks have a number of steps that the compiler knows, and then no rest.
+template <class T, class Stored, class Round>
+void dequantise_row(Stored* __restrict y, const int8_t* __restrict x, T scale, int64_t n, const Round& round) {
+  constexpr int64_t kBlock = 64;
+  for (; n >= kBlock; n -= kBlock, x += kBlock, y += kBlock)
+    for (int64_t i = 0; i < kBlock; ++i) y[i] = round(T(x[i]) * scale);
+  for (int64_t i = 0; i < n; ++i) y[i] = round(T(x[i]) * scale);
+}
+void dequantise(float* y, const int8_t* x, float scale, int64_t n) {
+  dequantise_row<float>(y, x, scale, n, [](float v) { return v; });
+}
+void dequantise_wide(double* y, const int8_t* x, double scale, int64_t n) {
+  dequantise_row<double>(y, x, scale, n, [](double v) { return v; });
+}
+void dequantise_bf16(uint16_t* y, const int8_t* x, float scale, int64_t n) {
+  dequantise_row<float>(y, x, scale, n, nearest_even);
+}
 void tempered(double* __restrict y, const float* __restrict x, float greatest, double temperature, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const double below = double(x[i]) - double(greatest), quotient = temperature == 1 ? below : below / temperature;
@@ -277,6 +294,9 @@ constexpr RowTables kRowTables = {WideRows<float, Bytes>::kTable,
                                   StoredRows<uint16_t, float, Bytes>::kTable,
                                   widen,
                                   narrow,
+                                  dequantise,
+                                  dequantise_wide,
+                                  dequantise_bf16,
                                   tempered};
 
 }  // namespace

@@ -83,6 +83,11 @@ struct RowTables {
   RowTable<uint16_t, float> bf16_rows;
   void (*widen)(float* y, const uint16_t* x, int64_t n);   // from the bits of bf16
   void (*narrow)(uint16_t* y, const float* x, int64_t n);  // to the bits of bf16
+  // y = x * scale, rounded to y's type; n up to the columns of a scale. To the bits of bf16: scale is one of its
+  // numbers.
+  void (*dequantise)(float* y, const int8_t* x, float scale, int64_t n);
+  void (*dequantise_wide)(double* y, const int8_t* x, double scale, int64_t n);
+  void (*dequantise_bf16)(uint16_t* y, const int8_t* x, float scale, int64_t n);
   void (*tempered)(double* y, const float* x, float greatest, double temperature, int64_t n);
 };
 
