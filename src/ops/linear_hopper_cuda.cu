@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "ops/cuda/gpu.cuh"
-#include "ops/cuda/hopper_few_rows.cuh"
+#include "ops/cuda/hopper_few_rows_int8.cuh"
 #include "ops/cuda/product_kernels.h"
 #include "ops/cuda/scratch.cuh"
 
@@ -84,14 +84,19 @@ void launch_clusters(Stream& stream, const char* name, int64_t parts, void (*ker
          arguments...);
 }
 
+// Blocks of up to kRows rows, at most.
+template <int kRows, class F>
+int64_t few_rows_blocks(const F& f) {
+  const int64_t groups = f.groups.begin ? std::min(f.groups.count, f.m) : 0;
+  return divide_up(f.n, kOutputs) * (divide_up(f.m, kRows) + groups);
+}
+
 template <int kRows, class C>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
   const size_t bytes = sizeof(FewRowsShared<kRows>) + 1024;
   const auto kernel = multiply_few<kRows, C>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  const int64_t groups = f.groups.begin ? std::min(f.groups.count, f.m) : 0;
-  const int64_t blocks = divide_up(f.n, kOutputs) * (divide_up(f.m, kRows) + groups);
-  launch(stream, name, {dim3(unsigned(blocks)), dim3(kFewRowsThreads), bytes}, kernel,
+  launch(stream, name, {dim3(unsigned(few_rows_blocks<kRows>(f))), dim3(kFewRowsThreads), bytes}, kernel,
          FewRows<C>{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs),
                     .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
                     .y = f.c.data,
@@ -100,6 +105,30 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& 
                     .out = int(f.n),
                     .in = int(f.k),
                     .groups = f.groups});
+}
+
+template <int kRows>
+void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const QuantisedWeights& w) {
+  const size_t bytes = sizeof(FewRowsInt8Shared<kRows>) + 1024;
+  const auto kernel = multiply_few_int8<kRows, bf16>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  launch(stream, name, {dim3(unsigned(few_rows_blocks<kRows>(f))), dim3(kFewRowsThreads), bytes}, kernel,
+         FewRowsInt8<bf16>{.w = tensor_map({.data = w.values,
+                                            .columns = f.k,
+                                            .rows = f.n,
+                                            .count = f.groups.count,
+                                            .row_stride = f.k,
+                                            .apart = f.n * f.k,
+                                            .box_rows = kOutputs,
+                                            .element_bytes = 1}),
+                           .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                           .scales = w.scales,
+                           .y = f.c.data,
+                           .y_row = f.c.row,
+                           .rows = int(f.m),
+                           .out = int(f.n),
+                           .in = int(f.k),
+                           .groups = f.groups});
 }
 
 template <class C>
@@ -157,6 +186,17 @@ bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf
   product.b_up = hopper::product_of<hopper::Kind::output>(up, true).b;
   product.gate = gated.gate, product.up = gated.up;
   hopper::launch_clusters(stream, name, hopper::load_of(y, false, false).parts, hopper::multiply_gated, product);
+  return true;
+}
+
+bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                            const QuantisedWeights& w) {
+  namespace hopper = hopper_products;
+  if (!hopper::fits(y) || y.k % 16 != 0 || uintptr_t(w.values) % 16 != 0) return false;
+  if (!hopper::is_few(y)) return false;
+  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, w);
+  else if (y.m <= 8 * y.groups.count) hopper::launch_few<16>(stream, name, y, w);
+  else hopper::launch_few<32>(stream, name, y, w);
   return true;
 }
 

@@ -14,7 +14,9 @@ struct Weight {
   int64_t in() const { return values.dim(-1); }
 };
 
-constexpr int64_t scale_count(int64_t columns) { return (columns + kScaleColumns - 1) / kScaleColumns; }
+FULGUR_HOST_DEVICE constexpr int64_t scale_count(int64_t columns) {
+  return (columns + kScaleColumns - 1) / kScaleColumns;
+}
 
 // What a quantised element is worth in a run of type T, rounded once: the scale has the run's type first, so that the
 // product of a bf16 run is exact before it is rounded.

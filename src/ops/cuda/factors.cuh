@@ -22,6 +22,12 @@ struct Groups {
   int64_t cut = 0;
 };
 
+// Weights of groups in int8 (ops/weight.h): a matrix [n, k] for each group and its scales, end to end.
+struct QuantisedWeights {
+  const int8_t* values;
+  const float* scales;
+};
+
 template <class A, class B, class C>
 struct Factors {
   Strided<const A> a;  // [m, k]

@@ -55,6 +55,11 @@ __device__ inline void settle(float (&numbers)[kNumbers]) {
 #pragma unroll
   for (int i = 0; i < kNumbers; ++i) asm volatile("" : "+f"(numbers[i])::"memory");
 }
+template <int kWords>
+__device__ inline void settle(uint32_t (&words)[kWords]) {
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) asm volatile("" : "+r"(words[i])::"memory");
+}
 // The same as products_wait, and the compiler reads none of these sums before it.
 template <int kPending, int kSums>
 __device__ __forceinline__ void products_wait(float (&sums)[kSums]) {
@@ -89,6 +94,18 @@ __device__ inline uint32_t positive_zeros(uint32_t pair) {
   uint32_t sum;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(pair), "r"(0x3f803f80), "r"(0));
   return sum;
+}
+
+// a - b and a * b of pairs of bf16, each rounded to nearest even.
+__device__ inline uint32_t bf16_pair_minus(uint32_t a, uint32_t b) {
+  uint32_t difference;
+  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
+  return difference;
+}
+__device__ inline uint32_t bf16_pair_times(uint32_t a, uint32_t b) {
+  uint32_t product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
 }
 
 // Two numbers as f16, rounded to nearest even, the first in the low half; and back.
@@ -194,7 +211,34 @@ __device__ inline void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, i
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
-// The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both.
+// The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both. N = 8, 16, 32,
+// 64 or 128.
+template <int kTurnedB>
+__device__ inline void multiply_64x8x16(float (&d)[4], const uint32_t (&a)[4], uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, p, 1, 1, %10;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
+}
+template <int kTurnedB>
+__device__ inline void multiply_64x16x16(float (&d)[8], const uint32_t (&a)[4], uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %13, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, "
+      "p, 1, 1, %14;\n}"
+      : FULGUR_SUMS_8(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
+}
+template <int kTurnedB>
+__device__ inline void multiply_64x32x16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, 1, %22;\n}"
+      : FULGUR_SUMS_8(d, 0), FULGUR_SUMS_8(d, 8)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
+}
 template <int kTurnedB>
 __device__ inline void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {
   asm volatile(

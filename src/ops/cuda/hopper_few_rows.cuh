@@ -71,6 +71,16 @@ __device__ void load_few_rows(FewRowsShared<kRows>& shared, const F& f, const Fe
   }
 }
 
+// A thread's sums: of output `output` of the part and eight further, two rows of each eight.
+template <int kRows, class F>
+__device__ void store_few_rows(const F& f, const FewRowsPart& part, int output, const float (&sums)[kRows / 2]) {
+#pragma unroll
+  for (int i = 0; i < kRows / 2; ++i) {
+    const int row = part.row + i / 4 * 8 + int(threadIdx.x) % 4 * 2 + i % 2, o = part.out + output + i / 2 % 2 * 8;
+    if (row < part.row_end && o < f.out) put_number(f.y + row * f.y_row + o, sums[i]);
+  }
+}
+
 template <int kRows, class F>
 __device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, const FewRowsPart& part) {
   using S = FewRowsShared<kRows>;
@@ -90,23 +100,18 @@ __device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, cons
     if (i > 0 && threadIdx.x % 32 == 0) barrier_arrive(shared_address(&shared.empty[(i - 1) % S::kStages]));
   }
   products_wait<0>(sums);
-  const int thread = int(threadIdx.x), out = part.out + thread / 32 * 16 + thread % 32 / 4;
-#pragma unroll
-  for (int i = 0; i < kRows / 2; ++i) {
-    const int row = part.row + i / 4 * 8 + thread % 4 * 2 + i % 2, o = out + i / 2 % 2 * 8;
-    if (row < part.row_end && o < f.out) put_number(f.y + row * f.y_row + o, sums[i]);
-  }
+  store_few_rows<kRows>(f, part, int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, sums);
 }
 
-template <int kRows, class Y>
-__global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_constant__ FewRows<Y> f) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
+// The loader and the multipliers of a thread block; Shared is their memory.
+template <int kRows, class Shared, class F>
+__device__ __forceinline__ void run_few_rows(const F& f) {
   unsigned char* const memory = dynamic_shared();
-  auto& shared = *reinterpret_cast<FewRowsShared<kRows>*>(memory + (-shared_address(memory) & 1023));
+  auto& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
   FewRowsPart part;
   if (!find_rows<kRows>(f, part)) return;
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < FewRowsShared<kRows>::kStages; ++stage)
+    for (int stage = 0; stage < Shared::kStages; ++stage)
       barrier_init(shared_address(&shared.full[stage]), 1),
           barrier_init(shared_address(&shared.empty[stage]), kWarpgroup / 32);
     barriers_are_ready();
@@ -114,6 +119,12 @@ __global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_con
   __syncthreads();
   if (threadIdx.x < kWarpgroup) multiply_few_rows<kRows>(shared, f, part);
   else if (threadIdx.x == kWarpgroup) load_few_rows<kRows>(shared, f, part);
+}
+
+template <int kRows, class Y>
+__global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_constant__ FewRows<Y> f) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
+  run_few_rows<kRows, FewRowsShared<kRows>>(f);
 #endif
 }
 

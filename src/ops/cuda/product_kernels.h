@@ -9,6 +9,10 @@ namespace fulgur::cuda {
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y);
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y);
 
+// The same of few rows, with quantised weights in b's place, which has no data. False too where rows are many.
+bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                            const QuantisedWeights& w);
+
 // y = SiLU(a b) * (a up_weights), whose factors are rounded first and left in gate and up, laid out as y; null:
 // nowhere.
 struct Gated {

@@ -1,5 +1,5 @@
-// Boxes of bf16 matrices, copied into tiles of shared memory (ops/cuda/swizzled_tile.cuh) by the copy engine, which
-// leaves zeros where a box reaches beyond its matrix (CUDA driver API, "Tensor Map Object Management").
+// Boxes of matrices of bf16 or of bytes, copied into tiles of shared memory (ops/cuda/swizzled_tile.cuh) by the copy
+// engine, which leaves zeros where a box reaches beyond its matrix (CUDA driver API, "Tensor Map Object Management").
 #pragma once
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -27,12 +27,16 @@ inline TensorMap tensor_map(const BoxedMatrices& m) {
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
   }();
   const cuuint64_t sizes[] = {cuuint64_t(m.columns), cuuint64_t(m.rows), cuuint64_t(m.count)};
-  const cuuint64_t strides[] = {cuuint64_t(m.row_stride * 2), cuuint64_t((m.count > 1 ? m.apart : m.row_stride) * 2)};
-  const cuuint32_t box[] = {kBoxColumns, cuuint32_t(m.box_rows), 1}, steps[] = {1, 1, 1};
+  const int64_t apart = m.count > 1 ? m.apart : m.row_stride;
+  const cuuint64_t strides[] = {cuuint64_t(m.row_stride * m.element_bytes), cuuint64_t(apart * m.element_bytes)};
+  const cuuint32_t box[] = {cuuint32_t(kBoxColumns * 2 / m.element_bytes), cuuint32_t(m.box_rows), 1},
+                   steps[] = {1, 1, 1};
+  const CUtensorMapDataType type =
+      m.element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   TensorMap map;
-  const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(m.data), sizes, strides,
-                                 box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status =
+      encode(&map, type, 3, const_cast<void*>(m.data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   expect(status == CUDA_SUCCESS, "the driver takes a product's operand as boxes");
   return map;
 }

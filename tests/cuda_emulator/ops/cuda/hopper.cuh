@@ -44,6 +44,8 @@ template <int>
 void products_wait() {}
 template <int kNumbers>
 void settle(float (&)[kNumbers]) {}
+template <int kWords>
+void settle(uint32_t (&)[kWords]) {}
 template <int, int kSums>
 void products_wait(float (&)[kSums]) {}
 template <int>
@@ -60,6 +62,13 @@ inline float2 numbers_of_f16(uint32_t pair) {
   _Float16 numbers[2];
   std::memcpy(numbers, &pair, sizeof pair);
   return {float(numbers[0]), float(numbers[1])};
+}
+
+inline uint32_t bf16_pair_minus(uint32_t a, uint32_t b) {
+  return bf16_pair(number_of(a, 0) - number_of(b, 0), number_of(a, 1) - number_of(b, 1));
+}
+inline uint32_t bf16_pair_times(uint32_t a, uint32_t b) {
+  return bf16_pair(number_of(a, 0) * number_of(b, 0), number_of(a, 1) * number_of(b, 1));
 }
 
 inline uint32_t positive_zeros(uint32_t pair) {
@@ -130,6 +139,18 @@ void multiply_64x32x16(float (&d)[16], uint64_t a, uint64_t b, int adds) {
 template <int kTurnedA, int kTurnedB>
 void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedB>
+void multiply_64x8x16(float (&d)[4], const uint32_t (&a)[4], uint64_t b, int adds) {
+  multiply<kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedB>
+void multiply_64x16x16(float (&d)[8], const uint32_t (&a)[4], uint64_t b, int adds) {
+  multiply<kTurnedB>(d, a, b, adds);
+}
+template <int kTurnedB>
+void multiply_64x32x16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int adds) {
+  multiply<kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedB>
 void multiply_64x64x16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int adds) {

@@ -8,19 +8,22 @@ namespace fulgur::cuda {
 using TensorMap = BoxedMatrices;
 
 inline TensorMap tensor_map(const BoxedMatrices& m) {
-  if (uintptr_t(m.data) % 16 != 0 || m.row_stride % 8 != 0 || (m.count > 1 && m.apart % 8 != 0) || m.columns <= 0 ||
-      m.rows <= 0 || m.count <= 0 || m.box_rows > 256)
+  if (uintptr_t(m.data) % 16 != 0 || m.row_stride * m.element_bytes % 16 != 0 ||
+      (m.count > 1 && m.apart * m.element_bytes % 16 != 0) || m.columns <= 0 || m.rows <= 0 || m.count <= 0 ||
+      m.box_rows > 256)
     emulator::complain("matrices that the copy engine does not take");
   return m;
 }
 
 inline void write_box(std::byte* to, const TensorMap& map, int column, int row, int matrix) {
-  const auto* const from = static_cast<const bf16*>(map.data);
-  for (int i = 0; i < map.box_rows * kBoxColumns; ++i) {
-    const int64_t r = row + i / kBoxColumns, c = column + i % kBoxColumns;
+  const auto* const from = static_cast<const std::byte*>(map.data);
+  const int bytes = map.element_bytes, columns = kTileRowBytes / bytes;
+  for (int i = 0; i < map.box_rows * columns; ++i) {
+    const int64_t r = row + i / columns, c = column + i % columns;
     const bool there = r >= 0 && r < map.rows && c >= 0 && c < map.columns && matrix >= 0 && matrix < map.count;
-    const bf16 value = there ? from[matrix * map.apart + r * map.row_stride + c] : bf16(0.0f);
-    std::memcpy(to + tile_offset(i / kBoxColumns, i % kBoxColumns), &value, sizeof value);
+    std::byte* const at = to + tile_offset(i / columns, i % columns * bytes / 2) + i % columns * bytes % 2;
+    std::memset(at, 0, size_t(bytes));
+    if (there) std::memcpy(at, from + (matrix * map.apart + r * map.row_stride + c) * bytes, size_t(bytes));
   }
 }
 inline void copy_box_to(uint16_t blocks, uint32_t to, const TensorMap& map, int column, int row, int matrix,
