@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 constexpr double kMemoryShare = 4;  // memory is measured so many times as long as the shape of a product
 
 struct BenchOptions {
-  std::string config = "configs/bench-1b.toml", dtype, filter, device = "cpu";
+  std::string config = "configs/bench-1b.toml", dtype, filter, device = "cpu", experts;
   std::vector<std::string> settings;
   int threads = 0;
   int64_t tokens = 2048, batch = 1, context = 64, steps = 0, chunk = 0;  // chunk 0: as generate
@@ -50,6 +50,7 @@ Json header(const BenchOptions& o, const char* kind, DType type) {
           {"device", name_of(o.where())},
           {"threads", o.thread_count()},
           {"dtype", name_of(type)},
+          {"experts", o.experts.empty() ? name_of(type) : o.experts.c_str()},
           {"config", o.config}};
 }
 
@@ -92,8 +93,9 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
   std::printf("%s", bench::text_of(table, floors).c_str());
   print_rates(memory);
   const bench::Figure& rate = m.figures.front();
-  std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s, %s, %d threads)\n", rate.name.c_str(), rate.value,
-              rate.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(), name_of(type),
+  std::printf("%s: %.4g %s, %.4g ms; floor %.4g ms: %s reached (%s%s%s, %s, %d threads)\n", rate.name.c_str(),
+              rate.value, rate.unit.c_str(), m.seconds * 1e3, table.floor() * 1e3, bench::percent(reached).c_str(),
+              name_of(type), o.experts.empty() ? "" : ", experts ", o.experts.c_str(),
               o.where().is_cuda() ? name_of(o.where()).c_str() : cpu::name_of(cpu::isa()), o.thread_count());
   for (const bench::Measured::Memory& part : m.memory)
     std::printf("%s: %zu bytes planned, %zu used\n", part.part.c_str(), part.planned, part.used);
@@ -102,8 +104,9 @@ void report(const BenchOptions& o, const char* kind, DType type, const bench::Me
 }
 
 bench::InferenceSetup inference(const BenchOptions& o) {
-  return {bench::model_shape(o.run_config()), o.type(), o.thread_count(), o.where(),
-          o.deterministic || !o.where().is_cuda()};
+  ModelConfig shape = bench::model_shape(o.run_config());
+  shape.int8_experts = o.experts == "int8";
+  return {shape, o.type(), o.thread_count(), o.where(), o.deterministic || !o.where().is_cuda()};
 }
 
 void run_prefill(const BenchOptions& o) {
@@ -214,6 +217,11 @@ CLI::App* add(CLI::App& bench, const std::shared_ptr<BenchOptions>& o, const cha
   return command;
 }
 
+void add_experts(CLI::App& command, BenchOptions& o) {
+  command.add_option("--experts", o.experts, "int8: the experts' weights, as `quantize` makes them; default: --dtype")
+      ->check(CLI::IsMember({"int8"}));
+}
+
 void add_device(CLI::App& command, BenchOptions& o) {
   o.device = "auto";
   add_device_options(command, o.device, o.deterministic);
@@ -232,13 +240,13 @@ void add_bench(CLI::App& app) {
   ops->add_option("--tokens", o->tokens, "of the prompt and of the training step")->check(count)->capture_default_str();
   o = options();
   CLI::App* prefill = add(*bench, o, "prefill", "one prompt to its first token", run_prefill);
-  add_device(*prefill, *o);
+  add_device(*prefill, *o), add_experts(*prefill, *o);
   prefill->add_option("--tokens", o->tokens, "of the prompt")->check(count)->capture_default_str();
   prefill->add_option("--chunk", o->chunk, "tokens read at a time; default: as generate does")->check(count);
   o = options();
   o->steps = 32;
   CLI::App* decode = add(*bench, o, "decode", "one token of every sequence a step", run_decode);
-  add_device(*decode, *o);
+  add_device(*decode, *o), add_experts(*decode, *o);
   decode->add_option("--batch", o->batch, "sequences")->check(count)->capture_default_str();
   decode->add_option("--context", o->context, "tokens behind each sequence")->check(count)->capture_default_str();
   decode->add_option("--tokens", o->steps, "steps that are timed; their median counts")

@@ -4,8 +4,7 @@
 #include <vector>
 
 #include "data/packed_rows.h"
-#include "device/buffer.h"
-#include "model/weights.h"
+#include "model/checkpoint.h"
 #include "train/run_config.h"
 
 namespace fulgur::bench {
@@ -15,10 +14,11 @@ ModelConfig model_shape(const RunConfig& run);
 
 struct RandomModel {
   ModelConfig config;
-  Buffer memory, decay_memory;
+  LoadedWeights loaded;
   ModelWeights weights;
 
-  // type: f32, or bf16, which is drawn in f32 and rounded. Throws out_of_memory.
+  // type: f32, or bf16, which is drawn in f32 and rounded; int8 experts are quantised from the same numbers. Throws
+  // out_of_memory.
   RandomModel(const ModelConfig& shape, DType type, int threads, DeviceId device = {});
 };
 

@@ -25,9 +25,10 @@ struct QuantisedColumns {
   const int8_t* values = nullptr;  // null: b is not quantised
   const float* scales = nullptr;
   int64_t stride = 0, scale_stride = 0;  // elements between columns
-  QuantisedColumns from(int64_t column) const {
-    return values ? QuantisedColumns{values + column * stride, scales + column * scale_stride, stride, scale_stride}
-                  : QuantisedColumns{};
+  // step: a multiple of kScaleColumns.
+  QuantisedColumns from(int64_t column, int64_t step = 0) const {
+    return {values + column * stride + step, scales + column * scale_stride + step / kScaleColumns, stride,
+            scale_stride};
   }
 };
 

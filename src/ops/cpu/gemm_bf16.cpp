@@ -50,23 +50,24 @@ bool reads_as_it_lies(const Bf16Kernel& kernel, const Bf16Product& p) {
   return p.m <= kernel.few && p.b.row_stride == 1 && p.b.dtype == DType::bf16 && p.cut_count == 0;
 }
 
-// Few rows: b is read as it lies, which a decode step needs, and no element is read twice. A quantised one passes
-// through the cache, as many columns at a time as are multiplied together.
+// The rows of few, packed for all of k.
+uint16_t* packed_few(const Bf16Kernel& kernel, const Bf16Product& p) {
+  auto* const x = workspace().columns.reserve<uint16_t>(kMostLanes * rounded_up(p.k, kernel.step) + kBf16PackSlack);
+  for (int64_t k = 0; k < p.k; k += kDepth)
+    pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kMostLanes);
+  return x;
+}
+
+// Few rows: b is read as it lies, which a decode step needs, and no element is read twice.
 void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
   Workspace& space = workspace();
   const int64_t packed = rounded_up(p.k, kernel.step), stride = p.b.column_stride, columns = kernel.columns;
-  auto* const x = space.columns.reserve<uint16_t>(kMostLanes * packed + kBf16PackSlack);
+  const uint16_t* const x = packed_few(kernel, p);
   auto* const lanes = space.rows.reserve<uint16_t>(columns * packed + kBf16PackSlack);
-  bf16* const dequantised = p.quantised.values ? space.dequantised.reserve<bf16>(columns * p.k) : nullptr;
-  for (int64_t k = 0; k < p.k; k += kDepth)
-    pack(kernel, kernel.pack_few, p.a, 0, p.m, k, std::min(kDepth, p.k - k), x + k * kMostLanes);
   alignas(64) float sums[kMostLanes * kMostLanes] = {};
   for (int64_t column = 0; column < p.n; column += columns) {
-    const int64_t width = std::min(columns, p.n - column);
-    if (dequantised) dequantise(p.quantised.from(column), width, p.k, dequantised);
-    const auto* const w =
-        reinterpret_cast<const uint16_t*>(dequantised ? static_cast<const void*>(dequantised) : at(p.b, 0, column));
-    const int64_t next = !dequantised && column + 2 * columns <= p.n ? columns * stride : 0;
+    const auto* const w = reinterpret_cast<const uint16_t*>(at(p.b, 0, column));
+    const int64_t width = std::min(columns, p.n - column), next = column + 2 * columns <= p.n ? columns * stride : 0;
     const bool adds = p.store == Store::add, wide = p.c.dtype == DType::f32;
     if (adds) kernel.load_block(kernel, sums, at(p.c, 0, column), !wide, p.c.row_stride, p.m, width);
     if (width == columns && packed == p.k) {
@@ -76,6 +77,46 @@ void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
       kernel.multiply_few(p.m, packed, lanes, kernel.step, kernel.step * columns, 0, x, sums, adds);
     }
     kernel.store_block(kernel, sums, at(p.c, 0, column), !wide, p.c.row_stride, p.m, width);
+  }
+}
+
+// What is read after a piece of columns: the second piece from there on, in the columns behind where k ends before.
+void fetch_ahead(const QuantisedColumns& piece, int64_t columns, int64_t step, int64_t k) {
+  constexpr int64_t kAhead = 2 * kDepth;
+  const int64_t ahead = step + kAhead < k ? kAhead : columns * piece.stride + kAhead - rounded_up(k, kDepth);
+  for (int64_t j = 0; j < columns; ++j)
+    for (int64_t byte = 0; byte < kDepth; byte += int64_t(PackSpace::kLine))
+      __builtin_prefetch(piece.values + j * piece.stride + ahead + byte, 0, 2);
+}
+
+// Few rows by a quantised b: a piece of as many columns as are multiplied together becomes bf16 in the nearest cache,
+// while the next ones are on their way.
+void multiply_few_dequantised(const Bf16Kernel& kernel, const Bf16Product& p) {
+  Workspace& space = workspace();
+  const int64_t columns = kernel.columns, pitch = rounded_up(kDepth, kernel.step);
+  const uint16_t* const x = packed_few(kernel, p);
+  bf16* const piece = space.dequantised.reserve<bf16>(columns * kDepth);
+  auto* const lanes = space.rows.reserve<uint16_t>(columns * pitch + kBf16PackSlack);
+  alignas(64) float sums[kMostLanes * kMostLanes] = {};
+  const bool adds = p.store == Store::add, halves = p.c.dtype == DType::bf16;
+  for (int64_t column = 0; column < p.n; column += columns) {
+    const int64_t width = std::min(columns, p.n - column);
+    if (adds) kernel.load_block(kernel, sums, at(p.c, 0, column), halves, p.c.row_stride, p.m, width);
+    for (int64_t k = 0; k < p.k; k += kDepth) {
+      const int64_t length = std::min(kDepth, p.k - k), packed = rounded_up(length, kernel.step);
+      const QuantisedColumns from = p.quantised.from(column, k);
+      fetch_ahead(from, width, k, p.k);
+      dequantise(from, width, length, piece);
+      const auto* const w = reinterpret_cast<const uint16_t*>(piece);
+      if (width == columns && packed == length) {
+        kernel.multiply_few(p.m, packed, w, length, kernel.step, 0, x + k * kMostLanes, sums, adds || k > 0);
+      } else {
+        kernel.pack_rows(kernel, w, length, 1, width, length, lanes);
+        kernel.multiply_few(p.m, packed, lanes, kernel.step, kernel.step * columns, 0, x + k * kMostLanes, sums,
+                            adds || k > 0);
+      }
+    }
+    kernel.store_block(kernel, sums, at(p.c, 0, column), halves, p.c.row_stride, p.m, width);
   }
 }
 
@@ -134,10 +175,12 @@ void multiply_tile(const Bf16Kernel& kernel, const Bf16Product& product) {
     if (product.store == Store::overwrite) clear(product);
     return;
   }
-  if (product.quantised.values && !reads_as_it_lies(kernel, product)) return multiply_dequantised(kernel, product);
-  if (is_one_row(kernel, product)) return multiply_one(kernel, product);
+  const bool few = reads_as_it_lies(kernel, product), quantised = product.quantised.values != nullptr;
+  if (quantised && !few) return multiply_dequantised(kernel, product);
+  if (!quantised && is_one_row(kernel, product)) return multiply_one(kernel, product);
   if (kernel.begin != nullptr) kernel.begin();
-  if (reads_as_it_lies(kernel, product)) multiply_few(kernel, product);
+  if (few && quantised) multiply_few_dequantised(kernel, product);
+  else if (few) multiply_few(kernel, product);
   else if (product.c.dtype == DType::bf16 && (product.k > kSpilledDepth || product.cut_count > 0))
     round_at_end(kernel, product);
   else if (is_better_turned(kernel, product)) TileRun(kernel, turned(product), TileRun::Output::turned).run();
