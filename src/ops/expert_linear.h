@@ -17,17 +17,13 @@ struct ExpertLinear {
   auto operands() const { return std::tuple{out(y), in(x), in(w), in(expert_begin)}; }
   Products products() const { return expert_products({output_product(y, x, w)}, expert_begin, x.dim(0)); }
   int64_t bytes() const {  // the weights of experts that have rows
-    return y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * bytes_of_expert();
+    return y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * bytes_of_expert(w);
   }
-  int64_t bytes_of_expert() const { return w.values.at(0).bytes() + (w.scales ? w.scales.at(0).bytes() : 0); }
   void check() const {
     expect(w.values.rank == 3 && x.rank == 2 && x.dim(1) == w.in(), "x has the experts' inputs");
     expect(y.is(x.dtype, {x.dim(0), w.out()}), "y has the experts' outputs");
     expect(expert_begin.is(DType::i32, {w.values.dim(0) + 1}), "one range of rows per expert");
-    if (!w.scales) return;
-    expect(w.values.dtype == DType::i8, "quantised weights are i8");
-    expect(w.scales.is(DType::f32, {w.values.dim(0), w.out(), scale_count(w.in())}),
-           "a scale for 128 columns of a row");
+    expect_sound(w);
   }
 };
 

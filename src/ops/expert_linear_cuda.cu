@@ -1,5 +1,6 @@
 // The products of linear for each expert's rows; which block takes which rows, the device finds in expert_begin.
 #include "ops/cuda/clear_surplus.cuh"
+#include "ops/cuda/dequantise.cuh"
 #include "ops/cuda/product_kernels.h"
 #include "ops/cuda/products.cuh"
 #include "ops/cuda/scratch.cuh"
@@ -17,36 +18,6 @@ Strided<const T> weights_of(const Weight& w) {
   return {w.values.view<T, 3>().data, w.values.stride[1], 1};
 }
 
-// Weights of experts in int8, and where they are to lie in a run's type.
-template <class T>
-struct Dequantise {
-  const int8_t* values;
-  const float* scales;
-  T* to;
-  const int32_t* begin;
-  int64_t rows, columns;  // of an expert
-};
-
-// A chunk of a row a thread; experts without rows are left alone.
-template <bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads) dequantise(Dequantise<T> w, int64_t count) {
-  const int64_t chunks = divide_up(w.columns, kChunk), number = block_index() * kThreads + threadIdx.x;
-  const int64_t row = number / chunks, expert = row / w.rows, column = number % chunks * kChunk;
-  if (number >= count || w.begin[expert] == w.begin[expert + 1]) return;
-  const int8_t* const from = w.values + row * w.columns + column;
-  const float scale = float(T(w.scales[row * scale_count(w.columns) + column / kScaleColumns]));
-  uint2 raw = make_uint2(0, 0);
-  if constexpr (kAligned) raw = *reinterpret_cast<const uint2*>(from);
-  float numbers[kChunk];
-#pragma unroll
-  for (int i = 0; i < kChunk; ++i) {
-    int8_t value = int8_t((i < 4 ? raw.x : raw.y) >> 8 * (i % 4));
-    if constexpr (!kAligned) value = column + i < w.columns ? from[i] : int8_t(0);
-    numbers[i] = float(value) * scale;
-  }
-  store<kAligned>(w.to + row * w.columns + column, numbers, w.columns - column);
-}
-
 template <class T>
 Factors<T, T, T> factors_of(const ExpertLinear& op) {
   return {.a = strided<const T>(op.x),
@@ -60,17 +31,21 @@ Factors<T, T, T> factors_of(const ExpertLinear& op) {
 }
 
 template <class T>
-void multiply_experts(Stream& stream, const Factors<T, T, T>& y) {
+void multiply_experts(Stream& stream, const ExpertLinear& op, const Factors<T, T, T>& y) {
   bool done = false;
-  if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear", y);
+  if constexpr (std::is_same_v<T, bf16>) {
+    done = multiply_on_hopper(stream, "expert_linear", y);
+    if (done && has_few_rows(y)) return;
+  }
   if (!done) multiply<false, true, true>(stream, "expert_linear", y);
+  clear_surplus<T>(stream, "expert_linear", op.y, op.expert_begin);
 }
 
 template <class T>
 void forward(Stream& stream, const ExpertLinear& op) {
   Factors<T, T, T> y = factors_of<T>(op);
   y.b = turned(weights_of<T>(op.w)), y.groups.b_apart = op.w.values.stride[0];
-  multiply_experts(stream, y);
+  multiply_experts(stream, op, y);
 }
 
 // Few rows of a bf16 run read int8 on Hopper; else the experts that have rows are dequantised first, for this call.
@@ -81,15 +56,10 @@ void forward_quantised(Stream& stream, const ExpertLinear& op) {
   const QuantisedWeights w{op.w.values.elements<int8_t>(), op.w.scales.elements<float>()};
   if constexpr (std::is_same_v<T, bf16>)
     if (multiply_few_on_hopper(stream, "expert_linear", y, w)) return;
-  const int64_t rows = y.groups.count * y.n, chunks = rows * divide_up(y.k, kChunk);
-  const Scratch scratch(stream, size_t(rows * y.k) * sizeof(T));
-  const Dequantise<T> job{w.values, w.scales, scratch.as<T>(), y.groups.begin, y.n, y.k};
-  with_flag(y.k % kChunk == 0 && uintptr_t(w.values) % kChunk == 0, [&]<bool kAligned>() {
-    launch_blocks(stream, "expert_linear", divide_up(chunks, kThreads), dim3(kThreads), dequantise<kAligned, T>, job,
-                  chunks);
-  });
-  y.b.data = job.to;
-  multiply_experts(stream, y);
+  const Scratch scratch(stream, size_t(y.groups.count * y.n * y.k) * sizeof(T));
+  dequantise_busy(stream, "expert_linear", y, w, scratch.as<T>());
+  y.b.data = scratch.as<T>();
+  multiply_experts(stream, op, y);
 }
 
 template <class T>
@@ -131,7 +101,6 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
   with_cuda_type(op.x.dtype, [&]<class T>() {
     if (op.w.scales) forward_quantised<T>(stream, op);
     else forward<T>(stream, op);
-    clear_surplus<T>(stream, "expert_linear", op.y, op.expert_begin);
   });
 }
 

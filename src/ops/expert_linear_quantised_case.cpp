@@ -2,6 +2,7 @@
 // sums of what their numbers and scales say.
 #include "ops/case.h"
 #include "ops/expert_linear.h"
+#include "ops/expert_swiglu.h"
 
 namespace fulgur {
 namespace {
@@ -31,11 +32,11 @@ const std::vector<Shape>& shapes() {
   return all;
 }
 
-Weight random_weight(Bench& bench, int64_t experts, int64_t out, int64_t in) {
+Weight random_weight(Bench& bench, int64_t experts, int64_t out, int64_t in, uint64_t seed = 2) {
   const Tensor values = bench.empty(DType::i8, {experts, out, in});
-  for (int64_t i = 0; i < values.count(); ++i) cases::set(values, i, int(philox(2, uint64_t(i), 0)[0] % 255) - 127);
+  for (int64_t i = 0; i < values.count(); ++i) cases::set(values, i, int(philox(seed, uint64_t(i), 0)[0] % 255) - 127);
   for (int64_t i = 0; i < values.count(); i += 101) cases::set(values, i, -128);  // which no file of ours holds
-  return {.values = values, .scales = bench.random(DType::f32, {experts, out, scale_count(in)}, 3, 0.01, 0.011)};
+  return {.values = values, .scales = bench.random(DType::f32, {experts, out, scale_count(in)}, seed + 1, 0.01, 0.011)};
 }
 
 template <class T>
@@ -74,6 +75,29 @@ TEST(QuantisedExperts, HaveTheBitsOfDequantisedWeights) {
       expect_the_bits_of_dequantised_weights<bf16>(s, threads);
       expect_the_bits_of_dequantised_weights<double>(s, threads);
     }
+}
+
+TEST(QuantisedExperts, AreGatedAsDequantisedOnes) {
+  CaseStream stream({}, 2);
+  for (const Shape& s : shapes()) {
+    Bench bench(size_t(32) << 20);
+    const auto room = [&] { return bench.empty(DType::bf16, {s.rows(), s.out}); };
+    const Weight gate = random_weight(bench, s.experts(), s.out, s.in, 2),
+                 up = random_weight(bench, s.experts(), s.out, s.in, 4);
+    const ExpertSwiglu op{.y = room(),
+                          .gate = room(),
+                          .up = room(),
+                          .x = bench.random(DType::bf16, {s.rows(), s.in}, 1),
+                          .w_gate = gate,
+                          .w_up = up,
+                          .expert_begin = bench.indices(DType::i32, s.begin)};
+    ExpertSwiglu plain = op;
+    plain.w_gate = dequantised_copy<bf16>(bench, gate), plain.w_up = dequantised_copy<bf16>(bench, up);
+    plain.y = room(), plain.gate = room(), plain.up = room();
+    expert_swiglu(stream, op), expert_swiglu(stream, plain);
+    EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(op.gate, plain.gate)) << s.rows() << " " << s.out;
+    EXPECT_TRUE(cases::same_bits(op.up, plain.up)) << s.rows() << " " << s.out;
+  }
 }
 
 TEST(QuantisedExperts, MatchTheOracle) {
@@ -127,11 +151,14 @@ TEST(QuantisedExperts, RowsOfNoExpertBecomeZero) {
   CaseStream stream({}, 2);
   for (const DType dtype : {DType::f32, DType::bf16}) {
     Bench bench(size_t(32) << 20);
-    ExpertLinear op = random_call(bench, dtype, {{0, 3, 8, 90}, 72, 136});
-    op.expert_begin = bench.indices(DType::i32, {0, 3, 8, 8});
-    std::memset(op.x.at(8).data, 0xff, size_t(op.x.rows(8, 90).bytes()));
-    expert_linear(stream, op);
-    EXPECT_TRUE(cases::same_bits(op.y.rows(8, 90), bench.zeros(dtype, {82, 72})));
+    ExpertLinear op = random_call(bench, dtype, {{0, 3, 8, 90}, 72, 144});
+    for (const auto& begin : {std::vector<int64_t>{0, 0, 0, 0}, {0, 3, 8, 8}}) {
+      const int64_t kept = begin.back();
+      op.expert_begin = bench.indices(DType::i32, begin), op.y = bench.empty(dtype, {90, 72});
+      std::memset(op.x.at(8).data, 0xff, size_t(op.x.rows(8, 90).bytes()));
+      expert_linear(stream, op);
+      EXPECT_TRUE(cases::same_bits(op.y.rows(kept, 90), bench.zeros(dtype, {90 - kept, 72}))) << kept;
+    }
     EXPECT_TRUE(std::isfinite(cases::inner(op.y, op.y)));
   }
 }

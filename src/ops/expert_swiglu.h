@@ -11,7 +11,7 @@ struct ExpertSwiglu {
   Tensor y;             // [choices, width]
   Tensor gate, up;      // [choices, width]: the two products, as swiglu_backward wants them, or room for them
   Tensor x;             // [choices, in], rows of expert e are [expert_begin[e], expert_begin[e + 1])
-  Weight w_gate, w_up;  // [experts, width, in]
+  Weight w_gate, w_up;  // [experts, width, in], may be quantised
   Tensor expert_begin;  // i32 [experts + 1]
   bool kept = true;     // whether gate and up are read afterwards
 
@@ -24,7 +24,7 @@ struct ExpertSwiglu {
     return expert_products({output_product(gate, x, w_gate), output_product(up, x, w_up)}, expert_begin, x.dim(0));
   }
   int64_t bytes() const {  // the weights of experts that have rows
-    const int64_t of_expert = w_gate.values.at(0).bytes() + w_up.values.at(0).bytes();
+    const int64_t of_expert = bytes_of_expert(w_gate) + bytes_of_expert(w_up);
     return (kept ? 3 : 1) * y.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * of_expert;
   }
   void check() const {
@@ -32,6 +32,7 @@ struct ExpertSwiglu {
     expect(w_up.values.same_shape(w_gate.values), "both matrices have one shape");
     for (const Tensor* t : {&y, &gate, &up})
       expect(t->is(x.dtype, {x.dim(0), w_gate.out()}) && t->dense(), "y, gate and up have the experts' outputs");
+    expect_sound(w_gate), expect_sound(w_up);
     expect(expert_begin.is(DType::i32, {w_gate.values.dim(0) + 1}), "one range of rows per expert");
   }
 };

@@ -1,7 +1,12 @@
 // In one launch where Hopper's kernels can; else the operators that it stands for.
+#include <optional>
+
 #include "ops/cuda/clear_surplus.cuh"
+#include "ops/cuda/dequantise.cuh"
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/product_kernels.h"
 #include "ops/cuda/rows.cuh"
+#include "ops/cuda/scratch.cuh"
 #include "ops/expert_linear.h"
 #include "ops/expert_swiglu.h"
 #include "ops/swiglu.h"
@@ -10,24 +15,41 @@ namespace fulgur::cuda {
 namespace {
 
 Strided<const bf16> turned_weights(const Weight& w) { return {w.values.view<bf16, 3>().data, 1, w.values.stride[1]}; }
+QuantisedWeights quantised_weights(const Weight& w) {
+  return {w.values.elements<int8_t>(), w.scales.elements<float>()};
+}
 
+// Many rows repay a pass that dequantises the weights; few read them as they are (expert_linear).
 bool run_on_hopper(Stream& stream, const ExpertSwiglu& op) {
-  if (op.x.dtype != DType::bf16 || op.w_gate.scales || op.w_up.scales) return false;
+  const bool quantised = bool(op.w_gate.scales);
+  if (op.x.dtype != DType::bf16 || quantised != bool(op.w_up.scales)) return false;
   if (op.w_gate.values.stride != op.w_up.values.stride) return false;
   const Groups groups{.begin = op.expert_begin.elements<int32_t>(),
                       .count = op.expert_begin.dim(0) - 1,
                       .b_apart = op.w_gate.values.stride[0]};
   const Rows<const bf16> x = rows_of<const bf16>(op.x);
-  const Factors<bf16, bf16, bf16> y{.a = {x.data, x.stride, 1},
-                                    .b = turned_weights(op.w_gate),
-                                    .c = {op.y.elements<bf16>(), op.y.dim(1), 1},
-                                    .m = x.count,
-                                    .n = op.y.dim(1),
-                                    .k = x.width,
-                                    .adds = false,
-                                    .groups = groups};
+  Factors<bf16, bf16, bf16> y{.a = {x.data, x.stride, 1},
+                              .b = {nullptr, 1, x.width},
+                              .c = {op.y.elements<bf16>(), op.y.dim(1), 1},
+                              .m = x.count,
+                              .n = op.y.dim(1),
+                              .k = x.width,
+                              .adds = false,
+                              .groups = groups};
+  Strided<const bf16> up = y.b;
+  std::optional<Scratch> dequantised;
+  if (!quantised) {
+    y.b = turned_weights(op.w_gate), up = turned_weights(op.w_up);
+  } else {
+    if (!is_hopper() || has_few_rows(y)) return false;
+    const int64_t elements = groups.count * y.n * y.k;
+    bf16* const to = dequantised.emplace(stream, size_t(2 * elements) * sizeof(bf16)).as<bf16>();
+    y.groups.b_apart = y.n * y.k, y.b.data = to, up.data = to + elements;
+    dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_gate), to);
+    dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_up), to + elements);
+  }
   return multiply_gated_on_hopper(stream, "expert_swiglu", y,
-                                  {.up_weights = turned_weights(op.w_up),
+                                  {.up_weights = up,
                                    .gate = op.kept ? op.gate.elements<bf16>() : nullptr,
                                    .up = op.kept ? op.up.elements<bf16>() : nullptr});
 }

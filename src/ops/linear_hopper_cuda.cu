@@ -189,6 +189,8 @@ bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf
   return true;
 }
 
+bool has_few_rows(const Factors<bf16, bf16, bf16>& y) { return hopper_products::is_few(y); }
+
 bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
                             const QuantisedWeights& w) {
   namespace hopper = hopper_products;

@@ -18,6 +18,18 @@ FULGUR_HOST_DEVICE constexpr int64_t scale_count(int64_t columns) {
   return (columns + kScaleColumns - 1) / kScaleColumns;
 }
 
+// Bytes of one of several matrices, with its scales.
+inline int64_t bytes_of_expert(const Weight& w) {
+  return w.values.at(0).bytes() + (w.scales ? w.scales.at(0).bytes() : 0);
+}
+
+// Of experts' matrices, which may be quantised.
+inline void expect_sound(const Weight& w) {
+  if (!w.scales) return;
+  expect(w.values.dtype == DType::i8, "quantised weights are i8");
+  expect(w.scales.is(DType::f32, {w.values.dim(0), w.out(), scale_count(w.in())}), "a scale for 128 columns of a row");
+}
+
 // What a quantised element is worth in a run of type T, rounded once: the scale has the run's type first, so that the
 // product of a bf16 run is exact before it is rounded.
 template <class T>

@@ -2,6 +2,7 @@
 #include "ops/cpu/bf16_kernel.h"
 #if defined(__AMX_BF16__) && defined(__AMX_TILE__)
 #include "ops/cpu/bf16_body.h"
+#include "ops/cpu/bf16_dequantise.h"
 #include "ops/cpu/bf16_one_row.h"
 
 namespace fulgur::cpu {
@@ -74,6 +75,7 @@ void multiply_one_as_tiles(const uint16_t* x, int64_t k, const Bf16Lying& b, flo
 constexpr Bf16Kernel kernel_of_tiles() {
   Bf16Kernel kernel = TileProducts<HardwareTiles>::kernel();
   kernel.multiply_one = multiply_one_as_tiles;
+  kernel.dequantise = dequantise;
   return kernel;
 }
 constexpr Bf16Kernel kKernel = kernel_of_tiles();

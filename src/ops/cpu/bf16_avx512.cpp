@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ops/cpu/bf16_body.h"
+#include "ops/cpu/bf16_dequantise.h"
 #include "ops/cpu/bf16_one_row.h"
 
 namespace fulgur::cpu {
@@ -145,7 +146,8 @@ constexpr Bf16Kernel kKernel = {.rows = kLanes,
                                 .few = kFewMost,
                                 .pack_few = pack_few,
                                 .multiply_few = multiply_few,
-                                .multiply_one = multiply_one<PairSums>};
+                                .multiply_one = multiply_one<PairSums>,
+                                .dequantise = dequantise};
 
 }  // namespace
 

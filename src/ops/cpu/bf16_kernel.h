@@ -67,7 +67,10 @@ struct Bf16Kernel {
   int64_t few = 0;  // rows of a up to which b is read as it lies; 0: never
   Pack pack_few = nullptr;
   MultiplyFew multiply_few = nullptr;
-  MultiplyOne multiply_one = nullptr;          // null: one row is packed as many are
+  MultiplyOne multiply_one = nullptr;  // null: one row is packed as many are
+  // y = x * scale, one of bf16's numbers, rounded; null: as row_dequantise does it. Where products take subnormal
+  // numbers for 0, these may be 0 too.
+  void (*dequantise)(uint16_t* y, const int8_t* x, float scale, int64_t n) = nullptr;
   const GemmKernel<float>* widened = nullptr;  // for CPUs without bf16 products: the f32 kernel that multiplies
 };
 

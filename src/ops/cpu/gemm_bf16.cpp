@@ -80,6 +80,17 @@ void multiply_few(const Bf16Kernel& kernel, const Bf16Product& p) {
   }
 }
 
+// Columns [0, n) of k steps each, end to end in b.
+void dequantise(const Bf16Kernel& kernel, const QuantisedColumns& columns, int64_t n, int64_t k, bf16* b) {
+  if (kernel.dequantise == nullptr) return dequantise(columns, n, k, b);
+  for (int64_t j = 0; j < n; ++j, b += k) {
+    const QuantisedColumns one = columns.from(j);
+    for (int64_t step = 0; step < k; step += kScaleColumns)
+      kernel.dequantise(bits(b + step), one.values + step, float(bf16(one.scales[step / kScaleColumns])),
+                        std::min(kScaleColumns, k - step));
+  }
+}
+
 // What is read after a piece of columns: the second piece from there on, in the columns behind where k ends before.
 void fetch_ahead(const QuantisedColumns& piece, int64_t columns, int64_t step, int64_t k) {
   constexpr int64_t kAhead = 2 * kDepth;
@@ -106,7 +117,7 @@ void multiply_few_dequantised(const Bf16Kernel& kernel, const Bf16Product& p) {
       const int64_t length = std::min(kDepth, p.k - k), packed = rounded_up(length, kernel.step);
       const QuantisedColumns from = p.quantised.from(column, k);
       fetch_ahead(from, width, k, p.k);
-      dequantise(from, width, length, piece);
+      dequantise(kernel, from, width, length, piece);
       const auto* const w = reinterpret_cast<const uint16_t*>(piece);
       if (width == columns && packed == length) {
         kernel.multiply_few(p.m, packed, w, length, kernel.step, 0, x + k * kMostLanes, sums, adds || k > 0);
@@ -143,7 +154,7 @@ void multiply_dequantised(const Bf16Kernel& kernel, const Bf16Product& p) {
   bf16* const b = workspace().dequantised.reserve<bf16>(std::min(columns, p.n) * p.k);
   for (int64_t column = 0; column < p.n; column += columns) {
     Bf16Product some = part(p, 0, p.m, column, std::min(columns, p.n - column));
-    dequantise(some.quantised, some.n, p.k, b);
+    dequantise(kernel, some.quantised, some.n, p.k, b);
     some.quantised = {}, some.b.data = b;
     multiply_tile(kernel, some);
   }

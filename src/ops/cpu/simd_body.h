@@ -111,7 +111,10 @@ void dequantise_wide(double* y, const int8_t* x, double scale, int64_t n) {
   dequantise_row<double>(y, x, scale, n, [](double v) { return v; });
 }
 void dequantise_bf16(uint16_t* y, const int8_t* x, float scale, int64_t n) {
-  dequantise_row<float>(y, x, scale, n, nearest_even);
+  dequantise_row<float>(y, x, scale, n, [](float v) {  // as nearest_even: there is no NaN
+    const uint32_t u = __builtin_bit_cast(uint32_t, v);
+    return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+  });
 }
 void tempered(double* __restrict y, const float* __restrict x, float greatest, double temperature, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {

@@ -103,11 +103,21 @@ __device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, cons
   store_few_rows<kRows>(f, part, int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, sums);
 }
 
+// Rows of no group become zero: one warp of the first blocks, of its outputs. Mostly there is none.
+template <class F>
+__device__ void clear_ungrouped(const F& f) {
+  const int out = int(blockIdx.x) * kOutputs + int(threadIdx.x) % 32;
+  if (!f.groups.begin || out >= f.out) return;
+  for (int row = f.groups.begin[f.groups.count]; row < f.rows; ++row)
+    for (int o = out; o < min(f.out, out + kOutputs); o += 32) put_number(f.y + row * f.y_row + o, 0);
+}
+
 // The loader and the multipliers of a thread block; Shared is their memory.
 template <int kRows, class Shared, class F>
 __device__ __forceinline__ void run_few_rows(const F& f) {
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
+  if (threadIdx.x >= kWarpgroup) clear_ungrouped(f);
   FewRowsPart part;
   if (!find_rows<kRows>(f, part)) return;
   if (threadIdx.x == 0) {

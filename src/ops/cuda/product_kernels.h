@@ -9,7 +9,9 @@ namespace fulgur::cuda {
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y);
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y);
 
-// The same of few rows, with quantised weights in b's place, which has no data. False too where rows are many.
+// Whether there are so few rows that reading the weights takes the time. Of such a y, rows of no group become zero.
+bool has_few_rows(const Factors<bf16, bf16, bf16>& y);
+// y of few rows with quantised weights in b's place, which has no data. False too where rows are many.
 bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
                             const QuantisedWeights& w);
 
