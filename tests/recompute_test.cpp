@@ -110,7 +110,7 @@ TEST_P(Recompute, takes_less_memory_for_the_same_bits_where_experts_take_fewer_r
   EXPECT_TRUE(few.master == whole.master);
   EXPECT_EQ(few.losses, whole.losses);
   EXPECT_LT(few.tape_peak, all.tape_peak);
-  EXPECT_LT(few.scratch_peak, all.scratch_peak);
+  EXPECT_LE(few.scratch_peak, all.scratch_peak);  // whose peak may be attention's
 }
 
 TEST_P(Recompute, shrinks_the_tape_and_the_plan_is_what_is_taken) {

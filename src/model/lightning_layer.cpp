@@ -55,16 +55,15 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
   const int64_t rows = batch.rows(), inner = c.heads * c.head_dim;
   const bool remembers = bool(batch.slots);
   Arena& keep = saved ? exec.tape : exec.scratch;
-  const Tensor qkv = keep.alloc(x.dtype, {rows, c.heads, 3, c.head_dim});
-  const Tensor gate = keep.alloc(x.dtype, {rows, inner});
+  const Tensor in = keep.alloc(x.dtype, {rows, 4 * inner}), gate = in.slice(1, 3 * inner, 4 * inner);
+  const Tensor qkv = in.slice(1, 0, 3 * inner).split({c.heads, 3, c.head_dim});
   const Tensor attended = keep.alloc(x.dtype, {rows, c.heads, c.head_dim});
   const Tensor squares = keep.alloc(wide(x.dtype), {c.heads, rows});
   const Tensor inverse_rms = saved ? keep.alloc(wide(x.dtype), {rows}) : Tensor{};
   const Tensor starts = saved ? starts_of(exec, batch, x.dtype, keep) : Tensor{};
   const Tensor gated = exec.scratch.alloc(x.dtype, {rows, inner});
 
-  linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w.qkv});
-  linear(exec.stream, {.y = gate, .x = x, .w = w.gate});
+  linear(exec.stream, {.y = in, .x = x, .w = w.in});
   lightning_attention(exec.stream, {.o = attended,
                                     .qkv = qkv,
                                     .decay = w.decay,

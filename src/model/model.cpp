@@ -176,6 +176,7 @@ void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads
                           LayerSaved saved, const Balance& balance, Tensor gradient) {
   saved.middle = like(exec.tape, saved.input);
   attention_half(exec, w, layer, batch, saved.middle, saved.input, &saved);
+  Balance of_part = balance;
   for_moe_rows(exec, batch, balance.row_block, [&](int64_t begin, int64_t end) {
     const Arena::Scope rows(exec.tape);
     const PartOfBatch part(batch, layer, begin, end);
@@ -185,7 +186,8 @@ void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads
       const Arena::Scope output(exec.scratch);  // which nobody asks for
       moe_half(exec, w, layer, part.batch(), like(exec.scratch, again.middle), again.middle, &again);
     }
-    moe_half_backward(exec, w, grads, layer, part.batch(), again, balance, gradient.rows(begin, end));
+    moe_half_backward(exec, w, grads, layer, part.batch(), again, of_part, gradient.rows(begin, end));
+    of_part.first = false;
   });
   attention_half_backward(exec, w, grads, batch, saved, gradient);
 }

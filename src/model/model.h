@@ -73,6 +73,7 @@ struct Balance {
   double scale = 0;       // of ops/load_balance.h: alpha / windows of the whole step; 0: no auxiliary loss
   bool pooled = false;    // the auxiliary loss counts choices over all layers: form `transformers`
   double z_scale = 0;     // of ops/router_z_loss.h: z / rows of the whole step; 0: no z-loss
+  bool first = false;     // nothing was added to the gradients of experts' matrices yet: what lies there is replaced
 };
 
 // ceil(factor * k * window / experts) rounded up to a multiple of 8; 0 for factor 0.

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "model/model.h"
-#include "ops/blend.h"
 #include "ops/combine_experts.h"
 #include "ops/expert_linear.h"
 #include "ops/expert_swiglu.h"
@@ -128,9 +127,9 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   const Tensor d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
   const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}),
                d_up = exec.scratch.alloc(type, {choices, c.expert_width});
-  const Tensor d_grouped = exec.scratch.alloc(type, {choices, c.width}),
-               d_from_up = d_down;  // free once d_middle is known
-  const auto experts_backward = [&](Tensor d_in, const Weight& grad, Tensor d_out, Tensor in, const Weight& weight) {
+  const Tensor d_grouped = d_down;  // free once d_middle is known
+  const auto experts_backward = [&](Tensor d_in, const Weight& grad, Tensor d_out, Tensor in, const Weight& weight,
+                                    Store d_in_store) {
     expert_linear_backward(exec.stream, {.dx = d_in,
                                          .dw = grad.values,
                                          .dy = d_out,
@@ -138,17 +137,18 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
                                          .w = weight,
                                          .expert_begin = s.expert_begin,
                                          .choice_rows = choice_rows,
-                                         .row_block = balance.row_block});
+                                         .row_block = balance.row_block,
+                                         .dx_store = d_in_store,
+                                         .dw_store = balance.first ? Store::overwrite : Store::add});
   };
 
   combine_experts_backward(
       exec.stream,
       {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
-  experts_backward(d_middle, grads.down, d_down, s.middle, w.down);
+  experts_backward(d_middle, grads.down, d_down, s.middle, w.down, Store::overwrite);
   swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
-  experts_backward(d_grouped, grads.gate, d_gate, s.grouped, w.gate);
-  experts_backward(d_from_up, grads.up, d_up, s.grouped, w.up);
-  blend(exec.stream, {.y = d_grouped, .a = d_grouped, .alpha = 1, .b = d_from_up, .beta = 1});
+  experts_backward(d_grouped, grads.gate, d_gate, s.grouped, w.gate, Store::overwrite);
+  experts_backward(d_grouped, grads.up, d_up, s.grouped, w.up, Store::add);
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
   route_experts_backward(

@@ -67,8 +67,9 @@ LightningWeights lightning(Range& range, const std::string& self, const ModelCon
   using enum ParameterKind;
   const int64_t inner = c.heads * c.head_dim;
   LightningWeights w;
-  w.qkv = range.matrix(matrix, self + "qkv_proj.weight", 3 * inner, c.width);
-  w.gate = range.matrix(matrix, self + "output_gate.weight", inner, c.width);
+  w.in.values = range.field(matrix, {4 * inner, c.width},
+                            {{self + "qkv_proj.weight", 3 * inner}, {self + "output_gate.weight", inner}});
+  w.qkv.values = w.in.values.rows(0, 3 * inner), w.gate.values = w.in.values.rows(3 * inner, 4 * inner);
   w.norm = range.norm(self + "norm.weight", inner);
   w.out = range.matrix(matrix, self + "out_proj.weight", c.width, inner);
   return w;

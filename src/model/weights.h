@@ -13,6 +13,7 @@
 namespace fulgur {
 
 struct LightningWeights {
+  Weight in;     // [heads * 4 * head_dim, width]: both that read the layer's input, one below the other
   Weight qkv;    // [heads * 3 * head_dim, width]: q, k, v of head 0, then of head 1
   Weight gate;   // [heads * head_dim, width]
   Weight out;    // [width, heads * head_dim]
@@ -59,8 +60,8 @@ struct ModelWeights {
   Tensor flat;  // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
   int64_t experts_begin = 0;  // the two ranges have different replicas, so each is reduced and sharded by itself
   QuantisedExperts quantised;
-  Weight embedding, head;     // [vocab, width]; one matrix where the head is tied
-  Tensor final_norm;          // [width]
+  Weight embedding, head;  // [vocab, width]; one matrix where the head is tied
+  Tensor final_norm;       // [width]
   std::vector<LayerWeights> layers;
   std::vector<Parameter> parameters;  // every tensor of the file once, layer by layer
 };

@@ -28,26 +28,36 @@ struct ExpertLinear {
 };
 
 struct ExpertLinearBackward {
-  Tensor dx;                // [choices, in], overwritten
-  Tensor dw;                // wide [experts, out, in], accumulated: rows ascending from the value already there
-  Tensor dy;                // [choices, out]
-  Tensor x;                 // [choices, in]
-  Weight w;                 // [experts, out, in]
-  Tensor expert_begin;      // i32 [experts + 1]
+  Tensor dx;            // [choices, in], overwritten, or added to what is there
+  Tensor dw;            // wide [experts, out, in], accumulated: rows ascending from the value already there, or zero
+  Tensor dy;            // [choices, out]
+  Tensor x;             // [choices, in]
+  Weight w;             // [experts, out, in]
+  Tensor expert_begin;  // i32 [experts + 1]
   Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16
                             // alone needs it
   int64_t row_block = 0;  // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
+  Store dx_store = Store::overwrite;
+  Store dw_store = Store::add;  // overwrite: what was there is not read; experts without rows get zeros
 
   auto operands() const {
-    return std::tuple{out(dx), inout(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};
+    return std::tuple{dx_store == Store::add ? inout(dx) : out(dx),
+                      dw_store == Store::add ? inout(dw) : out(dw),
+                      in(dy),
+                      in(x),
+                      in(w),
+                      in(expert_begin),
+                      in(choice_rows)};
   }
   Products products() const {
-    return expert_products({input_gradient_product(dx, dy, w, false), weight_gradient_product(dw, dy, x)}, expert_begin,
-                           x.dim(0));
+    return expert_products(
+        {input_gradient_product(dx, dy, w, dx_store == Store::add), weight_gradient_product(dw, dy, x)}, expert_begin,
+        x.dim(0));
   }
   int64_t bytes() const {
-    const int64_t of_expert = w.values.at(0).bytes() + 2 * dw.at(0).bytes();
-    return dx.bytes() + dy.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * of_expert;
+    const int64_t of_expert = w.values.at(0).bytes() + (dw_store == Store::add ? 2 : 1) * dw.at(0).bytes();
+    return (dx_store == Store::add ? 2 : 1) * dx.bytes() + dy.bytes() + x.bytes() +
+           busy_experts(expert_begin, x.dim(0)) * of_expert;
   }
   void check() const {
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");

@@ -264,6 +264,30 @@ TEST(ExpertLinear, EvenShapesMatchTheOracle) {
   }
 }
 
+// Gradients of two products of one x, as if the second had been added by itself; weights' gradients that nothing was
+// added to before, of experts without rows too.
+TEST(ExpertLinear, GradientsAreAddedOrReplaced) {
+  CaseStream stream({}, 2);
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
+    for (const Shape& s :
+         {Shape{{0, 0, 7, 7, 24, 89, 90, 90}, 17, 33}, Shape{{0, 0, 290, 290, 291, 420, 470}, 136, 72}}) {
+      Bench bench(size_t(64) << 20);
+      ExpertLinearBackward op = random_backward(bench, random_forward(bench, type, s));
+      op.x = bench.random(type, {s.rows(), s.in}, 1);
+      const Tensor before = bench.random(type, {s.rows(), s.in}, 8);
+      ExpertLinearBackward replacing = op;
+      replacing.dx = bench.converted(before, type), replacing.dx_store = Store::add;
+      std::memset(replacing.dw.data, 0xff, size_t(replacing.dw.bytes())), replacing.dw_store = Store::overwrite;
+      expert_linear_backward(stream, replacing);
+      op.dw = bench.zeros(wide(type), {s.experts(), s.out, s.in});
+      expert_linear_backward(stream, op);
+      EXPECT_TRUE(cases::same_bits(replacing.dw, op.dw)) << name_of(type) << ' ' << s.out;
+      const Tensor sum = bench.zeros(DType::f64, {s.rows(), s.in});
+      for (int64_t i = 0; i < sum.count(); ++i) cases::set(sum, i, cases::get(before, i) + cases::get(op.dx, i));
+      EXPECT_LE(cases::relative_gap(replacing.dx, sum), 2 * bound(type)) << name_of(type) << ' ' << s.out;
+    }
+}
+
 TEST(ExpertLinear, RefusesWrongShapesAndTypes) {
   CaseStream stream;
   Bench bench(kBytes);

@@ -74,7 +74,7 @@ void backward(Stream& stream, const ExpertLinearBackward& op) {
                             .m = rows,
                             .n = in,
                             .k = out,
-                            .adds = false,
+                            .adds = op.dx_store == Store::add,
                             .groups = groups};
   groups.b_apart = 0, groups.c_apart = op.dw.stride[0];
   groups.numbers = op.choice_rows ? op.choice_rows.elements<int32_t>() : nullptr, groups.cut = op.row_block;
@@ -84,15 +84,16 @@ void backward(Stream& stream, const ExpertLinearBackward& op) {
                                 .m = out,
                                 .n = in,
                                 .k = rows,
-                                .adds = true,
+                                .adds = op.dw_store == Store::add,
                                 .groups = groups};
   bool done = false;
   if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear_backward", dx, dw);
   if (!done) {
+    if (!dw.adds) clear(stream, op.dw);  // of experts without rows too
     multiply<false, true, false>(stream, "expert_linear_backward", dx);
     multiply<true, false, false>(stream, "expert_linear_backward", dw);
   }
-  clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
+  if (!dx.adds) clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
 }
 
 }  // namespace

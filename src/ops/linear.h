@@ -20,8 +20,6 @@ struct Linear {
   }
 };
 
-enum class Store : uint8_t { overwrite, add };
-
 struct LinearBackward {
   Tensor dx;  // [rows, in] = dy * w, or added to what is there
   Tensor dw;  // wide [out, in], accumulated: rows ascending from the value already there

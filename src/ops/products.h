@@ -8,6 +8,8 @@ namespace fulgur {
 
 using Products = std::vector<MatrixProduct>;
 
+enum class Store : uint8_t { overwrite, add };
+
 // y = x * w^T and its gradients; w a single matrix, which counts in x's type where it is quantised.
 MatrixProduct output_product(Tensor y, Tensor x, const Weight& w);
 MatrixProduct input_gradient_product(Tensor dx, Tensor dy, const Weight& w, bool adds);

@@ -20,16 +20,34 @@ void add(Exec& exec, Tensor to, Tensor from) {
   blend(exec.stream, {.y = as_row(to), .a = as_row(to), .alpha = 1, .b = as_row(from), .beta = 1});
 }
 
+// All but the gradients of experts' matrices, which the first micro-batch replaces; gaps between those too.
+void clear_for_first(Stream& stream, ModelWeights& grads) {
+  const auto at = [&](const Tensor& t) { return (t.data - grads.flat.data) / byte_size(t.dtype); };
+  int64_t end = grads.experts_begin;
+  clear(stream, grads.flat.rows(0, end));
+  const auto pass = [&](const Tensor& experts) {
+    if (at(experts) > end) clear(stream, grads.flat.rows(end, at(experts)));
+    end = at(experts) + experts.count();
+  };
+  for (const LayerWeights& layer : grads.layers)
+    for (const Weight* w : {&layer.moe.gate, &layer.moe.up, &layer.moe.down}) pass(w->values);
+  if (end < grads.flat.dim(0)) clear(stream, grads.flat.rows(end, grads.flat.dim(0)));
+}
+
 // Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
 // far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
 void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, const Balance& balance,
                HealthSums* health) {
   for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
     size_t level = size_t(std::popcount(lane));
-    clear(exec.stream, t.grads[level].flat);
-    for (const MicroBatch& micro : input.lanes[lane])
-      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), balance, loss, input.keep,
+    clear_for_first(exec.stream, t.grads[level]);
+    Balance of_micro = balance;
+    of_micro.first = true;
+    for (const MicroBatch& micro : input.lanes[lane]) {
+      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), of_micro, loss, input.keep,
                  health);
+      of_micro.first = false;
+    }
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
   }
 }

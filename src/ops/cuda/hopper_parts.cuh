@@ -97,14 +97,13 @@ __device__ inline int part_at(int turn, int before, int head_start) {
   return head_start * free + (turn - head_start) * clusters + (own < 0 ? own + clusters : own);
 }
 
-// visit(part) for every part of the thread block that has steps; returns `before` and the product's parts.
+// visit(part) for every part of the thread block, those without steps too; returns `before` and the product's parts.
 template <class P, class Visit>
 __device__ __forceinline__ int for_each_part(const P& p, int before, int head_start, const Visit& visit) {
   Walk<P> walk(p);
   Part part;
   const int rank = int(blockIdx.x) % kCluster;
-  for (int turn = 0; walk.find(part_at(turn, before, head_start), rank, part); ++turn)
-    if (part.k < part.k_end) visit(part);
+  for (int turn = 0; walk.find(part_at(turn, before, head_start), rank, part); ++turn) visit(part);
   return before + walk.passed();
 }
 

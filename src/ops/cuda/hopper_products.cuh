@@ -100,7 +100,8 @@ class Multiplier {
 
   template <class P>
   __device__ void visit(const P& p, const Part& part) {
-    if (part.m + number_ * 64 >= part.m_end) pass(p);
+    if (part.k >= part.k_end) leave_nothing(p, part);
+    else if (part.m + number_ * 64 >= part.m_end) pass(p);
     else if (p.wide) multiply<kWide>(p, part);
     else multiply<kNarrow>(p, part);
   }
@@ -135,6 +136,16 @@ class Multiplier {
     give_back(before);
     if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
     else store_sums(sums, corner);
+  }
+
+  // There are no steps: a sum is what it began with.
+  template <class P>
+  __device__ void leave_nothing(const P& p, const Part& part) {
+    if (p.adds) return;
+    const float none[kWide / 2] = {}, fewer[kNarrow / 2] = {};
+    const Corner<typename P::C> corner(p, part, number_);
+    if (p.wide) store_sums(none, corner);
+    else store_sums(fewer, corner);
   }
 
   // There are no rows for this warpgroup.
