@@ -59,8 +59,8 @@ struct ModelWeights {
   Tensor flat;  // [elements]: first what every data rank holds, from experts_begin on what expert ranks divide
   int64_t experts_begin = 0;  // the two ranges have different replicas, so each is reduced and sharded by itself
   QuantisedExperts quantised;
-  Weight embedding, head;     // [vocab, width]; one matrix where the head is tied
-  Tensor final_norm;          // [width]
+  Weight embedding, head;  // [vocab, width]; one matrix where the head is tied
+  Tensor final_norm;       // [width]
   std::vector<LayerWeights> layers;
   std::vector<Parameter> parameters;  // every tensor of the file once, layer by layer
 };
