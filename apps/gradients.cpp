@@ -4,6 +4,7 @@
 #include "apps/commands.h"
 #include "apps/run_options.h"
 #include "device/transfer.h"
+#include "model/quantisation.h"
 #include "train/micro_batch.h"
 #include "train/training_memory.h"
 
@@ -17,10 +18,7 @@ struct GradientsOptions {
 
 void run_gradients(const GradientsOptions& o) {
   const DType type = o.run.type(DType::f32);
-  if (read_config(o.run.model, int64_t(0)).int8_experts)
-    fail(ErrorKind::unsupported, o.run.model +
-                                     ": quantization_config: int8 experts have no gradients; expected the "
-                                     "model that was quantised, or `fulgur convert --dtype` of this one");
+  refuse_int8_experts(read_config(o.run.model, int64_t(0)), o.run.model, "have no gradients");
   const LoadedModel model = load_model(o.run, type);
   const std::vector<std::vector<int32_t>> documents = parse_ids(o.ids, model.config.vocab_size);
   PackedRow row;

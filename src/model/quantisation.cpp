@@ -60,6 +60,13 @@ std::string with_int8_experts(std::string_view text) {
   return std::string(text.substr(0, brace)) + "\n  \"" + kKey + "\": " + ours + "," + std::string(text.substr(brace));
 }
 
+void refuse_int8_experts(const ModelConfig& config, const std::string& origin, const std::string& what) {
+  if (config.int8_experts)
+    fail(ErrorKind::unsupported,
+         origin + ": quantization_config: int8 experts " + what +
+             "; expected the model that was quantised, or `fulgur convert --dtype` of this one");
+}
+
 std::string without_int8_experts(std::string_view text) { return with_value(text, kKey, "null"); }
 
 }  // namespace fulgur

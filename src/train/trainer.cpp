@@ -15,6 +15,7 @@
 #include "files/json_file.h"
 #include "model/checkpoint.h"
 #include "model/initialise.h"
+#include "model/quantisation.h"
 #include "train/checkpoint_writer.h"
 #include "train/course_notes.h"
 #include "train/run_course.h"
@@ -50,10 +51,7 @@ ModelConfig judged_config(const std::string& text, const RunConfig& run, const R
     fail(ErrorKind::invalid_input, origin + ": vocab_size = " + vocab->dump() + ": expected at least the " +
                                        std::to_string(corpus.vocab_size) + " tokens of " + run.tokenizer);
   const ModelConfig config = parse_config(text, origin);
-  if (config.int8_experts)
-    fail(ErrorKind::unsupported, origin +
-                                     ": quantization_config: int8 experts are not trained; expected the model "
-                                     "that was quantised, or `fulgur convert --dtype` of this one");
+  refuse_int8_experts(config, origin, "are not trained");
   return config;
 }
 

@@ -63,34 +63,62 @@ void pack_few(const Bf16Kernel&, const uint16_t* from, int64_t lane_stride, int6
         x[i * kBlock + step] = p + step < k ? widened(from[i * lane_stride + (p + step) * k_stride]) : 0;
 }
 
-// kRows rows of x by 16 rows of w, whose pairs of steps are turned into lines on the way. A pair's product is two f32
-// ones, the odd step's first: fused, they give the same bits sooner.
-template <int kRows>
+// kRows rows of x by 16 kBlocks rows of w, whose pairs of steps are turned into lines on the way. A pair's product is
+// two f32 ones, the odd step's first: fused, they give the same bits sooner.
+template <int kRows, int kBlocks = 1>
 void multiply_few_rows(int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride, int64_t next,
                        const float* x, float* c, bool from_c) {
-  __m512 sum[kRows];
+  __m512 sum[kBlocks][kRows];
+#pragma GCC unroll 2
+  for (int b = 0; b < kBlocks; ++b)
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) sum[i] = from_c ? _mm512_loadu_ps(c + i * kLanes) : _mm512_setzero_ps();
+    for (int i = 0; i < kRows; ++i)
+      sum[b][i] = from_c ? _mm512_loadu_ps(c + i * kLanes + b * kFewMost) : _mm512_setzero_ps();
   for (int64_t p = 0; p < k; p += kBlock, w += block_stride, x += kFewMost * kBlock) {
-    fetch_ahead<kFewMost, 3>(w, row_stride, p, k, next);
+    if constexpr (kBlocks == 1) fetch_ahead<kFewMost, 3>(w, row_stride, p, k, next);
     for (int64_t four = 0; four < kBlock / 8; ++four) {  // pairs of steps
-      Words line[4];
+      Words line[kBlocks][4];
+#pragma GCC unroll 2
+      for (int b = 0; b < kBlocks; ++b) {
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) line[j] = load_quarters(w + j * row_stride + 8 * four, 4 * row_stride);
-      turn_words(line);
+        for (int j = 0; j < 4; ++j)
+          line[b][j] = load_quarters(w + (b * kFewMost + j) * row_stride + 8 * four, 4 * row_stride);
+        turn_words(line[b]);
+      }
 #pragma GCC unroll 4
       for (int pair = 0; pair < 4; ++pair) {
-        const auto even = (__m512)(line[pair] << 16), odd = (__m512)(line[pair] & 0xffff0000);
         const float* const steps = x + 8 * four + 2 * pair;
+#pragma GCC unroll 2
+        for (int b = 0; b < kBlocks; ++b) {
+          const auto odd = (__m512)(line[b][pair] & 0xffff0000);
 #pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock + 1]), odd, sum[i]);
+          for (int i = 0; i < kRows; ++i)
+            sum[b][i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock + 1]), odd, sum[b][i]);
+        }
+#pragma GCC unroll 2
+        for (int b = 0; b < kBlocks; ++b) {
+          const auto even = (__m512)(line[b][pair] << 16);
 #pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock]), even, sum[i]);
+          for (int i = 0; i < kRows; ++i)
+            sum[b][i] = _mm512_fmadd_ps(_mm512_set1_ps(steps[i * kBlock]), even, sum[b][i]);
+        }
       }
     }
   }
+#pragma GCC unroll 2
+  for (int b = 0; b < kBlocks; ++b)
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(c + i * kLanes, sum[i]);
+    for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(c + i * kLanes + b * kFewMost, sum[b][i]);
+}
+
+// Of few sums each waits for the one before; 32 rows of w that lie close together, as those do that were dequantised,
+// give twice as many that do not.
+constexpr int64_t kCloseStride = 256, kFewSums = 4;
+void multiply_close_rows(int64_t count, int64_t k, const uint16_t* w, int64_t row_stride, int64_t block_stride,
+                         const float* x, float* c, bool from_c) {
+  constexpr decltype(&multiply_few_rows<1, 2>) kOfCount[] = {multiply_few_rows<1, 2>, multiply_few_rows<2, 2>,
+                                                             multiply_few_rows<3, 2>, multiply_few_rows<4, 2>};
+  kOfCount[count - 1](k, w, row_stride, block_stride, 0, x, c, from_c);
 }
 
 template <int... kCounts>
@@ -104,6 +132,8 @@ void multiply_few(int64_t count, int64_t k, const uint16_t* w, int64_t row_strid
                   const void* x, float* c, bool from_c) {
   const SubnormalsAreZero mode;
   const auto* const rows = static_cast<const float*>(x);
+  if (count <= kFewSums && row_stride <= kCloseStride)
+    return multiply_close_rows(count, k, w, row_stride, block_stride, rows, c, from_c);
   const int64_t half = kFewMost * row_stride;
   using Counts = std::make_integer_sequence<int, kFewMost>;
   multiply_few_of(Counts(), count, k, w, row_stride, block_stride, half, rows, c, from_c);
