@@ -235,7 +235,9 @@ __global__ void __launch_bounds__(kProductThreads, 1)
 }
 
 __global__ void __launch_bounds__(kProductThreads, 1) multiply_gated(const __grid_constant__ GatedProduct p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
+#endif
 }
 
 // The product with the longer sums goes first; while some clusters have a part of it, the others have a head start.
