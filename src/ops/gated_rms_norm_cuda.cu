@@ -46,6 +46,7 @@ template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, Rows<const T> gate, const T* weight, Rows<const float> squares,
             float whole_width, float eps, float* inverse_rms, int64_t across) {
+  follow();
   __shared__ float sums[kForwardRows];
   const int64_t first = block_index() / across * kForwardRows, width = x.width;
   if (first >= x.count) return;
@@ -169,10 +170,10 @@ template <class T>
 void norm(Stream& stream, const GatedRmsNorm& op) {
   const Tiles tiles(op.x.dim(0), op.x.dim(1), kForwardRows);
   with_flag(aligned(op.y, op.x, op.gate, op.weight), [&]<bool kAligned>() {
-    launch_blocks(stream, "gated_rms_norm", tiles.blocks, tiles.threads, forward<kAligned, T>, rows_of<T>(op.y),
-                  rows_of<const T>(op.x), rows_of<const T>(op.gate), weight_of<T>(op.weight),
-                  rows_of<const float>(op.squares), float(op.whole_width), float(op.eps),
-                  op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr, tiles.across);
+    launch_following(stream, "gated_rms_norm", tiles.blocks, tiles.threads, forward<kAligned, T>, rows_of<T>(op.y),
+                     rows_of<const T>(op.x), rows_of<const T>(op.gate), weight_of<T>(op.weight),
+                     rows_of<const float>(op.squares), float(op.whole_width), float(op.eps),
+                     op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr, tiles.across);
   });
 }
 
