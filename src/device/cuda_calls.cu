@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "device/cuda_calls.h"
 #include "device/launch.cuh"
 
@@ -26,6 +28,17 @@ bool runs_kernels(DeviceId device) noexcept {
                     cudaFuncGetAttributes(&attributes, probe) == cudaSuccess;
   cudaGetLastError();  // what was asked here is no later call's error
   return runs;
+}
+
+bool kernels_can_follow(DeviceId device) {
+  static std::atomic<int8_t> known[UINT8_MAX + 1];  // 0: not yet asked
+  std::atomic<int8_t>& answer = known[device.index];
+  if (answer == 0) {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, probe), "cudaFuncGetAttributes");
+    answer = attributes.ptxVersion >= 90 ? 1 : -1;  // code for 8.0 may run on 9.0 and later, and does not wait
+  }
+  return answer > 0;
 }
 
 std::string architectures() {

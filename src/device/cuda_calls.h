@@ -11,6 +11,7 @@ namespace fulgur::cuda {
 int device_count();                           // throws where there is no driver or no GPU
 bool runs_kernels(DeviceId device) noexcept;  // it is there, and this program holds kernels for it
 std::string architectures();                  // "8.0, 9.0": compute capabilities that it holds kernels for; "": none
+bool kernels_can_follow(DeviceId device);     // as Grid::follows has it (device/launch.cuh); asked once
 void* create_stream(DeviceId device);
 void destroy_stream(void* stream) noexcept;
 void synchronize(void* stream);

@@ -12,6 +12,7 @@ constexpr int kSlots = 2, kSide = 2;  // choices, and chunks of each, that a thr
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, Rows<const float> weights, Rows<const int32_t> place) {
+  follow();
   const int64_t row = row_of_thread(), width = y.width, step = int64_t(blockDim.x) * kChunk;
   if (row >= y.count) return;
   for (int64_t c = int64_t(threadIdx.x) * kChunk; c < width; c += kSide * step) {
@@ -112,8 +113,8 @@ void combine_experts(Stream& stream, const CombineExperts& op) {
   with_cuda_type(op.x.dtype, [&]<class T>() {
     const RowBlocks blocks(op.y.dim(0), divide_up(op.y.dim(1), kSide * kChunk));
     with_flag(aligned(op.y, op.x), [&]<bool kAligned>() {
-      launch_blocks(stream, "combine_experts", blocks.blocks, blocks.threads, forward<kAligned, T>, rows_of<T>(op.y),
-                    rows_of<const T>(op.x), rows_of<const float>(op.weights), rows_of<const int32_t>(op.place));
+      launch_following(stream, "combine_experts", blocks.blocks, blocks.threads, forward<kAligned, T>, rows_of<T>(op.y),
+                       rows_of<const T>(op.x), rows_of<const float>(op.weights), rows_of<const int32_t>(op.place));
     });
   });
 }

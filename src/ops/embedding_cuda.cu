@@ -1,5 +1,8 @@
 // Gathers rows of the table; its gradient adds them back: the rows of one token in their order, or, of a token with
 // many, pieces of them in their order, each piece summed from zero. No two threads write one place.
+//
+// The first operator of a forward pass, so it does not follow the kernel before (device/launch.cuh): once it runs, all
+// that was written to weights is seen, and products after it may read weights before they wait.
 #include <algorithm>
 
 #include "ops/cuda/gather.cuh"
@@ -43,7 +46,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 
 void embedding(Stream& stream, const Embedding& op) {
   with_cuda_type(op.y.dtype,
-                 [&]<class T>() { gather<T>(stream, "embedding", op.y, op.table.values, op.tokens, false); });
+                 [&]<class T>() { gather<T>(stream, "embedding", op.y, op.table.values, op.tokens, false, false); });
 }
 
 void embedding_backward(Stream& stream, const EmbeddingBackward& op) {

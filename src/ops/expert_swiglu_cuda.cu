@@ -48,10 +48,15 @@ bool run_on_hopper(Stream& stream, const ExpertSwiglu& op) {
     dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_gate), to);
     dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_up), to + elements);
   }
-  return multiply_gated_on_hopper(stream, "expert_swiglu", y,
-                                  {.up_weights = up,
-                                   .gate = op.kept ? op.gate.elements<bf16>() : nullptr,
-                                   .up = op.kept ? op.up.elements<bf16>() : nullptr});
+  const Gated gated{.up_weights = up,
+                    .gate = op.kept ? op.gate.elements<bf16>() : nullptr,
+                    .up = op.kept ? op.up.elements<bf16>() : nullptr};
+  if (!multiply_gated_on_hopper(stream, "expert_swiglu", y, gated)) return false;
+  if (!has_few_rows(y)) clear_surplus<bf16>(stream, "expert_swiglu", op.y, op.expert_begin);
+  if (!op.kept) return true;
+  clear_surplus<bf16>(stream, "expert_swiglu", op.gate, op.expert_begin);
+  clear_surplus<bf16>(stream, "expert_swiglu", op.up, op.expert_begin);
+  return true;
 }
 
 }  // namespace
@@ -60,12 +65,8 @@ void expert_swiglu(Stream& stream, const ExpertSwiglu& op) {
   if (!run_on_hopper(stream, op)) {
     cuda::expert_linear(stream, {.y = op.gate, .x = op.x, .w = op.w_gate, .expert_begin = op.expert_begin});
     cuda::expert_linear(stream, {.y = op.up, .x = op.x, .w = op.w_up, .expert_begin = op.expert_begin});
-    return cuda::swiglu(stream, {.y = op.y, .gate = op.gate, .up = op.up});
+    cuda::swiglu(stream, {.y = op.y, .gate = op.gate, .up = op.up});
   }
-  clear_surplus<bf16>(stream, "expert_swiglu", op.y, op.expert_begin);
-  if (!op.kept) return;
-  clear_surplus<bf16>(stream, "expert_swiglu", op.gate, op.expert_begin);
-  clear_surplus<bf16>(stream, "expert_swiglu", op.up, op.expert_begin);
 }
 
 }  // namespace fulgur::cuda

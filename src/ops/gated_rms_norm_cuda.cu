@@ -9,8 +9,8 @@
 namespace fulgur::cuda {
 namespace {
 
-constexpr int kForwardRows = 8;   // of a block
-constexpr int kHeadsAtOnce = 64;  // whose sums are fetched together
+constexpr int64_t kFewRows = 256;  // so many rows and fewer are a block each
+constexpr int kHeadsAtOnce = 64;   // whose sums are fetched together
 
 // sums[r] = the sum of row first + r over the heads, in head order, for kRows <= 32 rows; in shared memory.
 template <int kRows>
@@ -42,19 +42,20 @@ struct Tiles {
   }
 };
 
-template <bool kAligned, class T>
+template <int kRows, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, Rows<const T> gate, const T* weight, Rows<const float> squares,
             float whole_width, float eps, float* inverse_rms, int64_t across) {
-  __shared__ float sums[kForwardRows];
-  const int64_t first = block_index() / across * kForwardRows, width = x.width;
+  follow();
+  __shared__ float sums[kRows];
+  const int64_t first = block_index() / across * kRows, width = x.width;
   if (first >= x.count) return;
   sum_heads(sums, squares, first);
   const int64_t c = (block_index() % across * blockDim.x + threadIdx.x) * kChunk, left = width - c;
   float w[kChunk];
   load<kAligned>(w, weight + c, left);
 #pragma unroll 2
-  for (int r = 0; r < kForwardRows; ++r) {
+  for (int r = 0; r < kRows; ++r) {
     const int64_t row = first + r;
     if (row >= x.count) break;
     const float inverse = 1 / sqrtf(sums[r] / whole_width + eps);
@@ -165,14 +166,14 @@ const T* weight_of(const Tensor& weight) {
   return weight.elements<T>();
 }
 
-template <class T>
+template <int kRows, class T>
 void norm(Stream& stream, const GatedRmsNorm& op) {
-  const Tiles tiles(op.x.dim(0), op.x.dim(1), kForwardRows);
+  const Tiles tiles(op.x.dim(0), op.x.dim(1), kRows);
   with_flag(aligned(op.y, op.x, op.gate, op.weight), [&]<bool kAligned>() {
-    launch_blocks(stream, "gated_rms_norm", tiles.blocks, tiles.threads, forward<kAligned, T>, rows_of<T>(op.y),
-                  rows_of<const T>(op.x), rows_of<const T>(op.gate), weight_of<T>(op.weight),
-                  rows_of<const float>(op.squares), float(op.whole_width), float(op.eps),
-                  op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr, tiles.across);
+    launch_following(stream, "gated_rms_norm", tiles.blocks, tiles.threads, forward<kRows, kAligned, T>,
+                     rows_of<T>(op.y), rows_of<const T>(op.x), rows_of<const T>(op.gate), weight_of<T>(op.weight),
+                     rows_of<const float>(op.squares), float(op.whole_width), float(op.eps),
+                     op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr, tiles.across);
   });
 }
 
@@ -218,7 +219,10 @@ void differentiate(Stream& stream, const GatedRmsNormBackward& op) {
 }  // namespace
 
 void gated_rms_norm(Stream& stream, const GatedRmsNorm& op) {
-  with_cuda_type(op.x.dtype, [&]<class T>() { norm<T>(stream, op); });
+  with_cuda_type(op.x.dtype, [&]<class T>() {
+    if (op.x.dim(0) <= kFewRows) norm<1, T>(stream, op);
+    else norm<8, T>(stream, op);
+  });
 }
 
 void gated_rms_norm_products(Stream& stream, const GatedRmsNormProducts& op) {

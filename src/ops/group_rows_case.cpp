@@ -33,7 +33,8 @@ int64_t wrong_entries(const GroupRows& op) {
         wrong += get(op.place, i) != (kept ? double(at) : -1.0);
         if (kept) wrong += get(op.sorted_rows, at++) != double(i / k);
       }
-      if ((i + 1) % per_window == 0) wrong += get(op.choices, i / per_window * experts + e) != double(chosen);
+      if (op.choices && (i + 1) % per_window == 0)
+        wrong += get(op.choices, i / per_window * experts + e) != double(chosen);
     }
   }
   wrong += get(op.expert_begin, experts) != double(at);
@@ -62,6 +63,22 @@ TEST(GroupRows, EqualsTheOracle) {
           group_rows(stream, op);
           EXPECT_EQ(wrong_entries(op), 0);
         }
+}
+
+// Without a count of choices: nobody asks for windows, and a twin may have its own.
+TEST(GroupRows, CountsForNobody) {
+  for (const int64_t rows : {1, 33, 256, 500, 2500})
+    for (const int64_t experts : {5, 70, 300}) {
+      SCOPED_TRACE(::testing::Message() << rows << " rows, " << experts << " experts");
+      Bench bench(size_t(1) << 20);
+      CaseStream stream({}, 3);
+      const GroupRows op{.sorted_rows = bench.empty(DType::i32, {rows * 3}),
+                         .place = bench.empty(DType::i32, {rows, 3}),
+                         .expert_begin = bench.empty(DType::i32, {experts + 1}),
+                         .expert_ids = choices(bench, rows, experts, 3)};
+      group_rows(stream, op);
+      EXPECT_EQ(wrong_entries(op), 0);
+    }
 }
 
 // Without a count of choices, and with the dropped choices known by hand: expert 1 takes two of a window's three.

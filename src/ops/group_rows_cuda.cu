@@ -1,6 +1,11 @@
 // A stable sort of the choices by expert without atomics: a block for each expert and window counts its choices, one
-// block turns counts into places, and the first blocks then go through their choices once more, in order. A choice that
-// is no expert's gets a place outside, from which combine_experts makes NaN.
+// block turns counts into places, and the first blocks then go through their choices once more, in order. Few choices
+// are sorted by one block at once. A choice that is no expert's gets a place outside, from which combine_experts makes
+// NaN.
+//
+// Where nothing is dropped or counted for others, windows change no result: these are then shorter than the caller's.
+#include <algorithm>
+
 #include "ops/cuda/rows.cuh"
 #include "ops/cuda/scratch.cuh"
 #include "ops/group_rows.h"
@@ -10,10 +15,12 @@ namespace {
 
 constexpr int kSearchers = 1024, kScanned = 16;  // threads; choices that one looks at in one go
 constexpr int kWarps = kSearchers / 32;
+constexpr int kFewChoices = 1024, kFewExperts = 256;       // that one block sorts
+constexpr int64_t kLeastWindow = 1024, kMostWindows = 64;  // where windows are ours
 
 struct Choices {
   Rows<const int32_t> ids;
-  int64_t experts, window, windows;  // window: its rows
+  int64_t experts, window, windows;  // window: its rows, of which the last may have fewer
 };
 
 // Calls each(rank, i) for the choices i of a window that are this expert's, with how many there are before; returns how
@@ -23,7 +30,8 @@ template <class Each>
 __device__ int32_t walk_choices(const Choices& c, int32_t expert, int64_t first_row, const Each& each) {
   __shared__ int32_t found_by[2][kWarps];
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
-  const uint32_t width = uint32_t(c.ids.width), count = uint32_t(c.window) * width;
+  const int64_t rows = c.ids.count - first_row < c.window ? c.ids.count - first_row : c.window;
+  const uint32_t width = uint32_t(c.ids.width), count = uint32_t(rows) * width;
   int32_t before = 0;
   int turn = 0;
   for (uint32_t first = 0; first < count; first += kSearchers * kScanned, turn = 1 - turn) {
@@ -53,29 +61,45 @@ struct CountOnly {
 
 // counts: [windows, experts]
 __global__ void __launch_bounds__(kSearchers) count_choices(int32_t* counts, Choices c) {
+  follow();
   const int64_t window = block_index() / c.experts, expert = block_index() % c.experts;
   if (window >= c.windows) return;
   const int32_t count = walk_choices(c, int32_t(expert), window * c.window, CountOnly());
   if (threadIdx.x == 0) counts[block_index()] = count;
 }
 
+// begin[e + 1], how many choices an expert keeps, becomes where they end; begin[0] zero. One warp.
+__device__ void add_up(int32_t* begin, int experts) {
+  int32_t before = 0;
+  if (threadIdx.x == 0) begin[0] = 0;
+  for (int first = 0; first < experts; first += 32) {
+    const int lane = int(threadIdx.x), e = first + lane;
+    int32_t upto = e < experts ? begin[e + 1] : 0;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2)
+      if (const int32_t below = __shfl_up_sync(kAllLanes, upto, step); lane >= step) upto += below;
+    if (e < experts) begin[e + 1] = before + upto;
+    before += __shfl_sync(kAllLanes, upto, 31);
+  }
+}
+
 // place[w, e]: where the choices that expert e keeps of window w begin.
 __global__ void __launch_bounds__(kThreads) place_windows(int32_t* expert_begin, int32_t* place, const int32_t* counts,
                                                           int64_t windows, int64_t experts, int64_t capacity) {
+  follow();
   const auto kept = [&](int64_t at) { return counts[at] < capacity ? counts[at] : int32_t(capacity); };
   for (int64_t e = threadIdx.x; e < experts; e += kThreads) {
     int32_t sum = 0;
+#pragma unroll 8
     for (int64_t w = 0; w < windows; ++w) sum += kept(w * experts + e);
     expert_begin[e + 1] = sum;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    expert_begin[0] = 0;
-    for (int64_t e = 0; e < experts; ++e) expert_begin[e + 1] += expert_begin[e];
-  }
+  if (threadIdx.x < 32) add_up(expert_begin, int(experts));
   __syncthreads();
   for (int64_t e = threadIdx.x; e < experts; e += kThreads) {
     int32_t at = expert_begin[e];
+#pragma unroll 8
     for (int64_t w = 0; w < windows; ++w) place[w * experts + e] = at, at += kept(w * experts + e);
   }
 }
@@ -88,6 +112,7 @@ struct Placing {
 };
 
 __global__ void __launch_bounds__(kSearchers) place_choices(Placing p, Choices c) {
+  follow();
   const int64_t window = block_index() / c.experts, expert = block_index() % c.experts;
   if (window >= c.windows) return;
   const int32_t begin = p.begin[block_index()];
@@ -101,6 +126,7 @@ __global__ void __launch_bounds__(kSearchers) place_choices(Placing p, Choices c
 }
 
 __global__ void __launch_bounds__(kThreads) fill_rest(Placing p, Choices c, const int32_t* kept, int64_t choices) {
+  follow();
   const int64_t i = block_index() * kThreads + threadIdx.x;
   if (i >= choices) return;
   if (i >= *kept) p.sorted_rows[i] = -1;
@@ -108,27 +134,94 @@ __global__ void __launch_bounds__(kThreads) fill_rest(Placing p, Choices c, cons
   if (const int32_t expert = c.ids[row][slot]; expert < 0 || expert >= c.experts) p.place[row][slot] = INT32_MIN;
 }
 
+struct FewPlaces {
+  int32_t *sorted_rows, *expert_begin, *counts;  // counts: [experts], or null
+  Rows<int32_t> place;
+  int32_t capacity;
+};
+
+// A thread a choice, one window: those of its expert that a warp's lanes, then its warps, have before it.
+__global__ void __launch_bounds__(kFewChoices) place_few_choices(FewPlaces p, Choices c) {
+  follow();
+  __shared__ int32_t found[kFewChoices / 32][kFewExperts], begin[kFewExperts + 1];
+  const int experts = int(c.experts), warps = int(blockDim.x) / 32, thread = int(threadIdx.x);
+  const int width = int(c.ids.width), choices = int(c.ids.count) * width, row = thread / width, slot = thread % width;
+  for (int i = thread; i < warps * experts; i += int(blockDim.x)) found[i / experts][i % experts] = 0;
+  __syncthreads();
+
+  const int32_t expert = thread < choices ? c.ids[row][slot] : -1;
+  const bool given = expert >= 0 && expert < experts;
+  int32_t before = 0, all = 0;  // of this warp
+#pragma unroll 8
+  for (int lane = 0; lane < 32; ++lane) {
+    const bool same = __shfl_sync(kAllLanes, expert, lane) == expert;
+    all += same, before += same && lane < thread % 32;
+  }
+  if (given && before == 0) found[thread / 32][expert] = all;
+  __syncthreads();
+
+  for (int e = thread; e < experts; e += int(blockDim.x)) {
+    int32_t sum = 0;
+    for (int w = 0; w < warps; ++w) {
+      const int32_t here = found[w][e];
+      found[w][e] = sum, sum += here;
+    }
+    if (p.counts) p.counts[e] = sum;
+    begin[e + 1] = sum < p.capacity ? sum : p.capacity;
+  }
+  __syncthreads();
+  if (thread < 32) add_up(begin, experts);
+  __syncthreads();
+
+  for (int e = thread; e <= experts; e += int(blockDim.x)) p.expert_begin[e] = begin[e];
+  if (thread >= choices) return;
+  const int32_t rank = given ? found[thread / 32][expert] + before : 0;
+  const bool kept = given && rank < p.capacity;
+  p.place[row][slot] = kept ? begin[expert] + rank : given ? -1 : INT32_MIN;
+  if (kept) p.sorted_rows[begin[expert] + rank] = row;
+  if (thread >= begin[experts]) p.sorted_rows[thread] = -1;
+}
+
+constexpr int64_t kNone = INT32_MAX;  // capacity where nothing is dropped
+
+void sort_few(Stream& stream, const GroupRows& op, const Choices& c, int64_t capacity) {
+  const FewPlaces places{.sorted_rows = op.sorted_rows.elements<int32_t>(),
+                         .expert_begin = op.expert_begin.elements<int32_t>(),
+                         .counts = op.choices ? op.choices.elements<int32_t>() : nullptr,
+                         .place = rows_of<int32_t>(op.place),
+                         .capacity = int32_t(capacity)};
+  const int64_t threads = std::max<int64_t>(128, divide_up(c.ids.count * c.ids.width, 32) * 32);
+  launch_following(stream, "group_rows", 1, dim3(unsigned(threads)), place_few_choices, places, c);
+}
+
+void sort_many(Stream& stream, const GroupRows& op, const Choices& c, int64_t capacity) {
+  const int64_t counted = c.windows * c.experts, choices = c.ids.count * c.ids.width;
+  const Scratch scratch(stream, size_t(2 * counted + 1) * sizeof(int32_t));
+  int32_t* const counts = op.choices ? op.choices.elements<int32_t>() : scratch.as<int32_t>();
+  int32_t *const begin = scratch.as<int32_t>() + counted, *const ends = op.expert_begin.elements<int32_t>();
+  const Placing placing{op.sorted_rows.elements<int32_t>(), rows_of<int32_t>(op.place), begin, capacity};
+  const char* const name = "group_rows";
+  launch_following(stream, name, counted, dim3(kSearchers), count_choices, counts, c);
+  launch_following(stream, name, 1, dim3(kThreads), place_windows, ends, begin, static_cast<const int32_t*>(counts),
+                   c.windows, c.experts, capacity);
+  launch_following(stream, name, counted, dim3(kSearchers), place_choices, placing, c);
+  launch_following(stream, name, divide_up(choices, kThreads), dim3(kThreads), fill_rest, placing, c,
+                   static_cast<const int32_t*>(ends + c.experts), choices);
+}
+
 }  // namespace
 
 void group_rows(Stream& stream, const GroupRows& op) {
   const Rows<const int32_t> ids = rows_of<const int32_t>(op.expert_ids);
-  const int64_t experts = op.expert_begin.dim(0) - 1, window = op.rows_per_window(), windows = ids.count / window;
-  const int64_t choices = ids.count * ids.width, most = INT32_MAX;
+  const int64_t experts = op.expert_begin.dim(0) - 1, choices = ids.count * ids.width;
   expect(experts >= 0, "expert_begin holds one more entry than there are experts");
-  expect(choices <= most, "places are i32");
-  const Choices c{ids, experts, window, windows};
-  const Scratch scratch(stream, size_t(2 * windows * experts + 1) * sizeof(int32_t));
-  int32_t* const counts = op.choices ? op.choices.elements<int32_t>() : scratch.as<int32_t>();
-  int32_t *const begin = scratch.as<int32_t>() + windows * experts, *const ends = op.expert_begin.elements<int32_t>();
-  const int64_t capacity = op.capacity > 0 && op.capacity < most ? op.capacity : most;
-  const Placing placing{op.sorted_rows.elements<int32_t>(), rows_of<int32_t>(op.place), begin, capacity};
-  const char* const name = "group_rows";
-  launch_blocks(stream, name, windows * experts, dim3(kSearchers), count_choices, counts, c);
-  launch_blocks(stream, name, 1, dim3(kThreads), place_windows, ends, begin, static_cast<const int32_t*>(counts),
-                windows, experts, capacity);
-  launch_blocks(stream, name, windows * experts, dim3(kSearchers), place_choices, placing, c);
-  launch_blocks(stream, name, divide_up(choices, kThreads), dim3(kThreads), fill_rest, placing, c,
-                static_cast<const int32_t*>(ends + experts), choices);
+  expect(choices <= kNone, "places are i32");
+  const int64_t capacity = op.capacity > 0 && op.capacity < kNone ? op.capacity : kNone;
+  const bool ours = op.capacity == 0 && !op.choices;
+  const int64_t window = ours ? std::max(kLeastWindow, divide_up(ids.count, kMostWindows)) : op.rows_per_window();
+  const Choices c{ids, experts, window, divide_up(ids.count, window)};
+  const bool few = choices <= kFewChoices && experts <= kFewExperts && c.windows == 1 && choices > 0;
+  (few ? sort_few : sort_many)(stream, op, c, capacity);
 }
 
 }  // namespace fulgur::cuda

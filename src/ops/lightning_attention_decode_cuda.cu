@@ -8,6 +8,7 @@ namespace hopper {
 namespace {
 
 __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constant__ DecodeOperands p) {
+  follow();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernel whose bits it gives
   const int sequence = int(blockIdx.y), head = int(blockIdx.x);
   const int64_t row = p.row_begin ? p.row_begin[sequence] : sequence;
@@ -71,8 +72,11 @@ void lightning_attention_decode(Stream& stream, const LightningAttention& op) {
   check(cudaFuncSetAttribute(hopper::decode, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
         "cudaFuncSetAttribute");
   launch(stream, "lightning_attention",
-         {dim3(unsigned(op.o.dim(1)), unsigned(sequences)), dim3(hopper::kDecodeThreads), bytes}, hopper::decode,
-         operands);
+         {.blocks = dim3(unsigned(op.o.dim(1)), unsigned(sequences)),
+          .threads = dim3(hopper::kDecodeThreads),
+          .shared_bytes = bytes,
+          .follows = true},
+         hopper::decode, operands);
 }
 
 }  // namespace fulgur::cuda

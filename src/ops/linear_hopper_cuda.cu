@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ops/cuda/gpu.cuh"
+#include "ops/cuda/hopper_few_rows_gated.cuh"
 #include "ops/cuda/hopper_few_rows_int8.cuh"
 #include "ops/cuda/product_kernels.h"
 #include "ops/cuda/scratch.cuh"
@@ -84,11 +85,14 @@ void launch_clusters(Stream& stream, const char* name, int64_t parts, void (*ker
          arguments...);
 }
 
-// Blocks of up to kRows rows, at most.
+// As many blocks of up to kRows rows as there may be.
 template <int kRows, class F>
-int64_t few_rows_blocks(const F& f) {
+Grid few_rows_grid(const F& f, size_t bytes, int outputs = kOutputs) {
   const int64_t groups = f.groups.begin ? std::min(f.groups.count, f.m) : 0;
-  return divide_up(f.n, kOutputs) * (divide_up(f.m, kRows) + groups);
+  return {.blocks = dim3(unsigned(divide_up(f.n, outputs) * (divide_up(f.m, kRows) + groups))),
+          .threads = dim3(kFewRowsThreads),
+          .shared_bytes = bytes,
+          .follows = true};
 }
 
 template <int kRows, class C>
@@ -96,7 +100,7 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& 
   const size_t bytes = sizeof(FewRowsShared<kRows>) + 1024;
   const auto kernel = multiply_few<kRows, C>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(few_rows_blocks<kRows>(f))), dim3(kFewRowsThreads), bytes}, kernel,
+  launch(stream, name, few_rows_grid<kRows>(f, bytes), kernel,
          FewRows<C>{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs),
                     .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
                     .y = f.c.data,
@@ -112,7 +116,7 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16
   const size_t bytes = sizeof(FewRowsInt8Shared<kRows>) + 1024;
   const auto kernel = multiply_few_int8<kRows, bf16>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, {dim3(unsigned(few_rows_blocks<kRows>(f))), dim3(kFewRowsThreads), bytes}, kernel,
+  launch(stream, name, few_rows_grid<kRows>(f, bytes), kernel,
          FewRowsInt8<bf16>{.w = tensor_map({.data = w.values,
                                             .columns = f.k,
                                             .rows = f.n,
@@ -129,6 +133,26 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16
                            .out = int(f.n),
                            .in = int(f.k),
                            .groups = f.groups});
+}
+
+template <int kRows>
+void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated) {
+  constexpr int kHalf = FewRowsGated::kPartOutputs;
+  const size_t bytes = sizeof(FewRowsGatedShared<kRows>) + 1024;
+  const auto kernel = multiply_few_gated<kRows>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  launch(stream, name, few_rows_grid<kRows>(f, bytes, kHalf), kernel,
+         FewRowsGated{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
+                      .w_up = map_along(gated.up_weights, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
+                      .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                      .y = f.c.data,
+                      .gate = gated.gate,
+                      .up = gated.up,
+                      .y_row = f.c.row,
+                      .rows = int(f.m),
+                      .out = int(f.n),
+                      .in = int(f.k),
+                      .groups = f.groups});
 }
 
 template <class C>
@@ -179,7 +203,11 @@ bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf
   const Factors<bf16, bf16, bf16> up{y.a, gated.up_weights, y.c, y.m, y.n, y.k, y.adds, y.groups};
   const uintptr_t kept = uintptr_t(gated.gate) | uintptr_t(gated.up);
   if (!hopper::fits(y) || !hopper::fits(up) || kept % 16 != 0 || !hopper::lie_apart(y.groups)) return false;
-  if (hopper::is_few(y)) return false;  // weights' bytes take the time: nothing is gained
+  if (hopper::is_few(y)) {
+    if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated);
+    else hopper::launch_few<32>(stream, name, y, gated);
+    return true;
+  }
   hopper::GatedProduct product{};
   static_cast<hopper::Product<hopper::Kind::output, bf16>&>(product) =
       hopper::product_of<hopper::Kind::output>(y, true);

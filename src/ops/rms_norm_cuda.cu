@@ -12,6 +12,7 @@ namespace {
 template <bool kWarp, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     forward(Rows<T> y, Rows<const T> x, const T* weight, float eps, float* inverse_rms) {
+  follow();
   using Mine = Team<kWarp>;
   const int64_t row = Mine::row(), width = x.width;
   if (row >= x.count) return;
@@ -164,9 +165,9 @@ void rms_norm(Stream& stream, const RmsNorm& op) {
   with_cuda_type(op.x.dtype, [&]<class T>() {
     with_flag(aligned(op.y, op.x, op.weight), [&]<bool kAligned>() {
       with_flag(op.x.dim(1) <= kWarpWidth, [&]<bool kWarp>() {
-        launch_blocks(stream, "rms_norm", divide_up(op.x.dim(0), Team<kWarp>::kRows), dim3(kThreads),
-                      forward<kWarp, kAligned, T>, rows_of<T>(op.y), rows_of<const T>(op.x),
-                      static_cast<const T*>(op.weight.elements<T>()), float(op.eps), inverse_rms);
+        launch_following(stream, "rms_norm", divide_up(op.x.dim(0), Team<kWarp>::kRows), dim3(kThreads),
+                         forward<kWarp, kAligned, T>, rows_of<T>(op.y), rows_of<const T>(op.x),
+                         static_cast<const T*>(op.weight.elements<T>()), float(op.eps), inverse_rms);
       });
     });
   });

@@ -28,6 +28,7 @@ struct Piece {
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kMostThreads)
     turn(View<T, 3> x, View<int64_t, 1> positions, Frequencies frequencies, Piece piece) {
+  follow();
   __shared__ float cosine[kThreads + kChunk], sine[kThreads + kChunk];
   const int64_t first_row = block_index() * piece.rows;
   const int chunks = int(divide_up(piece.pairs, kChunk)), heads = int(x.shape[1]), all = piece.rows * heads * chunks;
@@ -91,8 +92,8 @@ void rotary(Stream& stream, const Rotary& op) {
         Frequencies frequencies{};
         for (int i = 0; i < pairs; ++i)
           frequencies.values[i] = std::pow(op.theta, -double(2 * (first + i)) / double(op.rotary_dim));
-        launch_blocks(stream, "rotary", divide_up(x.shape[0], piece.rows), threads_for(piece, x.shape[1]),
-                      turn<kAligned, T>, x, positions, frequencies, piece);
+        launch_following(stream, "rotary", divide_up(x.shape[0], piece.rows), threads_for(piece, x.shape[1]),
+                         turn<kAligned, T>, x, positions, frequencies, piece);
       }
     });
   });

@@ -56,6 +56,7 @@ __device__ void judge_all(const Training& t, int64_t row, const float* logits, f
 
 __global__ void __launch_bounds__(kThreads)
     choose(Rows<int32_t> ids, Rows<float> weights, Rows<const float> logits, Training training) {
+  follow();
   const int64_t row = Team<true>::row(), experts = logits.width, k = ids.width;
   if (row >= logits.count) return;
   const bool writes = Team<true>::thread() == 0;
@@ -100,9 +101,9 @@ void route_experts(Stream& stream, const RouteExperts& op) {
       training = {probabilities.data, op.log_sum_exp.elements<float>(), op.entropy.elements<float>(),
                   probabilities.stride};
     }
-    launch_blocks(stream, "route_experts", divide_up(op.logits.dim(0), Team<true>::kRows), dim3(kThreads), choose,
-                  rows_of<int32_t>(op.expert_ids), rows_of<float>(op.weights), rows_of<const float>(op.logits),
-                  training);
+    launch_following(stream, "route_experts", divide_up(op.logits.dim(0), Team<true>::kRows), dim3(kThreads), choose,
+                     rows_of<int32_t>(op.expert_ids), rows_of<float>(op.weights), rows_of<const float>(op.logits),
+                     training);
   });
 }
 

@@ -249,6 +249,7 @@ __device__ int64_t draw(Candidates<kBlock> candidates, const Rules& rules, int64
 template <int kBlock>
 __global__ void __launch_bounds__(kBlock)
     sample_rows(int32_t* tokens, Rows<const float> logits, uint64_t* chances, Rules rules) {
+  follow();
   const int64_t row = block_index(), vocab = logits.width;
   if (row >= logits.count) return;
   uint64_t* const mine = chances + row * vocab;
@@ -273,8 +274,8 @@ void sample(Stream& stream, const Sample& op) {
                     .suppressed_count = op.suppressed ? op.suppressed.dim(0) : 0};
   const Scratch chances(stream, size_t(logits.count * logits.width + 1) * sizeof(uint64_t));
   const auto start = [&]<int kBlock>() {
-    launch_blocks(stream, "sample", logits.count, dim3(kBlock), sample_rows<kBlock>, op.tokens.elements<int32_t>(),
-                  logits, chances.as<uint64_t>(), rules);
+    launch_following(stream, "sample", logits.count, dim3(kBlock), sample_rows<kBlock>, op.tokens.elements<int32_t>(),
+                     logits, chances.as<uint64_t>(), rules);
   };
   if (logits.width <= kWarpWidth) start.operator()<32>();
   else start.operator()<512>();

@@ -32,10 +32,13 @@ void launch_decode(Stream& stream, SoftmaxDecode op, int64_t pieces) {
   check(cudaFuncSetAttribute(decode_pieces<kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
         "cudaFuncSetAttribute");
   launch(stream, "softmax_attention",
-         {dim3(unsigned(op.pages.shape[2] * op.chunks), unsigned(sequences), unsigned(strides)), dim3(kPieceThreads),
-          bytes},
+         {.blocks = dim3(unsigned(op.pages.shape[2] * op.chunks), unsigned(sequences), unsigned(strides)),
+          .threads = dim3(kPieceThreads),
+          .shared_bytes = bytes,
+          .follows = true},
          decode_pieces<kWidth>, op);
-  launch(stream, "softmax_attention", {dim3(unsigned(heads), unsigned(sequences)), dim3(32 * kAdders)},
+  launch(stream, "softmax_attention",
+         {.blocks = dim3(unsigned(heads), unsigned(sequences)), .threads = dim3(32 * kAdders), .follows = true},
          add_pieces<kWidth>, op);
 }
 

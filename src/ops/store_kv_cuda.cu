@@ -28,6 +28,7 @@ __device__ int64_t sequence_of(const int32_t* row_begin, int64_t sequences, int6
 
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads) store_rows(Places<T> p) {
+  follow();
   const int64_t row = row_of_thread(), width = p.k.shape[2];
   if (row >= p.k.shape[0] || row >= p.row_begin[p.sequences]) return;
   const int chunks = int(divide_up(width, kChunk)), all = int(p.k.shape[1]) * chunks;
@@ -63,7 +64,7 @@ void store_kv(Stream& stream, const StoreKv& op) {
     expect(p.pages.stride[4] == 1 && p.k.stride[2] == 1 && p.v.stride[2] == 1, "the dims of a head lie end to end");
     const RowBlocks blocks(op.k.dim(0), op.k.dim(1) * divide_up(op.k.dim(2), kChunk));
     with_flag(aligned(op.kv_pages, op.k, op.v), [&]<bool kAligned>() {
-      launch_blocks(stream, "store_kv", blocks.blocks, blocks.threads, store_rows<kAligned, T>, p);
+      launch_following(stream, "store_kv", blocks.blocks, blocks.threads, store_rows<kAligned, T>, p);
     });
   });
 }

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads, 8 / sizeof(T)) sum_takers(Rows<T> dx
 }  // namespace
 
 void take_rows(Stream& stream, const TakeRows& op) {
-  with_cuda_type(op.x.dtype, [&]<class T>() { gather<T>(stream, "take_rows", op.y, op.x, op.rows, true); });
+  with_cuda_type(op.x.dtype, [&]<class T>() { gather<T>(stream, "take_rows", op.y, op.x, op.rows, true, true); });
 }
 
 void take_rows_backward(Stream& stream, const TakeRowsBackward& op) {

@@ -48,6 +48,7 @@ struct Fiber {
   unsigned rank = 0;       // its block in the cluster
   bool arrived = false;    // at the cluster's barrier, and not yet through
   uint64_t leaves_at = 0;  // the generation that lets it through
+  bool awaited = false;    // the kernels before
   bool done = false;
 };
 
@@ -57,6 +58,7 @@ std::vector<Block> blocks;
 Barrier cluster;
 Fiber* current = nullptr;
 const std::function<void()>* body = nullptr;
+bool follows = false;
 uint32_t order = 1;  // of warps, by a generator of its own
 
 Block& block() { return blocks[current->rank]; }
@@ -75,6 +77,7 @@ void wait_at(Barrier& barrier, unsigned threads) {
 void entry() {
   (*body)();
   if (current->arrived) complain("a thread ended between the halves of its cluster's barrier");
+  if (follows && !current->awaited) complain("a thread that follows ended without waiting for the kernels before");
   Block& b = block();
   current->done = true;
   --b.alive, --b.lanes_alive[warp()];
@@ -109,7 +112,7 @@ void prepare(const Launch& launch, unsigned first_block) {
         dim3(t % launch.threads.x, t / launch.threads.x % launch.threads.y, t / launch.threads.x / launch.threads.y);
     f.block = dim3(number % launch.blocks.x, number / launch.blocks.x % launch.blocks.y,
                    number / launch.blocks.x / launch.blocks.y);
-    f.rank = i / threads, f.arrived = f.done = f.begun = false;
+    f.rank = i / threads, f.arrived = f.awaited = f.done = f.begun = false;
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.get(), f.context.uc_stack.ss_size = kStack, f.context.uc_link = nullptr;
     makecontext(&f.context, entry, 0);
@@ -145,7 +148,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
   if (launch.blocks.y > 65535 || launch.blocks.z > 65535) complain("a grid of too many rows");
   if (launch.shared_bytes > kMostShared) complain("too much shared memory");
   if (launch.blocks.x % launch.cluster != 0) complain("a grid that clusters do not divide");
-  body = &kernel, blockDim = launch.threads, gridDim = launch.blocks;
+  body = &kernel, follows = launch.follows, blockDim = launch.threads, gridDim = launch.blocks;
   for (uint64_t first = 0; first < count; first += launch.cluster) {
     prepare(launch, unsigned(first));
     run_cluster(threads * launch.cluster);
@@ -200,6 +203,8 @@ void cluster_wait() {
   while (cluster.generation < current->leaves_at) yield();
   current->arrived = false;
 }
+
+void await_previous() { current->awaited = true; }
 
 void* warp_slot(unsigned lane) { return block().slots.data() + (size_t(warp()) * kLanes + lane) * kSlot; }
 

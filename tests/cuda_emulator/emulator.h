@@ -24,6 +24,7 @@ struct Launch {
   dim3 blocks, threads;
   size_t shared_bytes;
   unsigned cluster;  // thread blocks side by side that run together
+  bool follows;      // each thread is to call await_previous
 };
 
 // Ends the program with the reason where a launch or a barrier is wrong.
@@ -47,6 +48,7 @@ void named_barrier_arrive(int id, unsigned threads);
 void warp_barrier();
 void cluster_arrive();
 void cluster_wait();
+void await_previous();
 // 64 bytes of each lane that its warp can read; between two warp_barrier.
 void* warp_slot(unsigned lane);
 [[noreturn]] void complain(const char* what);

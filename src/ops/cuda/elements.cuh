@@ -13,6 +13,7 @@ struct ElementPointers {
 // body(x, y) of one element: x[kIn] in, y[kOut] out.
 template <bool kAligned, class T, int kIn, int kOut, class Body>
 __global__ void __launch_bounds__(kThreads) each_element(ElementPointers<T, kIn, kOut> p, Body body, int64_t count) {
+  follow();
   constexpr int N = kAtOnce<T>;
   const int64_t at = (block_index() * kThreads + threadIdx.x) * N, left = count - at;
   if (left <= 0) return;
@@ -38,8 +39,8 @@ void for_elements(Stream& stream, const char* name, const ElementPointers<T, kIn
   for (const T* out : p.out) bits |= reinterpret_cast<uintptr_t>(out);
   for (const T* in : p.in) bits |= reinterpret_cast<uintptr_t>(in);
   with_flag(bits % 16 == 0 && count % kAtOnce<T> == 0, [&]<bool kAligned>() {
-    launch_blocks(stream, name, divide_up(count, int64_t(kThreads) * kAtOnce<T>), dim3(kThreads),
-                  each_element<kAligned, T, kIn, kOut, Body>, p, body, count);
+    launch_following(stream, name, divide_up(count, int64_t(kThreads) * kAtOnce<T>), dim3(kThreads),
+                     each_element<kAligned, T, kIn, kOut, Body>, p, body, count);
   });
 }
 

@@ -13,6 +13,7 @@ inline constexpr int kSlabLanes = 16, kGathered = 4;  // chunks of a slab; rows 
 template <bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     gather_rows(Rows<T> y, Rows<const T> x, const int32_t* indices, bool may_be_none, int64_t groups) {
+  follow();
   const int64_t c = (block_index() / groups * kSlabLanes + threadIdx.x) * kChunk, left = y.width - c;
   const int64_t first = block_index() % groups * blockDim.y * kGathered + threadIdx.y;
   if (left <= 0) return;
@@ -39,14 +40,17 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-void gather(Stream& stream, const char* name, const Tensor& y, const Tensor& x, const Tensor& indices,
-            bool may_be_none) {
+void gather(Stream& stream, const char* name, const Tensor& y, const Tensor& x, const Tensor& indices, bool may_be_none,
+            bool follows) {
   constexpr int kRowsAtOnce = kThreads / kSlabLanes;
   const int64_t groups = divide_up(y.dim(0), kRowsAtOnce * kGathered);
   const int64_t slabs = divide_up(y.dim(1), kSlabLanes * kChunk);
   with_flag(aligned(y, x), [&]<bool kAligned>() {
-    launch_blocks(stream, name, groups * slabs, dim3(kSlabLanes, kRowsAtOnce), gather_rows<kAligned, T>, rows_of<T>(y),
-                  rows_of<const T>(x), static_cast<const int32_t*>(indices.elements<int32_t>()), may_be_none, groups);
+    Grid grid = grid_of(groups * slabs, dim3(kSlabLanes, kRowsAtOnce));
+    grid.follows = follows;
+    if (groups * slabs == 0) return;
+    launch(stream, name, grid, gather_rows<kAligned, T>, rows_of<T>(y), rows_of<const T>(x),
+           static_cast<const int32_t*>(indices.elements<int32_t>()), may_be_none, groups);
   });
 }
 

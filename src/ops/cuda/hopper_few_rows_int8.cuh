@@ -14,6 +14,7 @@ inline constexpr int kHalves = int(kScaleColumns) / kSteps;  // of a stage
 
 template <class Y>
 struct FewRowsInt8 {
+  static constexpr int kPartOutputs = kOutputs;
   TensorMap w, x;
   const float* scales;
   Y* y;
@@ -27,6 +28,7 @@ struct FewRowsInt8Shared {
   struct Stage {
     uint8_t w[kOutputs * int(kScaleColumns)], x[kHalves][kRows * kTileRowBytes];
   };
+  static constexpr int kStageSteps = int(kScaleColumns);
   // Experts with few rows in all leave some processors idle, so a block has all that is to be on its way; else four
   // blocks of a processor share it.
   static constexpr int kStages = (kRows == 8 ? kFewRowsBytes : kFewRowsBytes / 2) / int(sizeof(Stage));
@@ -34,20 +36,6 @@ struct FewRowsInt8Shared {
   Stage stages[kStages];
   uint64_t full[kStages], empty[kStages];
 };
-
-template <int kRows, class F>
-__device__ void load_few_rows(FewRowsInt8Shared<kRows>& shared, const F& f, const FewRowsPart& part) {
-  using S = FewRowsInt8Shared<kRows>;
-  for (int k = 0, i = 0; k < f.in; k += int(kScaleColumns), ++i) {
-    typename S::Stage& stage = shared.stages[i % S::kStages];
-    const uint32_t full = shared_address(&shared.full[i % S::kStages]);
-    barrier_wait(shared_address(&shared.empty[i % S::kStages]), uint32_t(i / S::kStages + 1) % 2);
-    barrier_arrive_expecting(full, int(sizeof stage));
-    copy_box(shared_address(stage.w), f.w, k, part.out, part.group, full);
-    for (int half = 0; half < kHalves; ++half)
-      copy_box(shared_address(stage.x[half]), f.x, k + half * kSteps, part.row, 0, full);
-  }
-}
 
 // Two i8 numbers, in the low half, times a bf16 in both halves, rounded. 128 + (q mod 128) less 128, or less 256 where
 // q is negative, is q.
@@ -146,7 +134,7 @@ __device__ void multiply_few_rows(FewRowsInt8Shared<kRows>& shared, const F& f, 
     if (i + 1 < stages) make(i + 1, 0);
   }
   products_wait<0>(sums);
-  store_few_rows<kRows>(f, part, row, sums);
+  store_few_rows<kRows>(f, f.y, part, row, sums);
 }
 
 template <int kRows, class Y>

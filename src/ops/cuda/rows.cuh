@@ -65,13 +65,22 @@ FULGUR_HOST_DEVICE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a
 
 // One axis of a grid ends at 2^31 - 1: beyond, blocks go on in the second. A kernel asks block_index() and leaves when
 // that is not below the number of blocks it was started for.
+inline Grid grid_of(int64_t blocks, dim3 threads) {
+  constexpr int64_t kAxis = int64_t(1) << 30;
+  return {dim3(unsigned(blocks < kAxis ? blocks : kAxis), unsigned(divide_up(blocks, kAxis))), threads};
+}
 template <class... Parameters, class... Arguments>
 void launch_blocks(Stream& stream, const char* name, int64_t blocks, dim3 threads, void (*kernel)(Parameters...),
                    Arguments... arguments) {
-  if (blocks == 0) return;
-  constexpr int64_t kAxis = int64_t(1) << 30;
-  const Grid grid{dim3(unsigned(blocks < kAxis ? blocks : kAxis), unsigned(divide_up(blocks, kAxis))), threads};
-  launch(stream, name, grid, kernel, arguments...);
+  if (blocks > 0) launch(stream, name, grid_of(blocks, threads), kernel, arguments...);
+}
+// Of a kernel that follows the one before (device/launch.cuh).
+template <class... Parameters, class... Arguments>
+void launch_following(Stream& stream, const char* name, int64_t blocks, dim3 threads, void (*kernel)(Parameters...),
+                      Arguments... arguments) {
+  Grid grid = grid_of(blocks, threads);
+  grid.follows = true;
+  if (blocks > 0) launch(stream, name, grid, kernel, arguments...);
 }
 __device__ inline int64_t block_index() { return int64_t(blockIdx.y) * gridDim.x + blockIdx.x; }
 

@@ -288,6 +288,7 @@ class PiecesOfKeys {
 
 template <int kWidth>
 __global__ void __launch_bounds__(kPieceThreads, 2) decode_pieces(const __grid_constant__ SoftmaxDecode op) {
+  follow();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // others have no such copies
   const int kv_head = int(blockIdx.x) / op.chunks, chunk = int(blockIdx.x) % op.chunks;
   const int64_t sequence = blockIdx.y, row = op.row_of(sequence);

@@ -14,6 +14,7 @@ __device__ inline float largest_of_warp(float x) {
 
 template <int kWidth>
 __global__ void __launch_bounds__(32 * kAdders) add_pieces(const __grid_constant__ SoftmaxDecode op) {
+  follow();
   constexpr int kColumns = kWidth / 32, kAhead = 8;  // of a thread; pieces asked for before the first is added
   __shared__ float totals[kAdders], sums[kAdders][kWidth];
   const int64_t head = blockIdx.x, row = op.row_of(blockIdx.y);

@@ -15,14 +15,20 @@ struct Grid {
   dim3 blocks, threads;
   size_t shared_bytes = 0;
   unsigned cluster = 1;
+  bool follows = false;
 };
+
+inline void let_next_begin() {}
+inline void await_previous() { emulator::await_previous(); }
+inline void follow() { await_previous(); }
 
 inline unsigned char* dynamic_shared() { return reinterpret_cast<unsigned char*>(emulator::shared_memory()); }
 
 template <class... Parameters, class... Arguments>
 void launch(Stream&, const char*, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
   emulator::submit([=] {
-    emulator::run({grid.blocks, grid.threads, grid.shared_bytes, grid.cluster}, [&] { kernel(arguments...); });
+    emulator::run({grid.blocks, grid.threads, grid.shared_bytes, grid.cluster, grid.follows},
+                  [&] { kernel(arguments...); });
   });
 }
 
