@@ -1,6 +1,7 @@
 // A block a row. Chances are whole numbers of 2^-44 of the greatest one, so their sums are exact in any order; every
-// cut of the row (top-k, typical-p, top-p) and the draw itself ask for the first token, in some order, with which a sum
-// is reached, and a search by eighths over the tokens' places in that order finds it without sorting.
+// cut of the row (top-k, typical-p, top-p) and the draw after it ask for the first token, in some order, with which a
+// sum is reached, and a search by eighths over the tokens' places in that order finds it without sorting. Where nothing
+// is cut the order is that of ids, and the sums of stretches of ids tell where it is.
 #include "base/random.h"
 #include "ops/cuda/rows.cuh"
 #include "ops/cuda/scratch.cuh"
@@ -125,20 +126,29 @@ __device__ uint64_t part_of(double share, uint64_t whole) {
 template <int kBlock>
 __device__ int64_t weigh(uint64_t* chances, const float* logits, int64_t vocab, double temperature,
                          const Rules& rules) {
-  for (int64_t id = threadIdx.x; id < vocab; id += kBlock)
-    chances[id] = logits[id] > -INFINITY ? 0 : kImpossible;  // false for NaN
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < rules.suppressed_count; i += kBlock)
-    if (const int32_t id = rules.suppressed[i]; id >= 0 && id < vocab) chances[id] = kImpossible;
-  __syncthreads();
   uint64_t first = kNowhere;  // place and id
-  for (int64_t id = threadIdx.x; id < vocab; id += kBlock)
-    if (const uint64_t at = uint64_t(rank_place(logits[id])) << 32 | uint64_t(id);
-        chances[id] != kImpossible && at < first)
-      first = at;
+  const auto see = [&](int64_t id) {
+    if (const uint64_t at = uint64_t(rank_place(logits[id])) << 32 | uint64_t(id); at < first) first = at;
+  };
+  const bool all = rules.suppressed_count == 0;
+#pragma unroll 8
+  for (int64_t id = threadIdx.x; id < vocab; id += kBlock) {
+    const bool possible = logits[id] > -INFINITY;  // false for NaN
+    chances[id] = possible ? 0 : kImpossible;
+    if (all && possible) see(id);
+  }
+  __syncthreads();
+  if (!all) {
+    for (int64_t i = threadIdx.x; i < rules.suppressed_count; i += kBlock)
+      if (const int32_t id = rules.suppressed[i]; id >= 0 && id < vocab) chances[id] = kImpossible;
+    __syncthreads();
+    for (int64_t id = threadIdx.x; id < vocab; id += kBlock)
+      if (chances[id] != kImpossible) see(id);
+  }
   first = joined<kBlock>(first, [](uint64_t a, uint64_t b) { return a < b ? a : b; });
   if (first == kNowhere) return -1;
   const float greatest = logits[first & 0xffffffff];
+#pragma unroll 4
   for (int64_t id = threadIdx.x; temperature > 0 && id < vocab; id += kBlock)
     if (chances[id] != kImpossible) {  // equal infinities have no difference
       const double below = logits[id] == greatest ? 0 : (double(logits[id]) - double(greatest)) / temperature;
@@ -191,11 +201,51 @@ struct Candidates {
       return chance_of(id);
     });
   }
-  __device__ Limit find_by_id(uint64_t target) const {
-    return find<kBlock>(vocab, 0, target, [&](int64_t id, uint64_t& place) {
-      place = 0;
-      return chance_of(id);
-    });
+  // The token with which the chances, by ids, reach `share` of their sum. A stretch of ids for each thread of the
+  // block.
+  __device__ int64_t find_by_id(double share) const {
+    __shared__ uint64_t sums[kBlock];
+    __shared__ int64_t found;
+    const int64_t length = divide_up(divide_up(vocab, kBlock), 32) * 32;
+    const int lane = int(threadIdx.x % 32);
+    for (int stretch = int(threadIdx.x / 32); stretch < kBlock; stretch += kBlock / 32) {
+      uint64_t sum = 0;
+      const int64_t end = min((stretch + 1) * length, vocab);
+      for (int64_t id = stretch * length + lane; id < end; id += 32) sum += chance_of(id);
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+      if (lane == 0) sums[stretch] = sum;
+    }
+    __syncthreads();
+    uint64_t whole[1] = {sums[threadIdx.x]};
+    add_up<kBlock>(whole);
+    if (threadIdx.x < 32) {
+      uint64_t left = part_of(share, whole[0]);  // to be reached
+      int64_t begin = 0;
+      for (int first = 0; first < kBlock; first += 32)  // stretches, then ids of one
+        if (const int at = reach(sums[first + lane], left); at < 32) {
+          begin = (first + at) * length;
+          break;
+        }
+      for (int64_t first = begin; first < vocab; first += 32)
+        if (const int at = reach(first + lane < vocab ? chance_of(first + lane) : 0, left); at < 32) {
+          if (lane == 0) found = first + at;
+          break;
+        }
+    }
+    __syncthreads();
+    return found;
+  }
+  // The first lane with whose weight those up to it reach what is left, from which those before it are taken; 32: none.
+  __device__ static int reach(uint64_t weight, uint64_t& left) {
+    uint64_t upto = weight;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2)
+      if (const uint64_t below = __shfl_up_sync(kAllLanes, upto, step); int(threadIdx.x % 32) >= step) upto += below;
+    const uint32_t lanes = __ballot_sync(kAllLanes, upto >= left);
+    const int at = lanes ? __ffs(int(lanes)) - 1 : 32;
+    left -= at == 0 ? 0 : __shfl_sync(kAllLanes, upto, at - 1);
+    return at;
   }
 
   // Whether that leaves any out.
@@ -242,8 +292,8 @@ __device__ int64_t draw(Candidates<kBlock> candidates, const Rules& rules, int64
   if (top_p < 1) candidates.ranked = candidates.find_ranked(part_of(top_p, candidates.whole()));
   if (min_p > 0) candidates.keep_likely(min_p);
   by_rank |= typical_p < 1 || top_p < 1 || min_p > 0;
-  const uint64_t target = part_of(uniform, candidates.whole());
-  return by_rank ? candidates.find_ranked(target).id : candidates.find_by_id(target).id;
+  if (!by_rank) return candidates.find_by_id(uniform);
+  return candidates.find_ranked(part_of(uniform, candidates.whole())).id;
 }
 
 template <int kBlock>
