@@ -26,14 +26,15 @@ struct LightningAttention {
   Tensor state = {};    // wide [slots, heads, head_dim, head_dim], rows k, columns v; replaced
   Tensor tail = {};     // [slots, heads, 2, 64, head_dim]: k, v after SiLU, not decayed; replaced
   Tensor squares = {};  // wide [heads, rows]: sum of o^2 of each head, for the norm that follows and spans all heads
-  // false: where heads are few, a GPU may cut a sequence with more than 4,096 rows in this call at multiples of 4,096
-  // of its positions and sum the pieces side by side. Then its bits depend on the chunks, within the bounds of bf16; in
-  // order they do not. The CPU always goes in order.
+  // false: where heads are few, a GPU may cut a sequence with more rows in this call than a segment has at multiples of
+  // that many of its positions and sum the pieces side by side. Then its bits depend on the chunks, within the bounds
+  // of bf16; in order they do not. The CPU always goes in order.
   bool in_order = true;
   // Training, without slots: what backward need not sum up again. Wide [start_count(...), heads, head_dim, head_dim]:
   // where sequence s is cut before row r of the call, S there, as number r / 4,096 + s; the rest is left alone.
   Tensor starts = {};
-  static constexpr int64_t kSegment = 4096;  // tokens
+  static constexpr int64_t kSegment = 4096;        // tokens: in training, whose states are kept for backward
+  static constexpr int64_t kPromptSegment = 1024;  // with slots: a prompt alone is to fill the GPU
   // Without slots: starts lie at least kSegment rows apart, whatever the sequences, for their first rows need none.
   static int64_t start_count(int64_t rows) { return rows / kSegment + 1; }
 

@@ -223,7 +223,7 @@ TEST_P(LightningAttentionChunks, EqualTrainingWhichKeepsNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Types, LightningAttentionChunks, run_types(), name_of_type);
 
-// Of few heads, each call longer than what is cut: at 4,096 and 8,192, then at 12,288. Decay is slow enough that a
+// Of few heads, each call longer than what is cut: at 1,024 and its multiples. Decay is slow enough that a
 // segment feels all before it.
 TEST(LightningAttention, MatchesTheRecurrenceOutOfOrder) {
   Bench bench(size_t(256) << 20);

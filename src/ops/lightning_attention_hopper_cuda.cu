@@ -14,7 +14,6 @@ namespace hopper {
 namespace {
 
 constexpr int kWalkThreads = 5 * kWarpgroup, kChainThreads = 256;
-static_assert(kSegment == LightningAttention::kSegment);
 constexpr int64_t kFewHeads = 32;  // too few for the card, so that a long sequence may be cut
 
 // The first multiple of 1,024 bytes of shared memory.
@@ -146,14 +145,15 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
     hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
                                             hopper::kWalkThreads, 2);
   };
-  if (op.in_order || op.longest <= hopper::kSegment || operands.heads > hopper::kFewHeads) return walk();
+  operands.segment_rows = int(op.slots ? LightningAttention::kPromptSegment : LightningAttention::kSegment);
+  if (op.in_order || op.longest <= operands.segment_rows || operands.heads > hopper::kFewHeads) return walk();
   const int64_t sequences = op.row_begin.dim(0) - 1;
-  operands.segments = int((op.longest - 1) / hopper::kSegment) + 2, operands.items *= operands.segments;
+  operands.segments = int((op.longest - 1) / operands.segment_rows) + 2, operands.items *= operands.segments;
   std::optional<Scratch> scratch;
   if (op.starts) {
     operands.starts = data_of<float>(op.starts);
   } else {
-    const int64_t starts = LightningAttention::start_count(op.o.dim(0)) + (op.slots ? sequences : 0);
+    const int64_t starts = op.o.dim(0) / operands.segment_rows + 1 + (op.slots ? sequences : 0);
     scratch.emplace(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
     operands.starts = scratch->as<float>();
   }

@@ -22,7 +22,6 @@ namespace fulgur::cuda::hopper {
 
 inline constexpr int kHeadSize = 128, kHalf = 64, kStateSize = kHeadSize * kHeadSize;
 inline constexpr int kWarpgroup = 128, kStages = 3;
-inline constexpr int kSegment = 4096;  // rows: where a long sequence may be cut, at multiples of its positions
 
 struct Operands {
   bf16* o;
@@ -34,9 +33,10 @@ struct Operands {
   float* state;
   bf16* tail;
   float* squares;  // null: not wanted
-  // Segments of a sequence, at most; 1: none is cut. Then S before every segment but a sequence's first, f32
-  // [rows / 4096 + (sequences with slots, or 1), heads, 128, 128], is given, or to be found.
-  int segments = 1;
+  // Segments of a sequence, at most; 1: none is cut. Rows of one: a long sequence is cut at multiples of its positions.
+  // Then S before every segment but a sequence's first, f32 [rows / segment_rows + (sequences with slots, or 1), heads,
+  // 128, 128], is given, or to be found.
+  int segments = 1, segment_rows = 0;
   float* starts = nullptr;
   bool finds_starts = false;
   int heads, items;  // segments of all sequences times heads
@@ -60,7 +60,8 @@ struct Walk {
     if (begin == end) return;
     const int64_t position = p.slots ? p.positions[begin] : 0;
     if (p.slots) slot = p.slots[sequence];
-    if (segment > 0 || (p.segments > 1 && end - begin > kSegment)) cut(segment, int(position % kSegment));
+    if (segment > 0 || (p.segments > 1 && end - begin > p.segment_rows))
+      cut(segment, int(position % p.segment_rows), p.segment_rows);
     if (begin >= end || (p.finds_starts && last)) return;
     decay = p.decay[head];
     held = first ? int(position % kGrid) : 0, continues = first && position >= kGrid;
@@ -68,17 +69,17 @@ struct Walk {
   }
 
  private:
-  // `past`: rows of the sequence since a multiple of 4,096.
-  __device__ void cut(int segment, int past) {
-    const int here = end - begin > kSegment ? begin - past + segment * kSegment : end;
-    first = segment == 0, last = end <= here + kSegment;
-    begin = first ? begin : here, end = last ? end : here + kSegment;
+  // `past`: rows of the sequence since a multiple of `rows`.
+  __device__ void cut(int segment, int past, int rows) {
+    const int here = end - begin > rows ? begin - past + segment * rows : end;
+    first = segment == 0, last = end <= here + rows;
+    begin = first ? begin : here, end = last ? end : here + rows;
   }
 };
 
-// S before a segment that is not its sequence's first. Without slots those begin at least kSegment rows apart.
+// S before a segment that is not its sequence's first. Without slots those begin at least segment_rows apart.
 __device__ inline float* start_of(const Operands& p, int sequence, int begin, int head) {
-  return p.starts + (int64_t(begin / kSegment + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
+  return p.starts + (int64_t(begin / p.segment_rows + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
 }
 
 // The items of a cluster of kBlocks thread blocks, which takes one in as many as there are clusters. The first ones are

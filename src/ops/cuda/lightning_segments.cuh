@@ -1,6 +1,6 @@
-// S of lightning attention at every multiple of 4,096 tokens of long sequences, on Hopper: each segment's own sum by
-// itself, then the sums in order (ops/cuda/lightning_hopper.cuh). Segments are added to in an order of their own: the
-// same numbers as of a walk through the sequence, but other bits.
+// S of lightning attention at every multiple of a segment's tokens of long sequences, on Hopper: each segment's own sum
+// by itself, then the sums in order (ops/cuda/lightning_hopper.cuh). Segments are added to in an order of their own:
+// the same numbers as of a walk through the sequence, but other bits.
 #pragma once
 #include "ops/cuda/lightning_hopper_load.cuh"
 #include "ops/cuda/lightning_state.cuh"
@@ -53,16 +53,16 @@ __device__ inline void load_segments(const Operands& p, const Items<1>& items, S
   Loader<1>(p, items, duty, barriers, nullptr).run();
 }
 
-// The sums of segments, which stand where the next segment begins, to S there: S = lambda_4096 S + sum. A thread has
+// The sums of segments, which stand where the next segment begins, to S there: S = lambda^rows S + sum. A thread has
 // four numbers of a head of a sequence.
 __device__ inline void chain_segments(const Operands& p, int64_t thread, int sequence) {
   constexpr int kPieces = kStateSize / 4, kAhead = 8;
   const int head = int(thread / kPieces), begin = p.row_begin[sequence], rows = p.row_begin[sequence + 1] - begin;
-  if (head >= p.heads || rows <= kSegment) return;
-  const int past = p.slots ? int(p.positions[begin] % kSegment) : 0, starts = (past + rows - 1) / kSegment;
+  if (head >= p.heads || rows <= p.segment_rows) return;
+  const int past = p.slots ? int(p.positions[begin] % p.segment_rows) : 0, starts = (past + rows - 1) / p.segment_rows;
   const int64_t step = int64_t(p.heads) * kPieces;
-  float4* at = reinterpret_cast<float4*>(start_of(p, sequence, begin - past + kSegment, head)) + thread % kPieces;
-  const float fade = lambda(p.decay[head], kSegment);
+  float4* at = reinterpret_cast<float4*>(start_of(p, sequence, begin - past + p.segment_rows, head)) + thread % kPieces;
+  const float fade = lambda(p.decay[head], p.segment_rows);
   float4 s = *at, sums[kAhead];
   for (int done = 1; done < starts; done += kAhead) {
 #pragma unroll
