@@ -79,13 +79,15 @@ void poison(DeviceId device, void* data, size_t bytes) noexcept {  // what fails
 std::byte* allocate(DeviceId device, size_t bytes) {
   check(cudaSetDevice(device.index), "cudaSetDevice");
   void* data = nullptr;
-  if (cudaMalloc(&data, bytes) == cudaErrorMemoryAllocation) {
+  const cudaError_t status = cudaMalloc(&data, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // or the next launch would be told of it
     size_t free_bytes = 0, total = 0;
     check(cudaMemGetInfo(&free_bytes, &total), "cudaMemGetInfo");
     fail(ErrorKind::out_of_memory, "CUDA device " + std::to_string(device.index) + ": " + std::to_string(bytes) +
                                        " bytes asked, " + std::to_string(free_bytes) + " free");
   }
-  check(cudaGetLastError(), "cudaMalloc");
+  check(status, "cudaMalloc");
   check(cudaMemset(data, 0, bytes), "cudaMemset");
   check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // streams of ours do not wait for the default one
   return static_cast<std::byte*>(data);

@@ -8,7 +8,9 @@
 namespace fulgur::cuda {
 
 inline void check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) fail(ErrorKind::device, std::string(call) + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // or the next launch would be told of it
+  fail(ErrorKind::device, std::string(call) + ": " + cudaGetErrorString(status));
 }
 
 struct Grid {
