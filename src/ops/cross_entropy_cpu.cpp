@@ -2,6 +2,7 @@
 #include "ops/cross_entropy.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "ops/cpu/logarithm.h"
@@ -35,7 +36,8 @@ void run(Threads& threads, const CrossEntropy& op) {
   for_rows(threads, logits.count, logits.width, [&](int64_t row) {
     if (targets[row] < 0) std::fill_n(logits[row], logits.width, T(0));
     else losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], op.scale);
-    if (op.gradient) std::transform(logits[row], logits[row] + logits.width, gradient[row], [](T x) { return G(x); });
+    if constexpr (std::is_same_v<G, bf16>) row_narrow(gradient[row], logits[row], logits.width);
+    else if (op.gradient) std::copy_n(logits[row], logits.width, gradient[row]);
   });
   double* loss = op.loss.elements<double>();
   for (const double one : losses) *loss += op.scale * one;
