@@ -31,7 +31,7 @@ struct LightningAttention {
   // of bf16; in order they do not. The CPU always goes in order.
   bool in_order = true;
   // Training, without slots: what backward need not sum up again. Wide [start_count(...), heads, head_dim, head_dim]:
-  // where sequence s is cut before row r of the call, S there, as number r / 4,096 + s; the rest is left alone.
+  // where a sequence is cut before row r of the call, S there, as number r / 4,096; the rest is left alone.
   Tensor starts = {};
   static constexpr int64_t kSegment = 4096;        // tokens: in training, whose states are kept for backward
   static constexpr int64_t kPromptSegment = 1024;  // with slots: a prompt alone is to fill the GPU

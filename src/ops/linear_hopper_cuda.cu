@@ -85,74 +85,73 @@ void launch_clusters(Stream& stream, const char* name, int64_t parts, void (*ker
          arguments...);
 }
 
-// As many blocks of up to kRows rows as there may be.
-template <int kRows, class F>
-Grid few_rows_grid(const F& f, size_t bytes, int outputs = kOutputs) {
+// `kernel`, in shared memory of its kind, on as many blocks of up to kRows rows by `outputs` as there may be.
+template <int kRows, class SharedMemory, class F, class Operands>
+void launch_few(Stream& stream, const char* name, const F& f, void (*kernel)(Operands), const Operands& operands,
+                int outputs = kOutputs) {
+  const size_t bytes = sizeof(SharedMemory) + 1024;
   const int64_t groups = f.groups.begin ? std::min(f.groups.count, f.m) : 0;
-  return {.blocks = dim3(unsigned(divide_up(f.n, outputs) * (divide_up(f.m, kRows) + groups))),
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
+  launch(stream, name,
+         {.blocks = dim3(unsigned(divide_up(f.n, outputs) * (divide_up(f.m, kRows) + groups))),
           .threads = dim3(kFewRowsThreads),
           .shared_bytes = bytes,
-          .follows = true};
+          .follows = true},
+         kernel, operands);
 }
 
 template <int kRows, class C>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
-  const size_t bytes = sizeof(FewRowsShared<kRows>) + 1024;
-  const auto kernel = multiply_few<kRows, C>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, few_rows_grid<kRows>(f, bytes), kernel,
-         FewRows<C>{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs),
-                    .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
-                    .y = f.c.data,
-                    .y_row = f.c.row,
-                    .rows = int(f.m),
-                    .out = int(f.n),
-                    .in = int(f.k),
-                    .groups = f.groups});
+  launch_few<kRows, FewRowsShared<kRows>>(
+      stream, name, f, multiply_few<kRows, C>,
+      FewRows<C>{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs),
+                 .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                 .y = f.c.data,
+                 .y_row = f.c.row,
+                 .rows = int(f.m),
+                 .out = int(f.n),
+                 .in = int(f.k),
+                 .groups = f.groups});
 }
 
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const QuantisedWeights& w) {
-  const size_t bytes = sizeof(FewRowsInt8Shared<kRows>) + 1024;
-  const auto kernel = multiply_few_int8<kRows, bf16>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, few_rows_grid<kRows>(f, bytes), kernel,
-         FewRowsInt8<bf16>{.w = tensor_map({.data = w.values,
-                                            .columns = f.k,
-                                            .rows = f.n,
-                                            .count = f.groups.count,
-                                            .row_stride = f.k,
-                                            .apart = f.n * f.k,
-                                            .box_rows = kOutputs,
-                                            .element_bytes = 1}),
-                           .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
-                           .scales = w.scales,
-                           .y = f.c.data,
-                           .y_row = f.c.row,
-                           .rows = int(f.m),
-                           .out = int(f.n),
-                           .in = int(f.k),
-                           .groups = f.groups});
+  launch_few<kRows, FewRowsInt8Shared<kRows>>(stream, name, f, multiply_few_int8<kRows, bf16>,
+                                              FewRowsInt8<bf16>{.w = tensor_map({.data = w.values,
+                                                                                 .columns = f.k,
+                                                                                 .rows = f.n,
+                                                                                 .count = f.groups.count,
+                                                                                 .row_stride = f.k,
+                                                                                 .apart = f.n * f.k,
+                                                                                 .box_rows = kOutputs,
+                                                                                 .element_bytes = 1}),
+                                                                .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                                                                .scales = w.scales,
+                                                                .y = f.c.data,
+                                                                .y_row = f.c.row,
+                                                                .rows = int(f.m),
+                                                                .out = int(f.n),
+                                                                .in = int(f.k),
+                                                                .groups = f.groups});
 }
 
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated) {
   constexpr int kHalf = FewRowsGated::kPartOutputs;
-  const size_t bytes = sizeof(FewRowsGatedShared<kRows>) + 1024;
-  const auto kernel = multiply_few_gated<kRows>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, name, few_rows_grid<kRows>(f, bytes, kHalf), kernel,
-         FewRowsGated{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
-                      .w_up = map_along(gated.up_weights, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
-                      .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
-                      .y = f.c.data,
-                      .gate = gated.gate,
-                      .up = gated.up,
-                      .y_row = f.c.row,
-                      .rows = int(f.m),
-                      .out = int(f.n),
-                      .in = int(f.k),
-                      .groups = f.groups});
+  launch_few<kRows, FewRowsGatedShared<kRows>>(
+      stream, name, f, multiply_few_gated<kRows>,
+      FewRowsGated{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
+                   .w_up = map_along(gated.up_weights, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
+                   .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                   .y = f.c.data,
+                   .gate = gated.gate,
+                   .up = gated.up,
+                   .y_row = f.c.row,
+                   .rows = int(f.m),
+                   .out = int(f.n),
+                   .in = int(f.k),
+                   .groups = f.groups},
+      kHalf);
 }
 
 template <class C>

@@ -15,9 +15,11 @@ class Scratch {
     if (lent_) return;
     keep_memory(stream.device().index);
     const cudaError_t status = cudaMallocAsync(&data_, bytes, native());
-    if (status == cudaErrorMemoryAllocation)
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();  // or the next launch would be told of it
       fail(ErrorKind::out_of_memory, "CUDA device " + std::to_string(stream.device().index) + ": " +
                                          std::to_string(bytes) + " bytes of scratch asked");
+    }
     check(status, "cudaMallocAsync");
     stream.count_from_pool(bytes);
   }
