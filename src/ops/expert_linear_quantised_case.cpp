@@ -77,26 +77,36 @@ TEST(QuantisedExperts, HaveTheBitsOfDequantisedWeights) {
     }
 }
 
+// Rows in any order, some several times; of no expert, some at the end.
 TEST(QuantisedExperts, AreGatedAsDequantisedOnes) {
   CaseStream stream({}, 2);
   for (const Shape& s : shapes()) {
     Bench bench(size_t(32) << 20);
-    const auto room = [&] { return bench.empty(DType::bf16, {s.rows(), s.out}); };
+    const int64_t surplus = 2, choices = s.rows() + surplus, tokens = s.rows() / 2 + 1;
+    const auto room = [&](int64_t width) { return bench.empty(DType::bf16, {choices, width}); };
     const Weight gate = random_weight(bench, s.experts(), s.out, s.in, 2),
                  up = random_weight(bench, s.experts(), s.out, s.in, 4);
-    const ExpertSwiglu op{.y = room(),
-                          .gate = room(),
-                          .up = room(),
-                          .x = bench.random(DType::bf16, {s.rows(), s.in}, 1),
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < s.rows(); ++i) rows.push_back(int64_t(philox(6, uint64_t(i), 0)[0] % uint64_t(tokens)));
+    rows.resize(size_t(choices), -1);
+    const ExpertSwiglu op{.y = room(s.out),
+                          .grouped = room(s.in),
+                          .gate = room(s.out),
+                          .up = room(s.out),
+                          .x = bench.random(DType::bf16, {tokens, s.in}, 1),
+                          .rows = bench.indices(DType::i32, rows),
                           .w_gate = gate,
                           .w_up = up,
                           .expert_begin = bench.indices(DType::i32, s.begin)};
-    ExpertSwiglu plain = op;
+    ExpertSwiglu plain = op, unkept = op;
     plain.w_gate = dequantised_copy<bf16>(bench, gate), plain.w_up = dequantised_copy<bf16>(bench, up);
-    plain.y = room(), plain.gate = room(), plain.up = room();
-    expert_swiglu(stream, op), expert_swiglu(stream, plain);
-    EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(op.gate, plain.gate)) << s.rows() << " " << s.out;
-    EXPECT_TRUE(cases::same_bits(op.up, plain.up)) << s.rows() << " " << s.out;
+    plain.y = room(s.out), plain.gate = room(s.out), plain.up = room(s.out), plain.grouped = room(s.in);
+    unkept.kept = false, unkept.y = room(s.out), unkept.gate = room(s.out), unkept.up = room(s.out);
+    expert_swiglu(stream, op), expert_swiglu(stream, plain), expert_swiglu(stream, unkept);
+    SCOPED_TRACE(::testing::Message() << s.rows() << " x " << s.out << " x " << s.in);
+    EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(unkept.y, plain.y));
+    EXPECT_TRUE(cases::same_bits(op.gate, plain.gate) && cases::same_bits(op.up, plain.up));
+    EXPECT_TRUE(cases::same_bits(op.grouped, plain.grouped));
   }
 }
 

@@ -4,6 +4,7 @@
 #include "ops/case.h"
 #include "ops/expert_linear.h"
 #include "ops/swiglu.h"
+#include "ops/take_rows.h"
 
 namespace fulgur {
 namespace {
@@ -18,34 +19,53 @@ struct Shape {
   int64_t rows() const { return begin.back() + surplus; }
 };
 
-// Experts without rows, with few and with more than a tile; of the last four a GPU's copy engine takes the operands.
+// So many experts that more than a warp looks for them; some without rows.
+std::vector<int64_t> many_experts() {
+  std::vector<int64_t> begin = {0};
+  for (int64_t expert = 0; expert < 70; ++expert) begin.push_back(begin.back() + expert % 4);
+  return begin;
+}
+
+// Experts without rows, with few and with more than a tile; of the last five a GPU's copy engine takes the operands.
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {{{0, 1}, 0, 1, 1},
                                          {{0, 0, 7, 7, 24, 90, 90}, 3, 17, 33},
                                          {{0, 0, 290, 290, 291, 420, 470}, 30, 136, 72},
                                          {{0, 520, 600}, 0, 264, 40},
                                          {{0, 3, 3, 44, 46, 70}, 2, 72, 200},
-                                         {{0, 0, 5, 6}, 2, 40, 1000}};
+                                         {{0, 0, 5, 6}, 2, 40, 1000},
+                                         {many_experts(), 5, 40, 24}};
   return all;
 }
 
+// Choices of rows in any order, some several times; the last row, which nobody chooses, and what lies between rows are
+// NaN.
 ExpertSwiglu random_call(Bench& bench, DType type, const Shape& s) {
-  const int64_t rows = s.rows(), experts = int64_t(s.begin.size()) - 1;
-  ExpertSwiglu op{.y = bench.empty(type, {rows, s.width}),
-                  .gate = bench.empty(type, {rows, s.width}),
-                  .up = bench.empty(type, {rows, s.width}),
-                  .x = bench.random(type, {rows, s.in}, 1),
+  const int64_t choices = s.rows(), experts = int64_t(s.begin.size()) - 1, tokens = choices / 2 + 2, gap = 8;
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < s.begin.back(); ++i)
+    rows.push_back(int64_t(philox(4, uint64_t(i), 0)[0] % uint64_t(tokens - 1)));
+  rows.resize(size_t(choices), -1);
+  ExpertSwiglu op{.y = bench.empty(type, {choices, s.width}),
+                  .grouped = bench.empty(type, {choices, s.in}),
+                  .gate = bench.empty(type, {choices, s.width}),
+                  .up = bench.empty(type, {choices, s.width}),
+                  .x = bench.random(type, {tokens, s.in + gap}, 1),
+                  .rows = bench.indices(DType::i32, rows),
                   .w_gate = {bench.random(type, {experts, s.width, s.in}, 2)},
                   .w_up = {bench.random(type, {experts, s.width, s.in}, 3)},
                   .expert_begin = bench.indices(DType::i32, s.begin)};
-  if (s.surplus > 0) std::memset(op.x.at(s.begin.back()).data, 0xff, size_t(s.surplus * s.in * byte_size(type)));
+  for (int64_t i = 0; i < op.x.count(); ++i)
+    if (i % op.x.dim(1) >= s.in || i / op.x.dim(1) == tokens - 1) set(op.x, i, NAN);
+  op.x.shape[1] = s.in;
   return op;
 }
 
-double product(const ExpertSwiglu& op, const Weight& w, int64_t expert, int64_t row, int64_t column) {
+double product(const ExpertSwiglu& op, const Weight& w, int64_t expert, int64_t choice, int64_t column) {
+  const int64_t in = op.x.dim(1), row = op.rows.elements<int32_t>()[choice];
   double sum = 0;
-  for (int64_t i = 0; i < op.x.dim(1); ++i)
-    sum += get(op.x, row * op.x.dim(1) + i) * get(w.values, (expert * op.y.dim(1) + column) * op.x.dim(1) + i);
+  for (int64_t i = 0; i < in; ++i)
+    sum += get(op.x, row * in + i) * get(w.values, (expert * op.y.dim(1) + column) * in + i);
   return sum;
 }
 
@@ -75,7 +95,7 @@ TEST(ExpertSwiglu, EqualsTheOracle) {
     }
 }
 
-TEST(ExpertSwiglu, IsTwoProductsAndTheirGate) {
+TEST(ExpertSwiglu, IsTakenRowsTwoProductsAndTheirGate) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const Shape& s : shapes()) {
       Bench bench(kBytes);
@@ -83,15 +103,35 @@ TEST(ExpertSwiglu, IsTwoProductsAndTheirGate) {
       ExpertSwiglu op = random_call(bench, type, s);
       expert_swiglu(stream, op);
       const ExpertSwiglu apart = random_call(bench, type, s);
-      expert_linear(stream, {.y = apart.gate, .x = op.x, .w = op.w_gate, .expert_begin = op.expert_begin});
-      expert_linear(stream, {.y = apart.up, .x = op.x, .w = op.w_up, .expert_begin = op.expert_begin});
+      take_rows(stream, {.y = apart.grouped, .x = apart.x, .rows = apart.rows});
+      expert_linear(stream,
+                    {.y = apart.gate, .x = apart.grouped, .w = apart.w_gate, .expert_begin = apart.expert_begin});
+      expert_linear(stream, {.y = apart.up, .x = apart.grouped, .w = apart.w_up, .expert_begin = apart.expert_begin});
       swiglu(stream, {.y = apart.y, .gate = apart.gate, .up = apart.up});
-      EXPECT_TRUE(same_bits(op.y, apart.y) && same_bits(op.gate, apart.gate) && same_bits(op.up, apart.up))
-          << name_of(type) << ' ' << s.rows() << " x " << s.width;
-      op.kept = false, op.y = bench.empty(type, {s.rows(), s.width});
+      SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << s.rows() << " x " << s.width << " x " << s.in);
+      EXPECT_TRUE(same_bits(op.y, apart.y) && same_bits(op.grouped, apart.grouped));
+      EXPECT_TRUE(same_bits(op.gate, apart.gate) && same_bits(op.up, apart.up));
+      for (Tensor* t : {&op.y, &op.gate, &op.up}) *t = bench.empty(type, {s.rows(), s.width});
+      op.kept = false, op.grouped = bench.empty(type, {s.rows(), s.in});
       expert_swiglu(stream, op);
-      EXPECT_TRUE(same_bits(op.y, apart.y)) << name_of(type) << ' ' << s.rows() << " x " << s.width << ", not kept";
+      EXPECT_TRUE(same_bits(op.y, apart.y)) << "not kept";
     }
+}
+
+// Among many rows and alone.
+TEST(ExpertSwiglu, AChoiceHasTheBitsItHasAmongOthers) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    Bench bench(kBytes);
+    CaseStream stream({}, 2);
+    const ExpertSwiglu all = random_call(bench, type, {{0, 90}, 0, 72, 200});
+    ExpertSwiglu few = all;
+    few.kept = false;
+    few.rows = all.rows.rows(50, 57), few.expert_begin = bench.indices(DType::i32, {0, 7});
+    few.y = bench.empty(type, {7, 72}), few.grouped = bench.empty(type, {7, 200});
+    few.gate = bench.empty(type, {7, 72}), few.up = bench.empty(type, {7, 72});
+    expert_swiglu(stream, all), expert_swiglu(stream, few);
+    EXPECT_TRUE(same_bits(few.y, all.y.rows(50, 57))) << name_of(type);
+  }
 }
 
 TEST(ExpertSwiglu, RefusesOtherShapes) {
@@ -99,7 +139,11 @@ TEST(ExpertSwiglu, RefusesOtherShapes) {
   CaseStream stream;
   const ExpertSwiglu good = random_call(bench, DType::f32, shapes()[1]);
   ExpertSwiglu wrong = good;
-  wrong.up = bench.empty(DType::f32, {93, 16});
+  wrong.rows = bench.indices(DType::i32, {0, 1});
+  EXPECT_BROKEN(expert_swiglu(stream, wrong), "one row per choice");
+  wrong = good, wrong.grouped = bench.empty(DType::f32, {93, 32});
+  EXPECT_BROKEN(expert_swiglu(stream, wrong), "a row of inputs per choice");
+  wrong = good, wrong.up = bench.empty(DType::f32, {93, 16});
   EXPECT_BROKEN(expert_swiglu(stream, wrong), "y, gate and up have the experts' outputs");
   wrong = good, wrong.w_up = {bench.random(DType::f32, {6, 16, 33}, 2)};
   EXPECT_BROKEN(expert_swiglu(stream, wrong), "both matrices have one shape");

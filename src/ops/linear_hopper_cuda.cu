@@ -136,13 +136,14 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16
 }
 
 template <int kRows>
-void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated) {
+void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
+                const Gather& gather) {
   constexpr int kHalf = FewRowsGated::kPartOutputs;
   launch_few<kRows, FewRowsGatedShared<kRows>>(
       stream, name, f, multiply_few_gated<kRows>,
       FewRowsGated{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
                    .w_up = map_along(gated.up_weights, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
-                   .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
+                   .x = {f.a.data, f.a.row, gather.numbers, gather.count},
                    .y = f.c.data,
                    .gate = gated.gate,
                    .up = gated.up,
@@ -196,17 +197,33 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
   return hopper_products::multiply_rows(stream, name, y);
 }
 
+namespace {
+
+Factors<bf16, bf16, bf16> up_of(const Factors<bf16, bf16, bf16>& y, const Gated& gated) {
+  return {y.a, gated.up_weights, y.c, y.m, y.n, y.k, y.adds, y.groups};
+}
+bool fits_gated(const Factors<bf16, bf16, bf16>& y, const Gated& gated) {
+  namespace hopper = hopper_products;
+  const uintptr_t kept = uintptr_t(gated.gate) | uintptr_t(gated.up);
+  return hopper::fits(y) && hopper::fits(up_of(y, gated)) && kept % 16 == 0 && hopper::lie_apart(y.groups);
+}
+
+}  // namespace
+
+bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                                  const Gated& gated, const Gather& gather) {
+  namespace hopper = hopper_products;
+  if (!fits_gated(y, gated) || y.k % 8 != 0 || !hopper::is_few(y)) return false;
+  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated, gather);
+  else hopper::launch_few<32>(stream, name, y, gated, gather);
+  return true;
+}
+
 bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
                               const Gated& gated) {
   namespace hopper = hopper_products;
-  const Factors<bf16, bf16, bf16> up{y.a, gated.up_weights, y.c, y.m, y.n, y.k, y.adds, y.groups};
-  const uintptr_t kept = uintptr_t(gated.gate) | uintptr_t(gated.up);
-  if (!hopper::fits(y) || !hopper::fits(up) || kept % 16 != 0 || !hopper::lie_apart(y.groups)) return false;
-  if (hopper::is_few(y)) {
-    if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated);
-    else hopper::launch_few<32>(stream, name, y, gated);
-    return true;
-  }
+  if (!fits_gated(y, gated)) return false;
+  const Factors<bf16, bf16, bf16> up = up_of(y, gated);
   hopper::GatedProduct product{};
   static_cast<hopper::Product<hopper::Kind::output, bf16>&>(product) =
       hopper::product_of<hopper::Kind::output>(y, true);

@@ -46,13 +46,14 @@ class OperandImage {
     return t;
   }
 
-  // Takes what a twin made of the image into the written operands; how many bytes it changed beside them.
+  // Takes what a twin made of the image into the written operands; how many bytes it changed beside them and beside
+  // those that are neither read nor written, which are memory to use.
   size_t take(const std::vector<uint8_t>& made, const std::vector<TouchedTensor>& tensors) const {
     std::vector<uint8_t> free = bytes_;  // with the written bytes as they became
     for (const TouchedTensor& t : tensors)
-      if (t.written)
+      if (t.written || !t.read)
         each_element(t.tensor, [&](std::byte* element, size_t size) {
-          std::memcpy(element, made.data() + offset(element), size);
+          if (t.written) std::memcpy(element, made.data() + offset(element), size);
           std::memcpy(free.data() + offset(element), made.data() + offset(element), size);
         });
     size_t changed = 0;

@@ -38,6 +38,10 @@ __device__ inline void copy_here(uint32_t to, const void* from, int bytes, uint3
                "l"(from), "r"(bytes), "r"(barrier)
                : "memory");
 }
+// Arrives at a barrier of this block once all that the thread has copied with copy_async so far is there.
+__device__ inline void arrive_with_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 // One number, which counts as four bytes copied.
 __device__ inline void store_there(uint32_t to_there, float number, uint32_t barrier_there) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to_there),

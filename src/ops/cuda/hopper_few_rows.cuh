@@ -1,8 +1,10 @@
 // y = x w^T of few rows, for Hopper: the weights, which take the time, stream through as the left factor. The bits of
 // ops/cuda/hopper_products.cuh.
 //
-// A thread block computes 64 outputs of up to kRows rows: a warp loads stages of 64 steps, four warps multiply.
+// A thread block computes 64 outputs of up to kRows rows: a warp loads stages of 64 steps, four warps multiply. Rows of
+// x come as a box, or one by one from wherever they lie.
 #pragma once
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/hopper_products.cuh"
 
 namespace fulgur::cuda::hopper_products {
@@ -13,6 +15,7 @@ inline constexpr int kOutputs = 64, kFewRowsThreads = kWarpgroup + 32, kFewRowsB
 template <class Y>
 struct FewRows {
   static constexpr int kPartOutputs = kOutputs;
+  static constexpr bool kGathers = false;
   TensorMap w, x;
   Y* y;
   int64_t y_row;
@@ -42,22 +45,39 @@ __device__ inline void multiply_rows_16(float (&sums)[kRows / 2], uint64_t w, ui
 struct FewRowsPart {
   int group, out, row, row_end;
 };
-template <int kRows, class F>
-__device__ bool find_rows(const F& f, FewRowsPart& part) {
-  const int across = int(divide_up(f.out, F::kPartOutputs));
-  int down = int(blockIdx.x) / across;
-  part.out = int(blockIdx.x) % across * F::kPartOutputs;
-  for (part.group = 0; part.group < f.groups.count; ++part.group) {
-    part.row = f.groups.begin ? f.groups.begin[part.group] : 0;
-    part.row_end = f.groups.begin ? f.groups.begin[part.group + 1] : f.rows;
-    const int tiles = int(divide_up(part.row_end - part.row, kRows));
-    if (down < tiles) {
-      part.row += down * kRows;
+// In tiles of kRows rows, group by group: the number-th one. All lanes of a warp call it; each looks at one group
+// of 32.
+template <int kRows>
+__device__ inline bool find_group(const Groups& groups, int number, FewRowsPart& part) {
+  const int lane = int(threadIdx.x) % 32;
+  int before = 0;
+  for (int first = 0; first < groups.count; first += 32) {
+    const bool there = first + lane < groups.count;
+    const int row = there ? groups.begin[first + lane] : 0, row_end = there ? groups.begin[first + lane + 1] : 0;
+    const int tiles = int(divide_up(row_end - row, kRows));
+    int upto = tiles;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2)
+      if (const int below = __shfl_up_sync(kAllLanes, upto, step); lane >= step) upto += below;
+    const uint32_t from = __ballot_sync(kAllLanes, number < before + upto);
+    if (from != 0) {
+      const int owner = __ffs(int(from)) - 1;
+      part.group = first + owner;
+      part.row = __shfl_sync(kAllLanes, row + (number - (before + upto - tiles)) * kRows, owner);
+      part.row_end = __shfl_sync(kAllLanes, row_end, owner);
       return true;
     }
-    down -= tiles;
+    before += __shfl_sync(kAllLanes, upto, 31);
   }
   return false;
+}
+template <int kRows, class F>
+__device__ bool find_rows(const F& f, FewRowsPart& part) {
+  const int across = int(divide_up(f.out, F::kPartOutputs)), number = int(blockIdx.x) / across;
+  part.out = int(blockIdx.x) % across * F::kPartOutputs;
+  if (f.groups.begin) return find_group<kRows>(f.groups, number, part);
+  part.group = 0, part.row = number * kRows, part.row_end = f.rows;
+  return part.row < f.rows;
 }
 
 template <class Stage, class F>
@@ -65,13 +85,16 @@ __device__ inline void copy_weights(Stage& stage, const F& f, int k, const FewRo
   copy_box(shared_address(stage.w), f.w, k, part.out, part.group, full);
 }
 
-// The i-th stage's weights, when there is room, and its rows of x; how they lie in a stage is Shared's.
+template <class Shared>
+__device__ inline void await_room(Shared& shared, int i) {
+  barrier_wait(shared_address(&shared.empty[i % Shared::kStages]), uint32_t(i / Shared::kStages + 1) % 2);
+}
+// The i-th stage's weights, where there is room, and its rows of x; how they lie in a stage is Shared's.
 template <class Shared, class F>
 __device__ void ask_weights(Shared& shared, const F& f, const FewRowsPart& part, int i) {
   typename Shared::Stage& stage = shared.stages[i % Shared::kStages];
   const uint32_t full = shared_address(&shared.full[i % Shared::kStages]);
-  barrier_wait(shared_address(&shared.empty[i % Shared::kStages]), uint32_t(i / Shared::kStages + 1) % 2);
-  barrier_arrive_expecting(full, int(sizeof stage));
+  barrier_arrive_expecting(full, int(F::kGathers ? sizeof stage.w : sizeof stage));
   copy_weights(stage, f, i * Shared::kStageSteps, part, full);
 }
 template <class Shared, class F>
@@ -87,15 +110,82 @@ __device__ void ask_rows(Shared& shared, const F& f, const FewRowsPart& part, in
 // Weights are on their way before the kernels before have ended: none of a forward pass writes them, and its first one
 // began when all before it had ended (ops/embedding_cuda.cu). Not those of groups, which are read from memory.
 template <class Shared, class F>
-__device__ void load_few_rows(Shared& shared, const F& f, const FewRowsPart& part) {
+__device__ void load_boxes(Shared& shared, const F& f, const FewRowsPart& part) {
   const int stages = int(divide_up(f.in, Shared::kStageSteps)),
             early = f.groups.begin ? 0 : min(stages, Shared::kStages);
   for (int i = 0; i < early; ++i) ask_weights(shared, f, part, i);
   await_previous();
   for (int i = 0; i < stages; ++i) {
-    if (i >= early) ask_weights(shared, f, part, i);
+    if (i >= early) await_room(shared, i), ask_weights(shared, f, part, i);
     ask_rows(shared, f, part, i);
   }
+}
+
+// Row i of x is row numbers[i] of `data`; zeros where that is not one of its `count`.
+struct GatheredRows {
+  const bf16* data;
+  int64_t row;
+  const int32_t* numbers;
+  int64_t count;
+};
+
+// Copies a part's rows of x: a lane has 16 bytes of every fourth row's 128. Where a part has no rows, tiles keep what
+// was there: no sum that is stored reads it.
+template <int kRows>
+class Gatherer {
+ public:
+  __device__ Gatherer(const GatheredRows& x, const FewRowsPart& part, int columns)
+      : x_(x),
+        columns_(columns),
+        row_(int(threadIdx.x) % 32 / 8),
+        column_(int(threadIdx.x) % 8 * 8),
+        rows_(min(kRows, part.row_end - part.row)) {
+#pragma unroll
+    for (int i = 0; i < kRows / 4; ++i) number_[i] = row_ + 4 * i < rows_ ? x.numbers[part.row + row_ + 4 * i] : -1;
+  }
+
+  // Columns [k, k + 64) to a tile.
+  __device__ void copy(uint8_t* tile, int k) const {
+#pragma unroll
+    for (int i = 0; i < kRows / 4; ++i) {
+      const int row = row_ + 4 * i, number = number_[i];
+      const bool there = number >= 0 && number < x_.count && k + column_ < columns_;
+      if (row < rows_)
+        copy_async(tile + tile_offset(row, column_), x_.data + (there ? number * x_.row + k + column_ : 0), there);
+    }
+  }
+
+ private:
+  const GatheredRows& x_;
+  int columns_, row_, column_, rows_, number_[kRows / 4];
+};
+
+// The same by a warp, weights by its first lane; experts' weights are read from memory, so none are asked for early.
+template <int kRows, class Shared, class F>
+__device__ void load_gathered(Shared& shared, const F& f, const FewRowsPart& part) {
+  const Gatherer<kRows> rows(f.x, part, f.in);
+  const int stages = int(divide_up(f.in, Shared::kStageSteps)), first = min(stages, Shared::kStages);
+  const bool asks = threadIdx.x % 32 == 0;
+  for (int i = 0; asks && i < first; ++i) ask_weights(shared, f, part, i);
+  __syncwarp();
+  for (int i = 0; i < stages; ++i) {
+    if (i >= first) {
+      await_room(shared, i);
+      if (asks) ask_weights(shared, f, part, i);
+    }
+    typename Shared::Stage& stage = shared.stages[i % Shared::kStages];
+    for (int k = 0; k < Shared::kStageSteps; k += kSteps)
+      rows.copy(reinterpret_cast<uint8_t*>(stage.x) + k / kSteps * kRows * kTileRowBytes, i * Shared::kStageSteps + k);
+    arrive_with_copies(shared_address(&shared.full[i % Shared::kStages]));
+  }
+  wait_for_copies();  // before the warp ends
+}
+
+// For a stage, by those who multiply. What was gathered is made visible to products here: who copied did not wait.
+template <class Shared, class F>
+__device__ inline void await_stage(Shared& shared, const F&, int i) {
+  barrier_wait_for_copies(shared_address(&shared.full[i % Shared::kStages]), uint32_t(i / Shared::kStages) % 2);
+  if constexpr (F::kGathers) fence_for_products();
 }
 
 // body(i, row, output) for the sums of a thread: from its first output and the part's first row on.
@@ -121,7 +211,7 @@ __device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& sha
   settle(sums);
   for (int k = 0, i = 0; k < f.in; k += kSteps, ++i) {
     typename S::Stage& stage = shared.stages[i % S::kStages];
-    barrier_wait_for_copies(shared_address(&shared.full[i % S::kStages]), uint32_t(i / S::kStages) % 2);
+    await_stage(shared, f, i);
     const uint64_t w = tile_descriptor(shared_address(stage.w)), x = tile_descriptor(shared_address(stage.x));
     products_begin();
 #pragma unroll
@@ -142,7 +232,7 @@ __device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, cons
   store_few_rows<kRows>(f, f.y, part, int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, sums);
 }
 
-// Rows of no group become zero: one warp of the first blocks, of its outputs. Mostly there is none.
+// Rows of no group become zero: the loader of the first blocks, of its outputs. Mostly there is none.
 template <class F>
 __device__ void clear_ungrouped(const F& f) {
   const int out = int(blockIdx.x) * F::kPartOutputs + int(threadIdx.x) % 32;
@@ -159,17 +249,24 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
   auto& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shared::kStages; ++stage)
-      barrier_init(shared_address(&shared.full[stage]), 1),
+      barrier_init(shared_address(&shared.full[stage]), F::kGathers ? 1 + 32 : 1),
           barrier_init(shared_address(&shared.empty[stage]), kWarpgroup / 32);
     barriers_are_ready();
   }
   __syncthreads();
   if (f.groups.begin || threadIdx.x != kWarpgroup) await_previous();  // else the loader does
-  if (threadIdx.x >= kWarpgroup) clear_ungrouped(f);
   FewRowsPart part;
-  if (!find_rows<kRows>(f, part)) return;
-  if (threadIdx.x < kWarpgroup) multiply_few_rows<kRows>(shared, f, part);
-  else if (threadIdx.x == kWarpgroup) load_few_rows(shared, f, part);
+  const bool found = find_rows<kRows>(f, part);
+  if (threadIdx.x < kWarpgroup) {
+    if (found) multiply_few_rows<kRows>(shared, f, part);
+    return;
+  }
+  if constexpr (F::kGathers) {
+    if (found) load_gathered<kRows>(shared, f, part);
+  } else {
+    if (found && threadIdx.x == kWarpgroup) load_boxes(shared, f, part);
+  }
+  clear_ungrouped(f);
 }
 
 template <int kRows, class Y>

@@ -2,7 +2,7 @@
 // (ops/cuda/hopper_few_rows.cuh) and swiglu.
 //
 // A thread block computes 32 outputs: the upper half of its weights' tile are the gate's rows, the lower half up's. Two
-// of its warps hand their sums to the two others.
+// of its warps hand their sums to the two others. Rows of x are gathered.
 #pragma once
 #include "ops/cuda/hopper_few_rows.cuh"
 
@@ -10,7 +10,9 @@ namespace fulgur::cuda::hopper_products {
 
 struct FewRowsGated {
   static constexpr int kPartOutputs = kOutputs / 2;
-  TensorMap w, w_up, x;
+  static constexpr bool kGathers = true;
+  TensorMap w, w_up;
+  GatheredRows x;
   bf16 *y, *gate, *up;  // gate, up: null where they are not kept
   int64_t y_row;
   int rows, out, in;

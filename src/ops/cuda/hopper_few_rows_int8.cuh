@@ -15,6 +15,7 @@ inline constexpr int kHalves = int(kScaleColumns) / kSteps;  // of a stage
 template <class Y>
 struct FewRowsInt8 {
   static constexpr int kPartOutputs = kOutputs;
+  static constexpr bool kGathers = false;
   TensorMap w, x;
   const float* scales;
   Y* y;
@@ -118,7 +119,7 @@ __device__ void multiply_few_rows(FewRowsInt8Shared<kRows>& shared, const F& f, 
     const typename S::Stage& stage = shared.stages[i % S::kStages];
     if (half == 0) {
       rows.advance(i);
-      barrier_wait_for_copies(shared_address(&shared.full[i % S::kStages]), uint32_t(i / S::kStages) % 2);
+      await_stage(shared, f, i);
     }
 #pragma unroll
     for (int step = 0; step < kSteps / 16; ++step) rows.make(w[half][step], stage.w, half * kSteps / 16 + step);

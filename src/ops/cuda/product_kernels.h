@@ -22,6 +22,13 @@ struct Gated {
   bf16 *gate, *up;
 };
 bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y, const Gated& gated);
+// The same of few rows, each of them row numbers[i] of the `count` rows of a. False too where rows are many.
+struct Gather {
+  const int32_t* numbers;
+  int64_t count;
+};
+bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                                  const Gated& gated, const Gather& gather);
 
 // dx = dy w and dw += dy^T x of one dy, in one launch: a.row of dx and a.column of dw are its rows' stride.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,

@@ -16,6 +16,10 @@ struct PendingCopies {
   std::vector<PendingCopy> open;                // in no group yet
   std::deque<std::vector<PendingCopy>> groups;  // the oldest first
 };
+inline void complete(const PendingCopy& copy) {
+  if (copy.from) std::memcpy(copy.to, copy.from, 16);
+  else std::memset(copy.to, 0, 16);
+}
 // Of each thread of the blocks that run.
 inline PendingCopies& pending_copies() {
   static std::map<std::pair<unsigned, unsigned>, PendingCopies> all;
@@ -34,10 +38,7 @@ inline void commit_copies() {
 template <int kPending>
 void wait_for_copies() {
   for (PendingCopies& copies = pending_copies(); copies.groups.size() > kPending; copies.groups.pop_front())
-    for (const PendingCopy& copy : copies.groups.front()) {
-      if (copy.from) std::memcpy(copy.to, copy.from, 16);
-      else std::memset(copy.to, 0, 16);
-    }
+    for (const PendingCopy& copy : copies.groups.front()) complete(copy);
 }
 inline void wait_for_copies() { commit_copies(), wait_for_copies<0>(); }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/hopper.cuh"
 
 namespace fulgur::cuda {
@@ -53,6 +54,15 @@ inline void run_copies(SharedBarrier& barrier) {
 inline void barrier_arrive_expecting(uint32_t barrier, int bytes) {
   barrier_at(barrier).bytes += bytes;
   barrier_arrive(barrier);
+}
+// The thread's copies so far count as bytes of the phase.
+inline void arrive_with_copies(uint32_t barrier) {
+  PendingCopies& copies = pending_copies();
+  if (!copies.groups.empty()) emulator::complain("copies that are waited for in two ways");
+  for (const PendingCopy& copy : copies.open)
+    copies_on_their_way().push_back({[=] { complete(copy); }, 16, &barrier_at(barrier)});
+  barrier_arrive_expecting(barrier, int(16 * copies.open.size()));
+  copies.open.clear();
 }
 inline void barrier_arrive_there(uint32_t barrier_there) {
   arrive(*reinterpret_cast<SharedBarrier*>(place_of(barrier_there)));
