@@ -56,17 +56,23 @@ void clear_kept(Stream& stream, const ExpertSwiglu& op) {
 
 // Gathers rows of x too, which `grouped` then does not hold.
 bool run_few_rows(Stream& stream, const ExpertSwiglu& op) {
-  if (!can_be_gated_at_once(op) || op.w_gate.scales) return false;
+  if (!can_be_gated_at_once(op)) return false;
   Factors<bf16, bf16, bf16> y = factors_of(op, op.x);
-  y.b = turned_weights(op.w_gate);
   const Gather gather{op.rows.elements<int32_t>(), op.x.dim(0)};
-  const Gated gated = gated_of(op, turned_weights(op.w_up));
-  if (!multiply_few_gated_on_hopper(stream, "expert_swiglu", y, gated, gather)) return false;
+  bool done = false;
+  if (op.w_gate.scales) {
+    done = multiply_few_gated_on_hopper(stream, "expert_swiglu", y, gated_of(op, y.b), gather,
+                                        quantised_weights(op.w_gate), quantised_weights(op.w_up));
+  } else {
+    y.b = turned_weights(op.w_gate);
+    done = multiply_few_gated_on_hopper(stream, "expert_swiglu", y, gated_of(op, turned_weights(op.w_up)), gather);
+  }
+  if (!done) return false;
   clear_kept(stream, op);
   return true;
 }
 
-// Many rows repay a pass that dequantises the weights; few read them as they are (expert_linear).
+// Many rows repay a pass that dequantises the weights.
 bool run_many_rows(Stream& stream, const ExpertSwiglu& op) {
   if (!can_be_gated_at_once(op)) return false;
   Factors<bf16, bf16, bf16> y = factors_of(op, op.grouped);

@@ -100,59 +100,74 @@ void launch_few(Stream& stream, const char* name, const F& f, void (*kernel)(Ope
          kernel, operands);
 }
 
+template <class C>
+FewRows<C> few_rows_of(const Factors<bf16, bf16, C>& f, const TensorMap& w, int rows_at_once) {
+  return {.w = w,
+          .x = map_along(f.a, f.m, f.k, f.groups, 0, rows_at_once),
+          .y = f.c.data,
+          .y_row = f.c.row,
+          .rows = int(f.m),
+          .out = int(f.n),
+          .in = int(f.k),
+          .groups = f.groups};
+}
 template <int kRows, class C>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
-  launch_few<kRows, FewRowsShared<kRows>>(
-      stream, name, f, multiply_few<kRows, C>,
-      FewRows<C>{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs),
-                 .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
-                 .y = f.c.data,
-                 .y_row = f.c.row,
-                 .rows = int(f.m),
-                 .out = int(f.n),
-                 .in = int(f.k),
-                 .groups = f.groups});
+  const TensorMap w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs);
+  launch_few<kRows, FewRowsShared<kRows>>(stream, name, f, multiply_few<kRows, C>, few_rows_of(f, w, kRows));
 }
 
+TensorMap int8_map(const QuantisedWeights& w, const Factors<bf16, bf16, bf16>& f, int outputs) {
+  return tensor_map({.data = w.values,
+                     .columns = f.k,
+                     .rows = f.n,
+                     .count = f.groups.count,
+                     .row_stride = f.k,
+                     .apart = f.n * f.k,
+                     .box_rows = outputs,
+                     .element_bytes = 1});
+}
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const QuantisedWeights& w) {
-  launch_few<kRows, FewRowsInt8Shared<kRows>>(stream, name, f, multiply_few_int8<kRows, bf16>,
-                                              FewRowsInt8<bf16>{.w = tensor_map({.data = w.values,
-                                                                                 .columns = f.k,
-                                                                                 .rows = f.n,
-                                                                                 .count = f.groups.count,
-                                                                                 .row_stride = f.k,
-                                                                                 .apart = f.n * f.k,
-                                                                                 .box_rows = kOutputs,
-                                                                                 .element_bytes = 1}),
-                                                                .x = map_along(f.a, f.m, f.k, f.groups, 0, kRows),
-                                                                .scales = w.scales,
-                                                                .y = f.c.data,
-                                                                .y_row = f.c.row,
-                                                                .rows = int(f.m),
-                                                                .out = int(f.n),
-                                                                .in = int(f.k),
-                                                                .groups = f.groups});
+  launch_few<kRows, FewRowsInt8Shared<kRows>>(
+      stream, name, f, multiply_few_int8<kRows, bf16>,
+      FewRowsInt8<bf16>{few_rows_of(f, int8_map(w, f, kOutputs), kRows), w.scales});
 }
 
+constexpr int kGatedOutputs = FewRowsGated::kPartOutputs;
+
+FewRowsGated gated_of(const Factors<bf16, bf16, bf16>& f, const Gated& gated, const Gather& gather, const TensorMap& w,
+                      const TensorMap& w_up) {
+  return {.w = w,
+          .w_up = w_up,
+          .x = {f.a.data, f.a.row, gather.numbers, gather.count},
+          .y = f.c.data,
+          .gate = gated.gate,
+          .up = gated.up,
+          .y_row = f.c.row,
+          .rows = int(f.m),
+          .out = int(f.n),
+          .in = int(f.k),
+          .groups = f.groups};
+}
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
                 const Gather& gather) {
-  constexpr int kHalf = FewRowsGated::kPartOutputs;
-  launch_few<kRows, FewRowsGatedShared<kRows>>(
-      stream, name, f, multiply_few_gated<kRows>,
-      FewRowsGated{.w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
-                   .w_up = map_along(gated.up_weights, f.n, f.k, f.groups, f.groups.b_apart, kHalf),
-                   .x = {f.a.data, f.a.row, gather.numbers, gather.count},
-                   .y = f.c.data,
-                   .gate = gated.gate,
-                   .up = gated.up,
-                   .y_row = f.c.row,
-                   .rows = int(f.m),
-                   .out = int(f.n),
-                   .in = int(f.k),
-                   .groups = f.groups},
-      kHalf);
+  const auto map = [&](const Strided<const bf16>& w) {
+    return map_along(w, f.n, f.k, f.groups, f.groups.b_apart, kGatedOutputs);
+  };
+  launch_few<kRows, FewRowsGatedShared<kRows>>(stream, name, f, multiply_few_gated<kRows>,
+                                               gated_of(f, gated, gather, map(f.b), map(gated.up_weights)),
+                                               kGatedOutputs);
+}
+template <int kRows>
+void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
+                const Gather& gather, const QuantisedWeights& w, const QuantisedWeights& w_up) {
+  const FewRowsGated operands =
+      gated_of(f, gated, gather, int8_map(w, f, kGatedOutputs), int8_map(w_up, f, kGatedOutputs));
+  launch_few<kRows, FewRowsGatedShared<kRows, FewRowsInt8Shared<kRows>>>(
+      stream, name, f, multiply_few_gated_int8<kRows>, FewRowsInt8Gated{operands, w.scales, w_up.scales},
+      kGatedOutputs);
 }
 
 template <class C>
@@ -216,6 +231,18 @@ bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factor
   if (!fits_gated(y, gated) || y.k % 8 != 0 || !hopper::is_few(y)) return false;
   if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated, gather);
   else hopper::launch_few<32>(stream, name, y, gated, gather);
+  return true;
+}
+
+bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                                  const Gated& gated, const Gather& gather, const QuantisedWeights& w,
+                                  const QuantisedWeights& w_up) {
+  namespace hopper = hopper_products;
+  const uintptr_t values = uintptr_t(w.values) | uintptr_t(w_up.values);
+  if (!fits_gated(y, gated) || y.k % 16 != 0 || values % 16 != 0 || !hopper::is_few(y)) return false;
+  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated, gather, w, w_up);
+  else if (y.m <= 8 * y.groups.count) hopper::launch_few<16>(stream, name, y, gated, gather, w, w_up);
+  else hopper::launch_few<32>(stream, name, y, gated, gather, w, w_up);
   return true;
 }
 

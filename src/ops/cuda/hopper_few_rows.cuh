@@ -80,8 +80,8 @@ __device__ bool find_rows(const F& f, FewRowsPart& part) {
   return part.row < f.rows;
 }
 
-template <class Stage, class F>
-__device__ inline void copy_weights(Stage& stage, const F& f, int k, const FewRowsPart& part, uint32_t full) {
+template <class Stage, class Y>
+__device__ inline void copy_weights(Stage& stage, const FewRows<Y>& f, int k, const FewRowsPart& part, uint32_t full) {
   copy_box(shared_address(stage.w), f.w, k, part.out, part.group, full);
 }
 
@@ -204,7 +204,7 @@ __device__ void store_few_rows(const F& f, Y* y, const FewRowsPart& part, int fi
 }
 
 template <int kRows, class F>
-__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& shared, const F& f) {
+__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& shared, const F& f, const FewRowsPart&) {
   using S = FewRowsShared<kRows>;
 #pragma unroll
   for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
@@ -225,10 +225,8 @@ __device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& sha
   products_wait<0>(sums);
 }
 
-template <int kRows, class F>
-__device__ void multiply_few_rows(FewRowsShared<kRows>& shared, const F& f, const FewRowsPart& part) {
-  float sums[kRows / 2];
-  sum_few_rows<kRows>(sums, shared, f);
+template <int kRows, class Shared, class Y>
+__device__ void finish_few_rows(const float (&sums)[kRows / 2], Shared&, const FewRows<Y>& f, const FewRowsPart& part) {
   store_few_rows<kRows>(f, f.y, part, int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, sums);
 }
 
@@ -258,7 +256,10 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
   FewRowsPart part;
   const bool found = find_rows<kRows>(f, part);
   if (threadIdx.x < kWarpgroup) {
-    if (found) multiply_few_rows<kRows>(shared, f, part);
+    if (!found) return;
+    float sums[kRows / 2];
+    sum_few_rows<kRows>(sums, shared, f, part);
+    finish_few_rows<kRows>(sums, shared, f, part);
     return;
   }
   if constexpr (F::kGathers) {

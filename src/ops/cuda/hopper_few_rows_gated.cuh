@@ -19,8 +19,8 @@ struct FewRowsGated {
   Groups groups;
 };
 
-template <int kRows>
-struct FewRowsGatedShared : FewRowsShared<kRows> {
+template <int kRows, class Stages = FewRowsShared<kRows>>
+struct FewRowsGatedShared : Stages {
   float up[kRows][FewRowsGated::kPartOutputs + 4];  // in different banks
 };
 
@@ -33,10 +33,9 @@ __device__ inline void copy_weights(Stage& stage, const FewRowsGated& f, int k, 
 }
 
 // Each is rounded to bf16 first, as where it lies in memory.
-template <int kRows>
-__device__ void multiply_few_rows(FewRowsGatedShared<kRows>& shared, const FewRowsGated& f, const FewRowsPart& part) {
-  float sums[kRows / 2];
-  sum_few_rows<kRows>(sums, shared, f);
+template <int kRows, class Shared>
+__device__ void finish_few_rows(float (&sums)[kRows / 2], Shared& shared, const FewRowsGated& f,
+                                const FewRowsPart& part) {
   const int warp = int(threadIdx.x) / 32, first = warp % 2 * 16 + int(threadIdx.x) % 32 / 4;
   if (warp >= 2) {
     if (f.up) store_few_rows<kRows>(f, f.up, part, first, sums);

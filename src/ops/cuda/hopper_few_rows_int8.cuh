@@ -1,11 +1,11 @@
-// y = x w^T of few rows by experts whose weights are int8 (ops/weight.h), for Hopper. The bits of
-// ops/cuda/hopper_few_rows.cuh on the weights dequantised.
+// y = x w^T of few rows by experts whose weights are int8 (ops/weight.h), for Hopper, and the same gated. The bits of
+// ops/cuda/hopper_few_rows.cuh and hopper_few_rows_gated.cuh on the weights dequantised.
 //
 // A thread block computes 64 outputs of up to kRows rows. A warp loads stages of kScaleColumns steps; four warps take
 // the numbers of their 16 outputs from it, make bf16 of them in registers, and multiply: while 64 steps are
 // multiplied, the next 64 are made.
 #pragma once
-#include "ops/cuda/hopper_few_rows.cuh"
+#include "ops/cuda/hopper_few_rows_gated.cuh"
 #include "ops/weight.h"
 
 namespace fulgur::cuda::hopper_products {
@@ -13,15 +13,11 @@ namespace fulgur::cuda::hopper_products {
 inline constexpr int kHalves = int(kScaleColumns) / kSteps;  // of a stage
 
 template <class Y>
-struct FewRowsInt8 {
-  static constexpr int kPartOutputs = kOutputs;
-  static constexpr bool kGathers = false;
-  TensorMap w, x;
+struct FewRowsInt8 : FewRows<Y> {
   const float* scales;
-  Y* y;
-  int64_t y_row;
-  int rows, out, in;
-  Groups groups;
+};
+struct FewRowsInt8Gated : FewRowsGated {
+  const float *scales, *up_scales;
 };
 
 template <int kRows>
@@ -46,15 +42,16 @@ __device__ inline uint32_t dequantised_pair(uint32_t numbers, uint32_t scale) {
   return bf16_pair_times(bf16_pair_minus(magnitude, sign), scale);
 }
 
-// What a thread multiplies of the weights: rows `row` and row + 8 of the tile, steps t % 4 * 2 and the next of each 8.
+// What a thread multiplies of the weights: rows `row` and row + 8 of the tile, outputs `out` and out + 8; steps t % 4 *
+// 2 and the next of each 8.
 class WeightRows {
  public:
   template <class F>
-  __device__ WeightRows(const F& f, const FewRowsPart& part, int row)
+  __device__ WeightRows(const F& f, const float* scales, int group, int out, int row)
       : row_(row),
         scale_count_(int(scale_count(f.in))),
-        scales_(f.scales + (int64_t(part.group) * f.out + part.out + row) * scale_count_) {
-    for (int i = 0; i < 2; ++i) there_[i] = part.out + row + 8 * i < f.out;
+        scales_(scales + (int64_t(group) * f.out + out) * scale_count_) {
+    for (int i = 0; i < 2; ++i) there_[i] = out + 8 * i < f.out;
     fetch(0);
   }
 
@@ -88,6 +85,15 @@ class WeightRows {
   uint32_t scale_[2];
 };
 
+template <class Y>
+__device__ inline WeightRows weight_rows(const FewRowsInt8<Y>& f, const FewRowsPart& part, int row) {
+  return {f, f.scales, part.group, part.out + row, row};
+}
+__device__ inline WeightRows weight_rows(const FewRowsInt8Gated& f, const FewRowsPart& part, int row) {
+  constexpr int kHalf = FewRowsGated::kPartOutputs;
+  return {f, row < kHalf ? f.scales : f.up_scales, part.group, part.out + row % kHalf, row};
+}
+
 template <int kRows>
 __device__ inline void multiply_rows_16(float (&sums)[kRows / 2], const uint32_t (&w)[4], uint64_t x) {
   if constexpr (kRows == 8) multiply_64x8x16<0>(sums, w, x, 1);
@@ -108,12 +114,14 @@ __device__ __forceinline__ void multiply_half(float (&sums)[kRows / 2], uint32_t
 }
 
 template <int kRows, class F>
-__device__ void multiply_few_rows(FewRowsInt8Shared<kRows>& shared, const F& f, const FewRowsPart& part) {
+__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsInt8Shared<kRows>& shared, const F& f,
+                             const FewRowsPart& part) {
   using S = FewRowsInt8Shared<kRows>;
   const int row = int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, stages = int(scale_count(f.in));
-  WeightRows rows(f, part, row);
+  WeightRows rows = weight_rows(f, part, row);
   uint32_t w[kHalves][kSteps / 16][4];
-  float sums[kRows / 2] = {};
+#pragma unroll
+  for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
   settle(sums);
   const auto make = [&](int i, int half) {
     const typename S::Stage& stage = shared.stages[i % S::kStages];
@@ -135,13 +143,19 @@ __device__ void multiply_few_rows(FewRowsInt8Shared<kRows>& shared, const F& f, 
     if (i + 1 < stages) make(i + 1, 0);
   }
   products_wait<0>(sums);
-  store_few_rows<kRows>(f, f.y, part, row, sums);
 }
 
 template <int kRows, class Y>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few_int8(const __grid_constant__ FewRowsInt8<Y> f) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
   run_few_rows<kRows, FewRowsInt8Shared<kRows>>(f);
+#endif
+}
+
+template <int kRows>
+__global__ void __launch_bounds__(kFewRowsThreads) multiply_few_gated_int8(const __grid_constant__ FewRowsInt8Gated f) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  run_few_rows<kRows, FewRowsGatedShared<kRows, FewRowsInt8Shared<kRows>>>(f);
 #endif
 }
 

@@ -29,6 +29,10 @@ struct Gather {
 };
 bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
                                   const Gated& gated, const Gather& gather);
+// The same with quantised weights in the places of b and up_weights, which have no data.
+bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
+                                  const Gated& gated, const Gather& gather, const QuantisedWeights& w,
+                                  const QuantisedWeights& w_up);
 
 // dx = dy w and dw += dy^T x of one dy, in one launch: a.row of dx and a.column of dw are its rows' stride.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
