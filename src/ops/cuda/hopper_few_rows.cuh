@@ -80,6 +80,10 @@ __device__ bool find_rows(const F& f, FewRowsPart& part) {
   return part.row < f.rows;
 }
 
+template <class Y>
+__device__ inline void prefetch_maps(const FewRows<Y>& f) {
+  prefetch_map(f.w), prefetch_map(f.x);
+}
 template <class Stage, class Y>
 __device__ inline void copy_weights(Stage& stage, const FewRows<Y>& f, int k, const FewRowsPart& part, uint32_t full) {
   copy_box(shared_address(stage.w), f.w, k, part.out, part.group, full);
@@ -243,6 +247,7 @@ __device__ void clear_ungrouped(const F& f) {
 template <int kRows, class Shared, class F>
 __device__ __forceinline__ void run_few_rows(const F& f) {
   let_next_begin();
+  if (threadIdx.x == kWarpgroup) prefetch_maps(f);  // while the kernels before run
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
   if (threadIdx.x == 0) {

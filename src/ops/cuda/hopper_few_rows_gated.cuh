@@ -24,6 +24,7 @@ struct FewRowsGatedShared : Stages {
   float up[kRows][FewRowsGated::kPartOutputs + 4];  // in different banks
 };
 
+__device__ inline void prefetch_maps(const FewRowsGated& f) { prefetch_map(f.w), prefetch_map(f.w_up); }
 template <class Stage>
 __device__ inline void copy_weights(Stage& stage, const FewRowsGated& f, int k, const FewRowsPart& part,
                                     uint32_t full) {
