@@ -24,7 +24,9 @@ struct LightningAttention {
   int64_t longest;      // rows of the longest sequence; sizes grids, nothing else
   Tensor slots = {};    // i32 [sequences]; absent: every sequence starts at position 0 and leaves nothing behind
   Tensor state = {};    // wide [slots, heads, head_dim, head_dim], rows k, columns v; replaced
-  Tensor tail = {};     // [slots, heads, 2, 64, head_dim]: k, v after SiLU, not decayed; replaced
+  Tensor tail = {};     // [slots, heads, 2, 64, head_dim]: k, v after SiLU, not decayed; replaced. On CUDA no launch
+                        // since the last `embedding` may have written slots, positions, state or tail: decode reads
+                        // them ahead (ops/embedding_cuda.cu)
   Tensor squares = {};  // wide [heads, rows]: sum of o^2 of each head, for the norm that follows and spans all heads
   // false: where heads are few, a GPU may cut a sequence with more rows in this call than a segment has at multiples of
   // that many of its positions and sum the pieces side by side. Then its bits depend on the chunks, within the bounds

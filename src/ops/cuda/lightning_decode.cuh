@@ -3,6 +3,9 @@
 // memory and multiply what has arrived, 32 value columns each; a fifth reads the rows, adds the new one and makes the
 // block's weights, while S is on its way (ops/cuda/lightning_decode_rows.cuh).
 //
+// What is remembered is read before the kernels before have ended: of a forward pass none but this one touches it, and
+// the first one began when all before it had ended (ops/embedding_cuda.cu).
+//
 // Bits are those of ops/cuda/lightning_hopper.cuh, which says what decides them: the matrix unit adds sixteen products
 // to a sum in the same way whether a warpgroup or a warp asks, whichever operand is the left one. Here the left one is
 // what was read, turned: rows of a product are value columns, or the block's rows for scores, and its eight columns are
@@ -80,6 +83,7 @@ class StateReader {
   template <class Meet>
   __device__ void run(const Meet& meet) const {
     fetch_state();
+    await_previous();
     meet();
     float o[2][4] = {};
     multiply_state(o);

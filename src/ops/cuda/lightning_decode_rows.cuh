@@ -24,13 +24,14 @@ class RowReader {
   // k, v, q, powers and weights in shared memory; meets the other warps as StateReader does.
   template <class Meet>
   __device__ void run(const Meet& meet) const {
-    const uint4 q_or_k = piece(above_), v = piece(2);
     for (int row = above_; row < held_; row += 2) {
       copy_async(&shared_.k[row][column_], tail_ + row * kHeadSize, true);
       copy_async(&shared_.v[row][column_], tail_ + (kGrid + row) * kHeadSize, true);
     }
     for (int row = held_ + 1 + above_; row <= (held_ | 15); row += 2) put(&shared_.v[row][column_], {});
     for (int n = lane_; n <= kGrid; n += 32) shared_.power[n] = lambda(decay_, n);
+    await_previous();
+    const uint4 q_or_k = piece(above_), v = piece(2);
     add(activated(q_or_k), activated(v));
     meet();
     wait_for_copies();
