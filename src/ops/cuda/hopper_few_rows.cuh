@@ -21,6 +21,7 @@ struct FewRows {
   int64_t y_row;
   int rows, out, in;
   Groups groups;
+  bool every_group;  // has weights asked for before its rows are known: there are that many
 };
 
 template <int kRows>
@@ -45,16 +46,16 @@ __device__ inline void multiply_rows_16(float (&sums)[kRows / 2], uint64_t w, ui
 struct FewRowsPart {
   int group, out, row, row_end;
 };
-// In tiles of kRows rows, group by group: the number-th one. All lanes of a warp call it; each looks at one group
-// of 32.
+// In tiles of kRows rows, group by group but for the first `without` of each: the number-th one. All lanes of a warp
+// call it; each looks at one group of 32.
 template <int kRows>
-__device__ inline bool find_group(const Groups& groups, int number, FewRowsPart& part) {
+__device__ inline bool find_tile(const Groups& groups, int without, int number, FewRowsPart& part) {
   const int lane = int(threadIdx.x) % 32;
   int before = 0;
   for (int first = 0; first < groups.count; first += 32) {
     const bool there = first + lane < groups.count;
     const int row = there ? groups.begin[first + lane] : 0, row_end = there ? groups.begin[first + lane + 1] : 0;
-    const int tiles = int(divide_up(row_end - row, kRows));
+    const int all = int(divide_up(row_end - row, kRows)), tiles = all - min(all, without);
     int upto = tiles;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2)
@@ -63,7 +64,7 @@ __device__ inline bool find_group(const Groups& groups, int number, FewRowsPart&
     if (from != 0) {
       const int owner = __ffs(int(from)) - 1;
       part.group = first + owner;
-      part.row = __shfl_sync(kAllLanes, row + (number - (before + upto - tiles)) * kRows, owner);
+      part.row = __shfl_sync(kAllLanes, row + (without + number - (before + upto - tiles)) * kRows, owner);
       part.row_end = __shfl_sync(kAllLanes, row_end, owner);
       return true;
     }
@@ -71,13 +72,25 @@ __device__ inline bool find_group(const Groups& groups, int number, FewRowsPart&
   }
   return false;
 }
+
+// Whether a block knows its weights before anything is read, and which then: where there are no groups, and where each
+// is to have its first tile, with rows or without.
+template <class F>
+__device__ inline bool knows_weights(const F& f, int number, FewRowsPart& part) {
+  part.group = f.groups.begin ? number : 0;
+  return !f.groups.begin || (f.every_group && number < f.groups.count);
+}
 template <int kRows, class F>
-__device__ bool find_rows(const F& f, FewRowsPart& part) {
-  const int across = int(divide_up(f.out, F::kPartOutputs)), number = int(blockIdx.x) / across;
-  part.out = int(blockIdx.x) % across * F::kPartOutputs;
-  if (f.groups.begin) return find_group<kRows>(f.groups, number, part);
-  part.group = 0, part.row = number * kRows, part.row_end = f.rows;
-  return part.row < f.rows;
+__device__ bool find_rows(const F& f, int number, FewRowsPart& part) {
+  if (!f.groups.begin) {
+    part.row = number * kRows, part.row_end = f.rows;
+    return part.row < f.rows;
+  }
+  if (!knows_weights(f, number, part))
+    return find_tile<kRows>(f.groups, f.every_group ? 1 : 0, f.every_group ? number - int(f.groups.count) : number,
+                            part);
+  part.row = f.groups.begin[part.group], part.row_end = f.groups.begin[part.group + 1];
+  return true;
 }
 
 template <class Y>
@@ -111,16 +124,23 @@ __device__ void ask_rows(Shared& shared, const F& f, const FewRowsPart& part, in
              full);
 }
 
-// Weights are on their way before the kernels before have ended: none of a forward pass writes them, and its first one
-// began when all before it had ended (ops/embedding_cuda.cu). Not those of groups, which are read from memory.
 template <class Shared, class F>
-__device__ void load_boxes(Shared& shared, const F& f, const FewRowsPart& part) {
-  const int stages = int(divide_up(f.in, Shared::kStageSteps)),
-            early = f.groups.begin ? 0 : min(stages, Shared::kStages);
-  for (int i = 0; i < early; ++i) ask_weights(shared, f, part, i);
-  await_previous();
-  for (int i = 0; i < stages; ++i) {
-    if (i >= early) await_room(shared, i), ask_weights(shared, f, part, i);
+__device__ inline int stages_of(const F& f) {
+  return int(divide_up(f.in, Shared::kStageSteps));
+}
+// Weights on their way before the kernels before have ended: none of a forward pass writes them, and its first one
+// began when all before it had ended (ops/embedding_cuda.cu). How many stages they are.
+template <class Shared, class F>
+__device__ int ask_early_weights(Shared& shared, const F& f, const FewRowsPart& part) {
+  const int stages = min(stages_of<Shared>(f), Shared::kStages);
+  for (int i = 0; i < stages; ++i) ask_weights(shared, f, part, i);
+  return stages;
+}
+// asked: stages whose weights are on their way.
+template <class Shared, class F>
+__device__ void load_boxes(Shared& shared, const F& f, const FewRowsPart& part, int asked) {
+  for (int i = 0; i < stages_of<Shared>(f); ++i) {
+    if (i >= asked) await_room(shared, i), ask_weights(shared, f, part, i);
     ask_rows(shared, f, part, i);
   }
 }
@@ -164,13 +184,13 @@ class Gatherer {
   int columns_, row_, column_, rows_, number_[kRows / 4];
 };
 
-// The same by a warp, weights by its first lane; experts' weights are read from memory, so none are asked for early.
+// The same by a warp, weights by its first lane, which alone knows what was asked.
 template <int kRows, class Shared, class F>
-__device__ void load_gathered(Shared& shared, const F& f, const FewRowsPart& part) {
+__device__ void load_gathered(Shared& shared, const F& f, const FewRowsPart& part, int asked) {
   const Gatherer<kRows> rows(f.x, part, f.in);
-  const int stages = int(divide_up(f.in, Shared::kStageSteps)), first = min(stages, Shared::kStages);
+  const int stages = stages_of<Shared>(f), first = min(stages, Shared::kStages);
   const bool asks = threadIdx.x % 32 == 0;
-  for (int i = 0; asks && i < first; ++i) ask_weights(shared, f, part, i);
+  for (int i = asked; asks && i < first; ++i) ask_weights(shared, f, part, i);
   __syncwarp();
   for (int i = 0; i < stages; ++i) {
     if (i >= first) {
@@ -257,9 +277,12 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
     barriers_are_ready();
   }
   __syncthreads();
-  if (f.groups.begin || threadIdx.x != kWarpgroup) await_previous();  // else the loader does
-  FewRowsPart part;
-  const bool found = find_rows<kRows>(f, part);
+  const int across = int(divide_up(f.out, F::kPartOutputs)), number = int(blockIdx.x) / across;
+  FewRowsPart part{.group = 0, .out = int(blockIdx.x) % across * F::kPartOutputs, .row = 0, .row_end = 0};
+  int asked = 0;
+  if (knows_weights(f, number, part) && threadIdx.x == kWarpgroup) asked = ask_early_weights(shared, f, part);
+  await_previous();
+  const bool found = find_rows<kRows>(f, number, part);
   if (threadIdx.x < kWarpgroup) {
     if (!found) return;
     float sums[kRows / 2];
@@ -268,9 +291,9 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
     return;
   }
   if constexpr (F::kGathers) {
-    if (found) load_gathered<kRows>(shared, f, part);
+    if (found) load_gathered<kRows>(shared, f, part, asked);
   } else {
-    if (found && threadIdx.x == kWarpgroup) load_boxes(shared, f, part);
+    if (found && threadIdx.x == kWarpgroup) load_boxes(shared, f, part, asked);
   }
   clear_ungrouped(f);
 }

@@ -17,6 +17,7 @@ struct FewRowsGated {
   int64_t y_row;
   int rows, out, in;
   Groups groups;
+  bool every_group;
 };
 
 template <int kRows, class Stages = FewRowsShared<kRows>>
