@@ -7,6 +7,7 @@
 #include "ops/combine_experts.h"
 #include "ops/embedding.h"
 #include "ops/gated_rms_norm.h"
+#include "ops/residual_norm.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/store_kv.h"
@@ -179,12 +180,28 @@ Call take_backward(Draw& draw, const Sizes& s) {
                                                       .rows = draw.values(draw_routing(kRows, s.experts).taken)});
 }
 
-Call combine(Draw& draw, const Sizes& s) {
-  return call_of(combine_experts,
-                 CombineExperts{.y = draw.empty(DType::bf16, {kRows, s.hidden}),
-                                .x = draw.normal(DType::bf16, {kRows * kChoices, s.hidden}),
-                                .weights = draw.normal(DType::f32, {kRows, kChoices}, 0.1, 0.5),
-                                .place = draw.values(draw_routing(kRows, s.experts).place, {kRows, kChoices})});
+// The end of a training step's half: the sum is kept.
+ResidualNorm residual_of(Draw& draw, const Sizes& s, Tensor branch) {
+  return {.y = draw.empty(DType::bf16, {kRows, s.hidden}),
+          .sum = draw.empty(DType::bf16, {kRows, s.hidden}),
+          .carried = rows(draw, s.hidden),
+          .alpha = 2,
+          .branch = branch,
+          .beta = 1,
+          .expert_weights = {},
+          .place = {},
+          .weight = draw.normal(DType::bf16, {s.hidden}),
+          .eps = 1e-5,
+          .inverse_rms = draw.empty(DType::f32, {kRows})};
+}
+
+Call join(Draw& draw, const Sizes& s) { return call_of(residual_norm, residual_of(draw, s, rows(draw, s.hidden))); }
+
+Call join_experts(Draw& draw, const Sizes& s) {
+  ResidualNorm op = residual_of(draw, s, draw.normal(DType::bf16, {kRows * kChoices, s.hidden}));
+  op.expert_weights = draw.normal(DType::f32, {kRows, kChoices}, 0.1, 0.5);
+  op.place = draw.values(draw_routing(kRows, s.experts).place, {kRows, kChoices});
+  return call_of(residual_norm, op);
 }
 
 Call combine_backward(Draw& draw, const Sizes& s) {
@@ -225,7 +242,8 @@ std::vector<Line> row_lines() {
                                     {"embedding_backward", embed_backward, hidden},
                                     {"take_rows", take, hidden},
                                     {"take_rows_backward", take_backward, hidden},
-                                    {"combine_experts", combine, hidden},
+                                    {"residual_norm", join, hidden},
+                                    {"residual_norm of experts", join_experts, hidden},
                                     {"combine_experts_backward", combine_backward, hidden}};
   std::vector<Line> lines;
   for (const Operator& o : operators)

@@ -11,7 +11,7 @@ struct Batch {
   Tensor tokens;          // i32 [rows]
   Tensor positions;       // i64 [rows], counted from its sequence's first token
   Tensor row_begin;       // i32 [sequences + 1]: sequence i owns rows [row_begin[i], row_begin[i + 1])
-  Tensor head_rows = {};  // i32 [outputs]: rows whose hidden vector is wanted; absent: all
+  Tensor head_rows = {};  // i32 [outputs]: rows whose hidden vector is wanted; absent, as in training: all
   int64_t longest = 0;    // rows of the longest sequence; the host's only knowledge of row_begin
 
   // What is remembered of earlier rows. All absent when every sequence begins with this batch, as in training.

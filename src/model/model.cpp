@@ -8,6 +8,7 @@
 #include "device/profiler_range.h"
 #include "ops/blend.h"
 #include "ops/embedding.h"
+#include "ops/residual_norm.h"
 #include "ops/rms_norm.h"
 #include "ops/take_rows.h"
 
@@ -16,27 +17,46 @@ namespace {
 
 Tensor like(Arena& arena, Tensor t) { return arena.alloc(t.dtype, {t.dim(0), t.dim(1)}); }
 
-// inverse_rms is given when training; then it and the result stay on the tape.
-Tensor normalised(Exec& exec, Tensor x, Tensor weight, Tensor* inverse_rms) {
-  Arena& keep = inverse_rms ? exec.tape : exec.scratch;
-  const Tensor y = like(keep, x);
-  if (inverse_rms) *inverse_rms = keep.alloc(wide(x.dtype), {x.dim(0)});
-  rms_norm(exec.stream, {.y = y,
-                         .x = x,
-                         .weight = weight,
-                         .eps = exec.config.norm_eps,
-                         .inverse_rms = inverse_rms ? *inverse_rms : Tensor{}});
-  return y;
+// The residual stream between two halves. Not all of it is wanted everywhere: what is absent is not written.
+struct Flow {
+  Tensor sum;          // what the norm reads; carried on where the model is pre-norm
+  Tensor x;            // its norm: what the branch reads; carried on where the model is post-norm, as published
+  Tensor inverse_rms;  // of the norm, when training
+
+  Flow rows(int64_t begin, int64_t end) const {
+    const auto part = [&](const Tensor& t) { return t ? t.rows(begin, end) : t; };
+    return {part(sum), part(x), part(inverse_rms)};
+  }
+};
+
+// Room for a flow. Only backward and a pre-norm model ask for the sum once its norm is known.
+Flow flow_in(Arena& keep, const Exec& exec, DType type, int64_t rows, bool training) {
+  const auto room = [&] { return keep.alloc(type, {rows, exec.config.width}); };
+  return {.sum = training || !exec.config.post_norm ? room() : Tensor{},
+          .x = room(),
+          .inverse_rms = training ? keep.alloc(wide(type), {rows}) : Tensor{}};
 }
 
-// Half a layer: out = alpha * carried + beta * branch(x) with x = norm(in). The carried tensor is x itself where the
-// model is post-norm, as published. out is not in: it holds the branch's y first.
-template <class Branch>
-void half_forward(Exec& exec, Residual r, Tensor out, Tensor in, Tensor weight, Tensor* inverse_rms, Branch&& branch) {
-  const Arena::Scope half(exec.scratch);
-  const Tensor x = normalised(exec, in, weight, inverse_rms);
-  branch(out, x);
-  blend(exec.stream, {.y = out, .a = exec.config.post_norm ? x : in, .alpha = r.alpha, .b = out, .beta = r.beta});
+// flow.x = norm of sum, which may be flow.x.
+void normalise(Exec& exec, const Flow& flow, Tensor sum, Tensor weight) {
+  rms_norm(exec.stream,
+           {.y = flow.x, .x = sum, .weight = weight, .eps = exec.config.norm_eps, .inverse_rms = flow.inverse_rms});
+}
+
+// The end of half a layer: out.sum = alpha * carried + beta * branch, out.x its norm. out.sum may be in.sum, and out.x
+// the branch.
+void join(Exec& exec, Residual r, const Flow& out, const Flow& in, const BranchOutput& branch, Tensor weight) {
+  residual_norm(exec.stream, {.y = out.x,
+                              .sum = out.sum,
+                              .carried = exec.config.post_norm ? in.x : in.sum,
+                              .alpha = r.alpha,
+                              .branch = branch.rows,
+                              .beta = r.beta,
+                              .expert_weights = branch.expert_weights,
+                              .place = branch.place,
+                              .weight = weight,
+                              .eps = exec.config.norm_eps,
+                              .inverse_rms = out.inverse_rms});
 }
 
 // gradient: of out, replaced by that of in. dx: memory for the gradient of x. norm: all but its dx and dy.
@@ -62,25 +82,25 @@ Residual attention_residual(const ModelConfig& c, const LayerWeights& w) {
   return std::holds_alternative<LightningWeights>(w.attention) ? c.lightning_residual : c.softmax_residual;
 }
 
-// saved: what backward reads of the half, or null.
-void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in,
+// The first half of a layer, and the norm of the second. saved: what backward reads of the branch, or null.
+void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
                     LayerSaved* saved) {
-  half_forward(exec, attention_residual(exec.config, w), out, in, w.attention_norm,
-               saved ? &saved->attention_inverse_rms : nullptr, [&](Tensor y, Tensor x) {
-                 if (const auto* a = std::get_if<LightningWeights>(&w.attention))
-                   lightning_forward(exec, *a, layer, batch, y, x,
-                                     saved ? &saved->attention.emplace<LightningSaved>() : nullptr);
-                 else
-                   softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, x,
-                                   saved ? &saved->attention.emplace<SoftmaxSaved>() : nullptr);
-               });
+  const Arena::Scope half(exec.scratch);
+  const Tensor y = out.x;  // the branch's place until it is joined
+  if (const auto* a = std::get_if<LightningWeights>(&w.attention))
+    lightning_forward(exec, *a, layer, batch, y, in.x, saved ? &saved->attention.emplace<LightningSaved>() : nullptr);
+  else
+    softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, in.x,
+                    saved ? &saved->attention.emplace<SoftmaxSaved>() : nullptr);
+  join(exec, attention_residual(exec.config, w), out, in, {.rows = y}, w.moe_norm);
 }
 
-void moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in,
-              LayerSaved* saved) {
-  half_forward(
-      exec, exec.config.moe_residual, out, in, w.moe_norm, saved ? &saved->moe_inverse_rms : nullptr,
-      [&](Tensor y, Tensor x) { moe_forward(exec, w.moe, layer, batch, y, x, saved ? &saved->moe : nullptr); });
+// The second half, and the norm of whatever comes next, of whose weight this is. out.x may be what attention read.
+void moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
+              Tensor next_norm, LayerSaved* saved) {
+  const Arena::Scope half(exec.scratch);
+  const BranchOutput branch = moe_forward(exec, w.moe, layer, batch, in.x, saved ? &saved->moe : nullptr);
+  join(exec, exec.config.moe_residual, out, in, branch, next_norm);
 }
 
 // gradient: of the layer's output, replaced by that of its middle.
@@ -147,45 +167,52 @@ void for_moe_rows(const Exec& exec, const Batch& batch, int64_t row_block, Visit
   for (int64_t begin = 0; begin < batch.rows(); begin += step) visit(begin, std::min(begin + step, batch.rows()));
 }
 
-// A layer that leaves nothing but its output. training: the same calls as where everything is kept, and what they keep
-// for a while lies on the tape, which backward needs more of.
-void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in,
-                   bool training) {
+// A layer that leaves nothing but its output, which may take the place of its input. training: the same calls as where
+// everything is kept, and what they keep for a while lies on the tape, which backward needs more of.
+void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
+                   Tensor next_norm, bool training) {
   Exec forgetting = exec.within(training ? exec.tape : exec.scratch);
   const Arena::Scope all(forgetting.scratch);
-  const Tensor middle = like(forgetting.scratch, in);
+  const Flow middle = flow_in(forgetting.scratch, exec, in.x.dtype, batch.rows(), training);
   LayerSaved forgotten;
   LayerSaved* const saved = training ? &forgotten : nullptr;
   attention_half(forgetting, w, layer, batch, middle, in, saved);
   for_moe_rows(exec, batch, 0, [&](int64_t begin, int64_t end) {
     const PartOfBatch part(batch, layer, begin, end);
-    moe_half(forgetting, w, layer, part.batch(), out.rows(begin, end), middle.rows(begin, end), saved);
+    moe_half(forgetting, w, layer, part.batch(), out.rows(begin, end), middle.rows(begin, end), next_norm, saved);
   });
 }
 
-// saved: all that backward reads, on the tape.
-void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor out, Tensor in,
-                           LayerSaved& saved) {
-  saved.middle = like(exec.tape, in);
-  attention_half(exec, w, layer, batch, saved.middle, in, &saved);
-  moe_half(exec, w, layer, batch, out, saved.middle, &saved);
+void keep_middle(LayerSaved& saved, const Flow& middle) {
+  saved.middle = middle.sum, saved.moe_inverse_rms = middle.inverse_rms;
 }
 
-// Of a layer that left nothing but its input: its forward runs again, of the experts a part at a time.
+// saved: all that backward reads, on the tape.
+void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out,
+                           const Flow& in, Tensor next_norm, LayerSaved& saved) {
+  const Flow middle = flow_in(exec.tape, exec, in.x.dtype, batch.rows(), true);
+  keep_middle(saved, middle);
+  attention_half(exec, w, layer, batch, middle, in, &saved);
+  moe_half(exec, w, layer, batch, out, middle, next_norm, &saved);
+}
+
+// Of a layer that left nothing but its input: its forward runs again, of the experts a part at a time, but for the
+// output, which nobody asks for.
 void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
                           LayerSaved saved, const Balance& balance, Tensor gradient) {
-  saved.middle = like(exec.tape, saved.input);
-  attention_half(exec, w, layer, batch, saved.middle, saved.input, &saved);
+  const Flow in{saved.input, like(exec.tape, saved.input), saved.attention_inverse_rms},
+      middle = flow_in(exec.tape, exec, saved.input.dtype, batch.rows(), true);
+  normalise(exec, in, in.sum, w.attention_norm);
+  keep_middle(saved, middle);
+  attention_half(exec, w, layer, batch, middle, in, &saved);
   Balance of_part = balance;
   for_moe_rows(exec, batch, balance.row_block, [&](int64_t begin, int64_t end) {
-    const Arena::Scope rows(exec.tape);
+    const Arena::Scope rows(exec.tape), work(exec.scratch);
     const PartOfBatch part(batch, layer, begin, end);
     LayerSaved again;
-    again.middle = saved.middle.rows(begin, end);
-    {
-      const Arena::Scope output(exec.scratch);  // which nobody asks for
-      moe_half(exec, w, layer, part.batch(), like(exec.scratch, again.middle), again.middle, &again);
-    }
+    const Flow of_rows = middle.rows(begin, end);
+    keep_middle(again, of_rows);
+    moe_forward(exec, w.moe, layer, part.batch(), of_rows.x, &again.moe);
     moe_half_backward(exec, w, grads, layer, part.batch(), again, of_part, gradient.rows(begin, end));
     of_part.first = false;
   });
@@ -196,46 +223,50 @@ void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads
 
 Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* saved) {
   const ProfilerRange phase("forward");
-  Arena& keep = saved ? exec.tape : exec.scratch;
-  Tensor h = keep.alloc(w.embedding.values.dtype, {batch.rows(), exec.config.width});
-  embedding(exec.stream, {.y = h, .tokens = batch.tokens, .table = w.embedding});
+  const bool training = saved != nullptr, keeping = training && saved->keep == Keep::everything;
+  Arena& keep = training ? exec.tape : exec.scratch;
+  const DType type = w.embedding.values.dtype;
+  Flow flow = flow_in(keep, exec, type, batch.rows(), training);
+  const Tensor embedded = flow.sum ? flow.sum : flow.x;
+  embedding(exec.stream, {.y = embedded, .tokens = batch.tokens, .table = w.embedding});
+  normalise(exec, flow, embedded, w.layers.front().attention_norm);
 
   if (saved) saved->layers.resize(w.layers.size());
   for (size_t i = 0; i < w.layers.size(); ++i) {
     const ProfilerRange range("layer", int64_t(i));
     const Arena::Scope layer(exec.scratch);
-    const Tensor in = h;
-    if (saved) saved->layers[i].input = in, h = like(exec.tape, in);
-    if (saved && saved->keep == Keep::everything)
-      layer_forward_keeping(exec, w.layers[i], int(i), batch, h, in, saved->layers[i]);
-    else layer_forward(exec, w.layers[i], int(i), batch, h, in, saved != nullptr);
+    const Flow in = flow;
+    const Tensor next_norm = i + 1 < w.layers.size() ? w.layers[i + 1].attention_norm : w.final_norm;
+    if (training) {
+      saved->layers[i].input = in.sum, saved->layers[i].attention_inverse_rms = in.inverse_rms;
+      flow.sum = like(keep, in.sum), flow.inverse_rms = keep.alloc(wide(type), {batch.rows()});
+    }
+    if (keeping) {
+      flow.x = like(keep, in.x);
+      layer_forward_keeping(exec, w.layers[i], int(i), batch, flow, in, next_norm, saved->layers[i]);
+    } else {
+      layer_forward(exec, w.layers[i], int(i), batch, flow, in, next_norm, training);
+    }
   }
-
-  Tensor last = h;
-  if (batch.head_rows) {
-    last = keep.alloc(h.dtype, {batch.outputs(), exec.config.width});
-    take_rows(exec.stream, {.y = last, .x = h, .rows = batch.head_rows});
-  }
-  if (saved) saved->last = last;
-  return normalised(exec, last, w.final_norm, saved ? &saved->final_inverse_rms : nullptr);
+  if (saved) saved->last = flow.sum, saved->final_inverse_rms = flow.inverse_rms;
+  if (!batch.head_rows) return flow.x;
+  const Tensor hidden = keep.alloc(type, {batch.outputs(), exec.config.width});
+  take_rows(exec.stream, {.y = hidden, .x = flow.x, .rows = batch.head_rows});
+  return hidden;
 }
 
 void backward(Exec& exec, const ModelWeights& w, ModelWeights& grads, const Batch& batch, const Saved& saved,
               const Balance& balance, Tensor d_hidden) {
   const ProfilerRange phase("backward");
+  expect(!batch.head_rows, "training wants the hidden vectors of all rows");
   const Arena::Scope all(exec.scratch);
-  Tensor gradient = d_hidden;
+  const Tensor gradient = d_hidden;
   rms_norm_backward(exec.stream, {.dx = gradient,
                                   .dweight = grads.final_norm,
                                   .dy = d_hidden,
                                   .x = saved.last,
                                   .weight = w.final_norm,
                                   .inverse_rms = saved.final_inverse_rms});
-  if (batch.head_rows) {
-    const Tensor d_last = gradient;
-    gradient = exec.scratch.alloc(d_hidden.dtype, {batch.rows(), exec.config.width});
-    take_rows_backward(exec.stream, {.dx = gradient, .dy = d_last, .rows = batch.head_rows});
-  }
   for (size_t i = w.layers.size(); i-- > 0;) {
     const ProfilerRange range("backward of layer", int64_t(i));
     const Arena::Scope layer(exec.tape);

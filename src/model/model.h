@@ -54,7 +54,7 @@ enum class Keep : uint8_t { everything, inputs };
 struct Saved {
   Keep keep = Keep::everything;
   std::vector<LayerSaved> layers;  // of Keep::inputs: nothing but the inputs
-  Tensor last, final_inverse_rms;
+  Tensor last, final_inverse_rms;  // what the final norm read
 };
 
 // Columns of what a layer's router sums up over the rows of a step; f64, so one read fetches them all.
@@ -79,6 +79,11 @@ struct Balance {
 // ceil(factor * k * window / experts) rounded up to a multiple of 8; 0 for factor 0.
 int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor);
 
+// What a branch leaves to the residual: a row for each, or of experts its choices, grouped (ops/residual_norm.h).
+struct BranchOutput {
+  Tensor rows, expert_weights = {}, place = {};
+};
+
 // One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the
 // residual's beta; dx: overwritten; grads: accumulated. Backward may leave its own results in what was saved.
 void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
@@ -89,7 +94,7 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
                      SoftmaxSaved* saved);
 void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads, const Batch& batch,
                       const SoftmaxSaved& saved, Tensor dx, Tensor dy);
-void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor y, Tensor x, MoeSaved* saved);
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved);
 void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch,
                   const MoeSaved& saved, const Balance& balance, Tensor dx, Tensor dy);
 

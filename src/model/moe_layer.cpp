@@ -73,7 +73,7 @@ int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor
   return (int64_t(std::ceil(share)) + 7) / 8 * 8;
 }
 
-void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor y, Tensor x, MoeSaved* saved) {
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved) {
   const ModelConfig& c = exec.config;
   const int64_t rows = x.dim(0), choices = rows * c.experts_per_token;
   Arena& keep = saved ? exec.tape : exec.scratch;
@@ -111,9 +111,9 @@ void moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch,
                               .expert_begin = s.expert_begin,
                               .kept = saved != nullptr});
   expert_linear(exec.stream, {.y = s.down, .x = s.middle, .w = w.down, .expert_begin = s.expert_begin});
-  combine_experts(exec.stream, {.y = y, .x = s.down, .weights = s.weights, .place = s.place});
 
   if (saved) *saved = s;
+  return {.rows = s.down, .expert_weights = s.weights, .place = s.place};
 }
 
 void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch, const MoeSaved& s,

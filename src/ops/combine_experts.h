@@ -1,26 +1,12 @@
-// y[row] = sum over slots, in slot order, of weights[row, slot] * x[place[row, slot]]. A choice without a place (-1)
-// was dropped: it adds nothing, and the other weights stay as they are.
+// The gradients of a branch of experts, whose choices residual_norm adds up: y[row] = sum over slots of
+// weights[row, slot] * x[place[row, slot]]. A choice without a place (-1) was dropped.
 //
-// A place outside [-1, rows * k) breaks the promise on the CPU. On CUDA, where it is not read back, its row of y and
-// its dweights are NaN, and no dx is written for it.
+// A place outside [-1, rows * k) breaks the promise on the CPU. On CUDA, where it is not read back, its dweights are
+// NaN, and no dx is written for it.
 #pragma once
 #include "ops/operator.h"
 
 namespace fulgur {
-
-struct CombineExperts {
-  Tensor y;        // [rows, width]
-  Tensor x;        // [rows * k, width]: the experts' outputs, grouped by expert
-  Tensor weights;  // wide [rows, k]
-  Tensor place;    // i32 [rows, k], -1: dropped
-
-  auto operands() const { return std::tuple{out(y), in(x), in(weights), in(place)}; }
-  void check() const {
-    expect(y.is(x.dtype, {place.dim(0), x.dim(1)}) && x.dim(0) == place.count(), "k expert rows per row");
-    expect(place.is(DType::i32, {y.dim(0), place.dim(1)}), "places are i32");
-    expect(weights.is(wide(x.dtype), {place.dim(0), place.dim(1)}), "one weight per choice");
-  }
-};
 
 struct CombineExpertsBackward {
   Tensor dx;        // [rows * k, width], overwritten where a choice has its place; no other row is touched
@@ -40,7 +26,6 @@ struct CombineExpertsBackward {
   }
 };
 
-FULGUR_DECLARE_OPERATOR(combine_experts, CombineExperts)
 FULGUR_DECLARE_OPERATOR(combine_experts_backward, CombineExpertsBackward)
 
 }  // namespace fulgur

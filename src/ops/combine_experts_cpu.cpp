@@ -1,4 +1,4 @@
-// y = w0 * x0, then + w1 * x1 and so on, each product rounded first; backward is one scaled row and one dot per choice.
+// One scaled row and one dot per choice.
 #include "ops/combine_experts.h"
 
 #include "ops/cpu/rows.h"
@@ -6,17 +6,6 @@
 
 namespace fulgur::cpu {
 namespace {
-
-template <class T>
-void forward(Threads& threads, const CombineExperts& op) {
-  using W = Wide<T>;
-  const Rows<T> y = rows_of<T>(op.y), x = rows_of<T>(op.x);
-  const Rows<W> weights = rows_of<W>(op.weights);
-  const Rows<int32_t> place = rows_of<int32_t>(op.place);
-  for_rows(threads, y.count, y.width * place.width, [&](int64_t row) {
-    row_combine<T>(y[row], x.data, x.stride, place[row], weights[row], place.width, y.width);
-  });
-}
 
 template <class T>
 void backward(Threads& threads, const CombineExpertsBackward& op) {
@@ -43,11 +32,6 @@ void expect_places(const Tensor& place, int64_t choices) {
 }
 
 }  // namespace
-
-void combine_experts(Stream& stream, const CombineExperts& op) {
-  expect_places(op.place, op.x.dim(0));
-  with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() { forward<T>(stream.threads(), op); });
-}
 
 void combine_experts_backward(Stream& stream, const CombineExpertsBackward& op) {
   expect_places(op.place, op.x.dim(0));

@@ -17,6 +17,7 @@
 #include "ops/magnitude.h"
 #include "ops/narrow.h"
 #include "ops/recorded.h"
+#include "ops/residual_norm.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/route_experts.h"
@@ -33,7 +34,6 @@ namespace fulgur {
 
 FULGUR_DEFINE_OPERATOR(adamw, AdamW)
 FULGUR_DEFINE_OPERATOR(blend, Blend)
-FULGUR_DEFINE_OPERATOR(combine_experts, CombineExperts)
 FULGUR_DEFINE_OPERATOR(combine_experts_backward, CombineExpertsBackward)
 FULGUR_DEFINE_OPERATOR(cross_entropy, CrossEntropy)
 FULGUR_DEFINE_OPERATOR(edit_logits, EditLogits)
@@ -54,6 +54,7 @@ FULGUR_DEFINE_OPERATOR(linear_backward, LinearBackward)
 FULGUR_DEFINE_OPERATOR(load_balance, LoadBalance)
 FULGUR_DEFINE_OPERATOR(magnitude, Magnitude)
 FULGUR_DEFINE_OPERATOR(narrow, Narrow)
+FULGUR_DEFINE_OPERATOR(residual_norm, ResidualNorm)
 FULGUR_DEFINE_OPERATOR(rms_norm, RmsNorm)
 FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)

@@ -1,6 +1,6 @@
 // A stable sort of the choices by expert without atomics: a block for each expert and window counts its choices, one
 // block turns counts into places, and the first blocks then go through their choices once more, in order. Few choices
-// are sorted by one block at once. A choice that is no expert's gets a place outside, from which combine_experts makes
+// are sorted by one block at once. A choice that is no expert's gets a place outside, from which residual_norm makes
 // NaN.
 //
 // Where nothing is dropped or counted for others, windows change no result: these are then shorter than the caller's.

@@ -5,7 +5,7 @@
 namespace fulgur {
 
 struct RmsNorm {
-  Tensor y;       // [rows, width]
+  Tensor y;       // [rows, width]; may be x itself
   Tensor x;       // [rows, width]
   Tensor weight;  // [width]
   double eps;
