@@ -3,6 +3,7 @@
 #include "bench/cuda/lines.h"
 #include "bench/cuda/routing.h"
 #include "bench/cuda/samples.h"
+#include "ops/expert_swiglu.h"
 
 namespace fulgur::bench {
 namespace {
@@ -64,6 +65,34 @@ Call expert_forward(Draw& draw, int64_t rows) {
   return call;
 }
 
+Weight expert_weights(Draw& draw, bool int8) {
+  if (!int8) return {.values = draw.normal(DType::bf16, {kExperts, kExpertWidth, kExpertWidth})};
+  std::vector<int8_t> values(size_t(kExperts * kExpertWidth * kExpertWidth));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = int8_t(i * 37 % 255 - 127);
+  return {.values = draw.values(values, {kExperts, kExpertWidth, kExpertWidth}),
+          .scales = draw.normal(DType::f32, {kExperts, kExpertWidth, scale_count(kExpertWidth)}, 0.01)};
+}
+
+// As a decode step calls it: what lies between is not kept.
+Call expert_gated(Draw& draw, int64_t rows, bool int8) {
+  const Routing routing = draw_routing(rows, kExperts);
+  const auto choices = [&] { return draw.empty(DType::bf16, {2 * rows, kExpertWidth}); };
+  const ExpertSwiglu op{.y = choices(),
+                        .grouped = choices(),
+                        .gate = choices(),
+                        .up = choices(),
+                        .x = draw.normal(DType::bf16, {rows, kExpertWidth}),
+                        .rows = draw.values(routing.taken),
+                        .w_gate = expert_weights(draw, int8),
+                        .w_up = expert_weights(draw, int8),
+                        .expert_begin = draw.values(routing.begin),
+                        .kept = false};
+  Call call = call_of(expert_swiglu, op);
+  call.bytes = double(op.y.bytes() + op.x.bytes()) + busy(rows) * 2 * double(bytes_of_expert(op.w_gate));
+  call.flops = 2 * expert_flops(rows);
+  return call;
+}
+
 Call expert_backward(Draw& draw, int64_t rows, int64_t row_block) {
   const ExpertLinear f = experts(draw, rows);
   const ExpertLinearBackward op{.dx = draw.empty(DType::bf16, {2 * rows, kExpertWidth}),
@@ -105,6 +134,10 @@ std::vector<Line> product_lines() {
   for (const int64_t rows : {32768, 1, 8, 32, 128})
     lines.push_back(
         {"expert_linear", std::to_string(2 * rows) + shape, [=](Draw& draw) { return expert_forward(draw, rows); }});
+  for (const bool int8 : {false, true})
+    for (const int64_t rows : {1, 8, 32, 128})
+      lines.push_back({"expert_swiglu", std::to_string(2 * rows) + shape + (int8 ? ", int8" : ""),
+                       [=](Draw& draw) { return expert_gated(draw, rows, int8); }});
   for (const int64_t row_block : {int64_t(0), kSequence})
     lines.push_back({"expert_linear_backward", "65536" + shape + (row_block ? ", cut at 4096" : ""),
                      [=](Draw& draw) { return expert_backward(draw, 32768, row_block); }});

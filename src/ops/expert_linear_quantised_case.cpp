@@ -107,6 +107,7 @@ TEST(QuantisedExperts, AreGatedAsDequantisedOnes) {
     EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(unkept.y, plain.y));
     EXPECT_TRUE(cases::same_bits(op.gate, plain.gate) && cases::same_bits(op.up, plain.up));
     EXPECT_TRUE(cases::same_bits(op.grouped, plain.grouped));
+    EXPECT_TRUE(cases::same_bits(op.y.rows(s.rows(), choices), bench.zeros(DType::bf16, {surplus, s.out})));
   }
 }
 
