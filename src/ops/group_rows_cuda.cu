@@ -6,9 +6,8 @@
 // Where nothing is dropped or counted for others, windows change no result: these are then shorter than the caller's.
 #include <algorithm>
 
-#include "ops/cuda/rows.cuh"
+#include "ops/cuda/few_choices.cuh"
 #include "ops/cuda/scratch.cuh"
-#include "ops/group_rows.h"
 
 namespace fulgur::cuda {
 namespace {
@@ -68,21 +67,6 @@ __global__ void __launch_bounds__(kSearchers) count_choices(int32_t* counts, Cho
   if (threadIdx.x == 0) counts[block_index()] = count;
 }
 
-// begin[e + 1], how many choices an expert keeps, becomes where they end; begin[0] zero. One warp.
-__device__ void add_up(int32_t* begin, int experts) {
-  int32_t before = 0;
-  if (threadIdx.x == 0) begin[0] = 0;
-  for (int first = 0; first < experts; first += 32) {
-    const int lane = int(threadIdx.x), e = first + lane;
-    int32_t upto = e < experts ? begin[e + 1] : 0;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2)
-      if (const int32_t below = __shfl_up_sync(kAllLanes, upto, step); lane >= step) upto += below;
-    if (e < experts) begin[e + 1] = before + upto;
-    before += __shfl_sync(kAllLanes, upto, 31);
-  }
-}
-
 // place[w, e]: where the choices that expert e keeps of window w begin.
 __global__ void __launch_bounds__(kThreads) place_windows(int32_t* expert_begin, int32_t* place, const int32_t* counts,
                                                           int64_t windows, int64_t experts, int64_t capacity) {
@@ -134,68 +118,19 @@ __global__ void __launch_bounds__(kThreads) fill_rest(Placing p, Choices c, cons
   if (const int32_t expert = c.ids[row][slot]; expert < 0 || expert >= c.experts) p.place[row][slot] = INT32_MIN;
 }
 
-struct FewPlaces {
-  int32_t *sorted_rows, *expert_begin, *counts;  // counts: [experts], or null
-  Rows<int32_t> place;
-  int32_t capacity;
-};
-
-// A thread a choice, one window: those of its expert that a warp's lanes, then its warps, have before it.
-__global__ void __launch_bounds__(kFewChoices) place_few_choices(FewPlaces p, Choices c) {
+__global__ void __launch_bounds__(kFewChoices) place_few(FewPlaces places, Rows<const int32_t> ids, int experts) {
   follow();
-  __shared__ int32_t found[kFewChoices / 32][kFewExperts], begin[kFewExperts + 1];
-  const int experts = int(c.experts), warps = int(blockDim.x) / 32, thread = int(threadIdx.x);
-  const int width = int(c.ids.width), choices = int(c.ids.count) * width, row = thread / width, slot = thread % width;
-  for (int i = thread; i < warps * experts; i += int(blockDim.x)) found[i / experts][i % experts] = 0;
-  __syncthreads();
-
-  const int32_t expert = thread < choices ? c.ids[row][slot] : -1;
-  const bool given = expert >= 0 && expert < experts;
-  int32_t before = 0, all = 0;  // of this warp
-#pragma unroll 8
-  for (int lane = 0; lane < 32; ++lane) {
-    const bool same = __shfl_sync(kAllLanes, expert, lane) == expert;
-    all += same, before += same && lane < thread % 32;
-  }
-  if (given && before == 0) found[thread / 32][expert] = all;
-  __syncthreads();
-
-  for (int e = thread; e < experts; e += int(blockDim.x)) {
-    int32_t sum = 0;
-    for (int w = 0; w < warps; ++w) {
-      const int32_t here = found[w][e];
-      found[w][e] = sum, sum += here;
-    }
-    if (p.counts) p.counts[e] = sum;
-    begin[e + 1] = sum < p.capacity ? sum : p.capacity;
-  }
-  __syncthreads();
-  if (thread < 32) add_up(begin, experts);
-  __syncthreads();
-
-  for (int e = thread; e <= experts; e += int(blockDim.x)) p.expert_begin[e] = begin[e];
-  if (thread >= choices) return;
-  const int32_t rank = given ? found[thread / 32][expert] + before : 0;
-  const bool kept = given && rank < p.capacity;
-  p.place[row][slot] = kept ? begin[expert] + rank : given ? -1 : INT32_MIN;
-  if (kept) p.sorted_rows[begin[expert] + rank] = row;
-  if (thread >= begin[experts]) p.sorted_rows[thread] = -1;
+  __shared__ FewCounts<kFewChoices, kFewExperts> counts;
+  place_few_choices(counts, places, ids, experts);
 }
 
-constexpr int64_t kNone = INT32_MAX;  // capacity where nothing is dropped
-
-void sort_few(Stream& stream, const GroupRows& op, const Choices& c, int64_t capacity) {
-  const FewPlaces places{.sorted_rows = op.sorted_rows.elements<int32_t>(),
-                         .expert_begin = op.expert_begin.elements<int32_t>(),
-                         .counts = op.choices ? op.choices.elements<int32_t>() : nullptr,
-                         .place = rows_of<int32_t>(op.place),
-                         .capacity = int32_t(capacity)};
+void sort_few(Stream& stream, const GroupRows& op, const Choices& c) {
   const int64_t threads = std::max<int64_t>(128, divide_up(c.ids.count * c.ids.width, 32) * 32);
-  launch_following(stream, "group_rows", 1, dim3(unsigned(threads)), place_few_choices, places, c);
+  launch_following(stream, "group_rows", 1, dim3(unsigned(threads)), place_few, few_places(op), c.ids, int(c.experts));
 }
 
-void sort_many(Stream& stream, const GroupRows& op, const Choices& c, int64_t capacity) {
-  const int64_t counted = c.windows * c.experts, choices = c.ids.count * c.ids.width;
+void sort_many(Stream& stream, const GroupRows& op, const Choices& c) {
+  const int64_t capacity = capacity_of(op), counted = c.windows * c.experts, choices = c.ids.count * c.ids.width;
   const Scratch scratch(stream, size_t(2 * counted + 1) * sizeof(int32_t));
   int32_t* const counts = op.choices ? op.choices.elements<int32_t>() : scratch.as<int32_t>();
   int32_t *const begin = scratch.as<int32_t>() + counted, *const ends = op.expert_begin.elements<int32_t>();
@@ -215,13 +150,12 @@ void group_rows(Stream& stream, const GroupRows& op) {
   const Rows<const int32_t> ids = rows_of<const int32_t>(op.expert_ids);
   const int64_t experts = op.expert_begin.dim(0) - 1, choices = ids.count * ids.width;
   expect(experts >= 0, "expert_begin holds one more entry than there are experts");
-  expect(choices <= kNone, "places are i32");
-  const int64_t capacity = op.capacity > 0 && op.capacity < kNone ? op.capacity : kNone;
-  const bool ours = op.capacity == 0 && !op.choices;
-  const int64_t window = ours ? std::max(kLeastWindow, divide_up(ids.count, kMostWindows)) : op.rows_per_window();
+  expect(choices <= kNoCapacity, "places are i32");
+  const int64_t window =
+      windows_matter(op) ? op.rows_per_window() : std::max(kLeastWindow, divide_up(ids.count, kMostWindows));
   const Choices c{ids, experts, window, divide_up(ids.count, window)};
   const bool few = choices <= kFewChoices && experts <= kFewExperts && c.windows == 1 && choices > 0;
-  (few ? sort_few : sort_many)(stream, op, c, capacity);
+  (few ? sort_few : sort_many)(stream, op, c);
 }
 
 }  // namespace fulgur::cuda

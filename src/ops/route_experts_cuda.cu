@@ -1,35 +1,9 @@
-// A warp a row: its lanes look for the next of the logits in the order greatest first, lowest index among equals, where
-// NaN counts as -infinity. Backward writes a row of zeros and its k entries.
-#include <cmath>
-
-#include "ops/cuda/rows.cuh"
+// A warp a row (ops/cuda/choose_experts.cuh). Backward writes a row of zeros and its k entries.
+#include "ops/cuda/choose_experts.cuh"
 #include "ops/route_experts.h"
 
 namespace fulgur::cuda {
 namespace {
-
-struct Candidate {
-  float logit;
-  int32_t expert;  // INT32_MAX: none
-  __device__ bool before(const Candidate& other) const {
-    return logit != other.logit ? logit > other.logit : expert < other.expert;
-  }
-};
-
-// The first candidate after `last`, in all lanes.
-__device__ Candidate next_of(const float* logits, int64_t experts, const Candidate& last) {
-  Candidate best{-INFINITY, INT32_MAX};
-  for (int64_t e = threadIdx.x % 32; e < experts; e += 32) {
-    const Candidate one{logits[e] == logits[e] ? logits[e] : -INFINITY, int32_t(e)};
-    if (last.before(one) && one.before(best)) best = one;
-  }
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    const Candidate other{__shfl_xor_sync(kAllLanes, best.logit, step), __shfl_xor_sync(kAllLanes, best.expert, step)};
-    if (other.before(best)) best = other;
-  }
-  return best;
-}
 
 struct Training {  // all null, or none
   float *probabilities, *log_sum_exp, *entropy;
@@ -59,19 +33,7 @@ __global__ void __launch_bounds__(kThreads)
   follow();
   const int64_t row = Team<true>::row(), experts = logits.width, k = ids.width;
   if (row >= logits.count) return;
-  const bool writes = Team<true>::thread() == 0;
-  Candidate last{INFINITY, -1};
-  float greatest = 0, sum = 0;
-  for (int64_t slot = 0; slot < k; ++slot) {
-    last = next_of(logits[row], experts, last);
-    const float logit = logits[row][last.expert];
-    if (slot == 0) greatest = logit;
-    const float power = expf(logit - greatest);
-    sum += power;
-    if (writes) ids[row][slot] = last.expert, weights[row][slot] = power;
-  }
-  if (writes)
-    for (int64_t slot = 0; slot < k; ++slot) weights[row][slot] /= sum;
+  float greatest = choose_experts(ids[row], weights[row], logits[row], experts, k);
   if (!training.probabilities) return;
   if (k == 0) greatest = next_of(logits[row], experts, {INFINITY, -1}).logit;
   judge_all(training, row, logits[row], greatest, experts);
