@@ -21,6 +21,7 @@
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/route_experts.h"
+#include "ops/route_rows.h"
 #include "ops/router_statistics.h"
 #include "ops/router_z_loss.h"
 #include "ops/sample.h"
@@ -60,6 +61,7 @@ FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)
 FULGUR_DEFINE_OPERATOR(route_experts, RouteExperts)
 FULGUR_DEFINE_OPERATOR(route_experts_backward, RouteExpertsBackward)
+FULGUR_DEFINE_OPERATOR(route_rows, RouteRows)
 FULGUR_DEFINE_OPERATOR(router_statistics, RouterStatistics)
 FULGUR_DEFINE_OPERATOR(router_z_loss, RouterZLoss)
 FULGUR_DEFINE_OPERATOR(sample, Sample)

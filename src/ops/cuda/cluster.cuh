@@ -21,6 +21,10 @@ __device__ inline void store_shared(float* at, uint32_t rank, float value) {
       : "memory");
 }
 
+__device__ inline void store_shared(int32_t* at, uint32_t rank, int32_t value) {
+  store_shared(reinterpret_cast<float*>(at), rank, __int_as_float(value));
+}
+
 // Four numbers that lie at `at` in the shared memory of thread block `rank` of the cluster; a multiple of 16 bytes.
 __device__ inline float4 load_shared(const float* at, uint32_t rank) {
   float4 x;
@@ -38,6 +42,7 @@ __device__ inline float4 load_shared(const float* at, uint32_t rank) {
 __device__ inline void cluster_arrive() { __trap(); }
 __device__ inline void cluster_wait() { __trap(); }
 __device__ inline void store_shared(float*, uint32_t, float) { __trap(); }
+__device__ inline void store_shared(int32_t*, uint32_t, int32_t) { __trap(); }
 __device__ inline float4 load_shared(const float*, uint32_t) {
   __trap();
   return {};

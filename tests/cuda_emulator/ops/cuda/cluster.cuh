@@ -6,7 +6,8 @@ namespace fulgur::cuda {
 
 inline void cluster_arrive() { emulator::cluster_arrive(); }
 inline void cluster_wait() { emulator::cluster_wait(); }
-inline void store_shared(float* at, uint32_t rank, float value) {
+template <class Number>
+void store_shared(Number* at, uint32_t rank, Number value) {
   const auto offset = reinterpret_cast<std::byte*>(at) - emulator::shared_memory();
   std::memcpy(emulator::shared_memory_of(rank) + offset, &value, sizeof value);
 }
