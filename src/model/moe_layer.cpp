@@ -10,6 +10,7 @@
 #include "ops/linear.h"
 #include "ops/load_balance.h"
 #include "ops/route_experts.h"
+#include "ops/route_rows.h"
 #include "ops/router_statistics.h"
 #include "ops/router_z_loss.h"
 #include "ops/swiglu.h"
@@ -18,26 +19,34 @@
 namespace fulgur {
 namespace {
 
-// Fills expert_ids, weights and, when training, what the router's losses read; or takes what the batch imposes.
+// Groups the rows by expert: as the router chooses, or as the batch imposes. Keeps what the router's losses read when
+// training.
 void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep,
            bool training) {
   const int64_t rows = x.dim(0), experts = exec.config.experts, k = exec.config.experts_per_token;
   const DType type = wide(x.dtype);
-  const bool given = batch.routing != Batch::Routing::own;
+  const bool given = batch.routing != Batch::Routing::own, imposed = batch.routing == Batch::Routing::imposed;
   s.expert_ids = given ? batch.experts[size_t(layer)] : keep.alloc(DType::i32, {rows, k});
   s.weights = given ? batch.weights[size_t(layer)] : keep.alloc(type, {rows, k});
-  if (batch.routing == Batch::Routing::imposed) return;
-  if (training)
+  if (training && !imposed)
     s.probabilities = keep.alloc(type, {rows, experts}), s.log_sum_exp = keep.alloc(type, {rows}),
     s.entropy = keep.alloc(type, {rows});
-  const Tensor logits = exec.scratch.alloc(type, {rows, experts});
-  linear(exec.stream, {.y = logits, .x = x, .w = {.values = w.router}});
-  route_experts(exec.stream, {.expert_ids = s.expert_ids,
-                              .weights = s.weights,
-                              .logits = logits,
-                              .probabilities = s.probabilities,
-                              .log_sum_exp = s.log_sum_exp,
-                              .entropy = s.entropy});
+  const RouteRows op{.sorted_rows = s.sorted_rows,
+                     .place = s.place,
+                     .expert_begin = s.expert_begin,
+                     .expert_ids = s.expert_ids,
+                     .weights = s.weights,
+                     .logits = imposed ? Tensor{} : exec.scratch.alloc(type, {rows, experts}),
+                     .x = x,
+                     .router = {.values = w.router},
+                     .probabilities = s.probabilities,
+                     .log_sum_exp = s.log_sum_exp,
+                     .entropy = s.entropy,
+                     .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
+                     .window = batch.window,
+                     .capacity = batch.capacity};
+  if (imposed) group_rows(exec.stream, op.grouping());
+  else route_rows(exec.stream, op);
 }
 
 // Adds the router's losses to d_logits, and both and what was counted to the layer's sums.
@@ -93,13 +102,6 @@ BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch
              .down = keep.alloc(x.dtype, {choices, c.width})};
 
   route(exec, w, layer, batch, x, s, keep, saved != nullptr);
-  group_rows(exec.stream, {.sorted_rows = s.sorted_rows,
-                           .place = s.place,
-                           .expert_begin = s.expert_begin,
-                           .expert_ids = s.expert_ids,
-                           .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
-                           .window = batch.window,
-                           .capacity = batch.capacity});
   expert_swiglu(exec.stream, {.y = s.middle,
                               .grouped = s.grouped,
                               .gate = s.gate,
