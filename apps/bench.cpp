@@ -121,6 +121,12 @@ void run_decode(const BenchOptions& o) {
   report(o, "decode", setup.type, memory, bench::run_decode(setup, o.batch, o.context, o.steps));
 }
 
+void run_mixed(const BenchOptions& o) {
+  const bench::InferenceSetup setup = inference(o);
+  const bench::MemoryRates memory = memory_rates(o);
+  report(o, "mixed", setup.type, memory, bench::run_mixed(setup, o.batch, o.context, o.tokens, o.steps));
+}
+
 void print_plan(const TrainingPlan& plan) {
   for (const TrainingPlan::Part& part : plan.parts()) std::printf("%-10s %15zu bytes\n", part.name, part.bytes);
   std::printf("%-10s %15zu bytes of %zu free\n", "in all", plan.total(), plan.free);
@@ -250,6 +256,16 @@ void add_bench(CLI::App& app) {
   decode->add_option("--batch", o->batch, "sequences")->check(count)->capture_default_str();
   decode->add_option("--context", o->context, "tokens behind each sequence")->check(count)->capture_default_str();
   decode->add_option("--tokens", o->steps, "steps that are timed; their median counts")
+      ->check(count)
+      ->capture_default_str();
+  o = options();
+  o->steps = 8, o->batch = 32;
+  CLI::App* mixed = add(*bench, o, "mixed", "steps that read a prompt while sequences write", run_mixed);
+  add_device(*mixed, *o), add_experts(*mixed, *o);
+  mixed->add_option("--batch", o->batch, "sequences that write")->check(count)->capture_default_str();
+  mixed->add_option("--context", o->context, "tokens behind each of them")->check(count)->capture_default_str();
+  mixed->add_option("--tokens", o->tokens, "of the prompt, which one step reads")->check(count)->capture_default_str();
+  mixed->add_option("--steps", o->steps, "of each kind that are timed; their medians count")
       ->check(count)
       ->capture_default_str();
   o = options();

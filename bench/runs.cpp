@@ -53,6 +53,16 @@ void write_all(Scheduler& scheduler, const ModelConfig& config, int64_t sessions
     scheduler.ask(id, {.tokens = {token}, .max_tokens = tokens, .choice = uint64_t(id)});
 }
 
+// Seconds of one step of sequences that write and of a new prompt, either of which may be absent.
+double mixed_step(Engine& engine, std::span<Sequence> writing, const std::vector<int32_t>& prompt, Recorder* recorder) {
+  std::vector<Sequence*> running;
+  for (Sequence& sequence : writing) running.push_back(&sequence);
+  Sequence reading = engine.begin(prompt);
+  reading.new_tokens = 1;
+  if (!prompt.empty()) running.push_back(&reading);
+  return timed(engine.stream(), recorder, [&] { engine.step(running); });
+}
+
 void add_rate(Measured& m, const std::string& name, double tokens) {
   m.figures.push_back({name, "tokens/s", tokens / m.seconds});
 }
@@ -102,6 +112,42 @@ Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context,
   }
   m.peak_activation_bytes = engine.peak_activation_bytes();
   add_rate(m, "decode batch " + std::to_string(batch) + " context " + std::to_string(context), double(batch));
+  return m;
+}
+
+Measured run_mixed(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t tokens, int64_t steps) {
+  Measured m;
+  const RandomModel model(setup.shape, setup.type, setup.threads, setup.device);
+  const int64_t answer = 2 * steps + 4;
+  Engine engine(model.config, model.weights,
+                {.sequences = batch + 1,
+                 .tokens = batch * (context + answer) + tokens + 1,
+                 .threads = setup.threads,
+                 .in_order = setup.in_order,
+                 .limits = {.rows = batch + tokens, .chunk = tokens}});
+  std::vector<Sequence> writing;
+  for (int64_t i = 0; i < batch; ++i) {
+    writing.push_back(engine.begin(random_tokens(model.config, context, uint64_t(i) + 1), uint64_t(i)));
+    read_prompt(engine, writing.back());
+  }
+  for (Sequence& sequence : writing) sequence.new_tokens = answer - 1;
+  const std::vector<int32_t> prompt = random_tokens(model.config, tokens, 0);
+  std::vector<double> decode, prefill, both;
+  for (int64_t i = 0; i <= steps; ++i) {
+    decode.push_back(mixed_step(engine, writing, {}, nullptr));
+    prefill.push_back(mixed_step(engine, {}, prompt, nullptr));
+    both.push_back(mixed_step(engine, writing, prompt, nullptr));
+    if (i == 0) decode.clear(), prefill.clear(), both.clear();
+  }
+  mixed_step(engine, writing, prompt, &m.recorder);
+  m.seconds = median(both), m.peak_activation_bytes = engine.peak_activation_bytes();
+  add_rate(m, "decode batch " + std::to_string(batch) + " and a prompt of " + std::to_string(tokens) + " tokens",
+           double(batch + tokens));
+  const double apart = median(decode) + median(prefill);
+  m.figures.push_back({"decode alone", "ms", 1e3 * median(decode), false});
+  m.figures.push_back({"prompt alone", "ms", 1e3 * median(prefill), false});
+  m.figures.push_back({"one after the other", "ms", 1e3 * apart, false});
+  m.figures.push_back({"at once", "% of one after the other", 100 * m.seconds / apart, false});
   return m;
 }
 

@@ -42,6 +42,11 @@ Measured run_prefill(const InferenceSetup& setup, int64_t tokens, int64_t chunk 
 // `batch` sequences with `context` tokens behind them, one token each a step of the scheduler. Median of `steps` steps.
 Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t steps);
 
+// Three kinds of steps by turns: `batch` sequences with `context` tokens behind them write a token each; a prompt of
+// `tokens` tokens is read to its first token; both at once. Medians of `steps` of each, after one. The table is of both
+// at once.
+Measured run_mixed(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t tokens, int64_t steps);
+
 // Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of
 // `steps` after one. Throws device where a part of the memory takes other bytes than were planned. Where
 // run.health_every is above 0, as many steps that measure health come between them: a figure of its own says what that
