@@ -1,9 +1,10 @@
 // Matrix products at bench-1b's shapes, rows x outputs x inputs: forward, both gradients together, few rows of
-// decoding, and experts' rows grouped.
+// decoding, the router with what follows it, and experts' rows grouped.
 #include "bench/cuda/lines.h"
 #include "bench/cuda/routing.h"
 #include "bench/cuda/samples.h"
 #include "ops/expert_swiglu.h"
+#include "ops/route_rows.h"
 
 namespace fulgur::bench {
 namespace {
@@ -36,6 +37,22 @@ Call backward(Draw& draw, const Sizes& s) {
   Call call = call_of(linear_backward, op);
   call.flops = 2 * flops(s);
   call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+// Logits alone are judged.
+Call route(Draw& draw, int64_t rows) {
+  const RouteRows op{.sorted_rows = draw.empty(DType::i32, {2 * rows}),
+                     .place = draw.empty(DType::i32, {rows, 2}),
+                     .expert_begin = draw.empty(DType::i32, {kExperts + 1}),
+                     .expert_ids = draw.empty(DType::i32, {rows, 2}),
+                     .weights = draw.empty(DType::f32, {rows, 2}),
+                     .logits = draw.empty(DType::f32, {rows, kExperts}),
+                     .x = draw.normal(DType::bf16, {rows, kExpertWidth}),
+                     .router = {.values = draw.normal(DType::bf16, {kExperts, kExpertWidth})}};
+  Call call = call_of(route_rows, op);
+  call.flops = 2 * double(rows * kExperts * kExpertWidth);
+  call.error = [op](Stream& stream) { return error_of(stream, op.product()); };
   return call;
 }
 
@@ -130,6 +147,9 @@ std::vector<Line> product_lines() {
       const Sizes s{rows, out, 1024, DType::bf16};
       lines.push_back({"linear", text(s), [=](Draw& draw) { return forward(draw, s); }});
     }
+  for (const int64_t rows : {1, 8, 32, 128, 32768})
+    lines.push_back({"route_rows", std::to_string(rows) + " x 1024, 2 of 16 experts",
+                     [=](Draw& draw) { return route(draw, rows); }});
   const std::string shape = " x 1024 x 1024, 16 experts";
   for (const int64_t rows : {32768, 1, 8, 32, 128})
     lines.push_back(
