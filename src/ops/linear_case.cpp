@@ -186,8 +186,8 @@ TEST(Linear, WeightGradientGoesOnFromWhatIsThere) {
 
 // Shapes and strides that a GPU's copy engine takes, so that its kernels for large tiles and for few rows run: tiles
 // with a rest in rows, outputs or inputs.
-constexpr Shape kEvenShapes[] = {{300, 272, 136}, {257, 520, 40},  {600, 16, 264},
-                                 {1, 72, 200},    {20, 136, 1096}, {128, 80, 264}};
+constexpr Shape kEvenShapes[] = {{300, 272, 136}, {257, 520, 40},  {600, 16, 264}, {77, 24, 1096}, {5, 8, 584},
+                                 {1, 72, 200},    {20, 136, 1096}, {128, 80, 264}, {65, 32, 72}};
 
 LinearBackward even_backward(Bench& bench, DType dy_type, const Shape& s, Store store) {
   return {.dx = bench.random(DType::bf16, {s.rows, s.in}, 4),
@@ -234,11 +234,10 @@ TEST(Linear, ManyTilesHaveTheBitsOfParts) {
 }
 
 // The same of gradients, and of rows in two calls, as micro-batches are.
-TEST(Linear, GradientsHaveTheBitsOfParts) {
+void expect_bits_of_parts(DType dy_type, const Shape& s, Store store) {
   CaseStream stream({}, 2);
   Bench bench(kManyBytes);
-  const Shape s{600, 136, 264};
-  const LinearBackward whole = even_backward(bench, DType::bf16, s, Store::overwrite);
+  const LinearBackward whole = even_backward(bench, dy_type, s, store);
   const auto copy_of = [&](const Tensor& t) { return bench.converted(t, t.dtype); };
   LinearBackward uneven = whole, parts = whole;
   for (LinearBackward* other : {&uneven, &parts}) other->dx = copy_of(whole.dx), other->dw = copy_of(whole.dw);
@@ -250,8 +249,13 @@ TEST(Linear, GradientsHaveTheBitsOfParts) {
     one.dx = parts.dx.rows(begin, end), one.dy = whole.dy.rows(begin, end), one.x = whole.x.rows(begin, end);
     linear_backward(stream, one);
   }
-  EXPECT_TRUE(cases::same_bits(whole.dx, uneven.dx) && cases::same_bits(whole.dx, parts.dx));
-  EXPECT_TRUE(cases::same_bits(whole.dw, uneven.dw) && cases::same_bits(whole.dw, parts.dw));
+  EXPECT_TRUE(cases::same_bits(whole.dx, uneven.dx) && cases::same_bits(whole.dx, parts.dx)) << s.out;
+  EXPECT_TRUE(cases::same_bits(whole.dw, uneven.dw) && cases::same_bits(whole.dw, parts.dw)) << s.out;
+}
+TEST(Linear, GradientsHaveTheBitsOfParts) {
+  expect_bits_of_parts(DType::bf16, {600, 136, 264}, Store::overwrite);
+  expect_bits_of_parts(DType::f32, {1900, 16, 136}, Store::add);  // more rows than a thread block keeps at a time
+  expect_bits_of_parts(DType::f32, {600, 24, 520}, Store::add);
 }
 
 TEST(Linear, RefusesWrongShapesAndTypes) {

@@ -284,6 +284,7 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
                         const Factors<bf16, bf16, float>& dw) {
   namespace hopper = hopper_products;
   if (!hopper::fits(dx) || !hopper::fits(dw) || !hopper::lie_apart(dx.groups)) return false;
+  if (multiply_few_outputs(stream, name, dx, dw)) return true;
   const hopper::Load x = hopper::load_of(dx, false, true), w = hopper::load_of(dw, true, true);
   const int64_t clusters = processors() / hopper::kCluster, fair = (x.all() + w.all()) / clusters;
   const bool weights_first = w.time >= x.time;
