@@ -22,17 +22,9 @@ void norm_backward(Exec& exec, const LightningWeights& w, LightningWeights& grad
   const int64_t rows = dy.dim(0), inner = c.heads * c.head_dim;
   const Arena::Scope norm(exec.scratch);
   const Tensor attended = saved.attended.merged(1);
-  const Tensor gated = exec.scratch.alloc(dy.dtype, {rows, inner}),
-               d_gated = exec.scratch.alloc(dy.dtype, {rows, inner});
+  const Tensor d_gated = exec.scratch.alloc(dy.dtype, {rows, inner});
   const Tensor products = exec.scratch.alloc(wide(dy.dtype), {c.heads, rows});
-  gated_rms_norm(exec.stream, {.y = gated,
-                               .x = attended,
-                               .gate = saved.gate,
-                               .weight = w.norm,
-                               .squares = saved.squares,
-                               .whole_width = inner,
-                               .eps = c.lightning_norm_eps});
-  linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = gated, .w = w.out});
+  linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = saved.gated, .w = w.out});
   gated_rms_norm_products(exec.stream,
                           {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
   gated_rms_norm_backward(exec.stream, {.dx = attended,
@@ -58,10 +50,10 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
   const Tensor in = keep.alloc(x.dtype, {rows, 4 * inner}), gate = in.slice(1, 3 * inner, 4 * inner);
   const Tensor qkv = in.slice(1, 0, 3 * inner).split({c.heads, 3, c.head_dim});
   const Tensor attended = keep.alloc(x.dtype, {rows, c.heads, c.head_dim});
-  const Tensor squares = keep.alloc(wide(x.dtype), {c.heads, rows});
   const Tensor inverse_rms = saved ? keep.alloc(wide(x.dtype), {rows}) : Tensor{};
   const Tensor starts = saved ? starts_of(exec, batch, x.dtype, keep) : Tensor{};
-  const Tensor gated = exec.scratch.alloc(x.dtype, {rows, inner});
+  const Tensor gated = keep.alloc(x.dtype, {rows, inner});
+  const Tensor squares = exec.scratch.alloc(wide(x.dtype), {c.heads, rows});
 
   linear(exec.stream, {.y = in, .x = x, .w = w.in});
   lightning_attention(exec.stream, {.o = attended,
@@ -86,7 +78,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                .inverse_rms = inverse_rms});
   linear(exec.stream, {.y = y, .x = gated, .w = w.out});
 
-  if (saved) *saved = {x, qkv, attended, gate, squares, inverse_rms, starts};
+  if (saved) *saved = {x, qkv, attended, gate, gated, inverse_rms, starts};
 }
 
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,

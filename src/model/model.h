@@ -33,7 +33,7 @@ struct Exec {
 
 // What each layer's backward reads back.
 struct LightningSaved {
-  Tensor x, qkv, attended, gate, squares, inverse_rms, starts;
+  Tensor x, qkv, attended, gate, gated, inverse_rms, starts;
 };
 struct SoftmaxSaved {
   Tensor x, qkv, attended, log_sum_exp;  // qkv after rotary
