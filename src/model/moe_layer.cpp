@@ -13,7 +13,6 @@
 #include "ops/route_rows.h"
 #include "ops/router_statistics.h"
 #include "ops/router_z_loss.h"
-#include "ops/swiglu.h"
 #include "ops/take_rows.h"
 
 namespace fulgur {
@@ -127,31 +126,40 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
   const Tensor d_down = exec.scratch.alloc(type, {choices, c.width});
-  const Tensor d_middle = exec.scratch.alloc(type, {choices, c.expert_width});
   const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}),
                d_up = exec.scratch.alloc(type, {choices, c.expert_width});
-  const Tensor d_grouped = d_down;  // free once d_middle is known
-  const auto experts_backward = [&](Tensor d_in, const Weight& grad, Tensor d_out, Tensor in, const Weight& weight,
-                                    Store d_in_store) {
-    expert_linear_backward(exec.stream, {.dx = d_in,
+  const Tensor d_grouped = d_down;  // free once d_gate and d_up are known
+  const Store dw_store = balance.first ? Store::overwrite : Store::add;
+  const auto experts_backward = [&](const Weight& grad, Tensor d_out, const Weight& weight, Store store) {
+    expert_linear_backward(exec.stream, {.dx = d_grouped,
                                          .dw = grad.values,
                                          .dy = d_out,
-                                         .x = in,
+                                         .x = s.grouped,
                                          .w = weight,
                                          .expert_begin = s.expert_begin,
                                          .choice_rows = choice_rows,
                                          .row_block = balance.row_block,
-                                         .dx_store = d_in_store,
-                                         .dw_store = balance.first ? Store::overwrite : Store::add});
+                                         .dx_store = store,
+                                         .dw_store = dw_store});
   };
 
   combine_experts_backward(
       exec.stream,
       {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
-  experts_backward(d_middle, grads.down, d_down, s.middle, w.down, Store::overwrite);
-  swiglu_backward(exec.stream, {.dgate = d_gate, .dup = d_up, .dy = d_middle, .gate = s.gate, .up = s.up});
-  experts_backward(d_grouped, grads.gate, d_gate, s.grouped, w.gate, Store::overwrite);
-  experts_backward(d_grouped, grads.up, d_up, s.grouped, w.up, Store::add);
+  expert_swiglu_backward(exec.stream, {.dgate = d_gate,
+                                       .dup = d_up,
+                                       .dw = grads.down.values,
+                                       .dy = d_down,
+                                       .y = s.middle,
+                                       .gate = s.gate,
+                                       .up = s.up,
+                                       .w = w.down,
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block,
+                                       .dw_store = dw_store});
+  experts_backward(grads.gate, d_gate, w.gate, Store::overwrite);
+  experts_backward(grads.up, d_up, w.up, Store::add);
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
   route_experts_backward(

@@ -1,22 +1,12 @@
 // The products of linear for each expert's rows; which block takes which rows, the device finds in expert_begin.
 #include "ops/cuda/clear_surplus.cuh"
 #include "ops/cuda/dequantise.cuh"
+#include "ops/cuda/expert_factors.cuh"
 #include "ops/cuda/product_kernels.h"
-#include "ops/cuda/products.cuh"
 #include "ops/cuda/scratch.cuh"
-#include "ops/expert_linear.h"
 
 namespace fulgur::cuda {
 namespace {
-
-Groups experts_of(const Tensor& expert_begin) {
-  return {.begin = expert_begin.elements<int32_t>(), .count = expert_begin.dim(0) - 1};
-}
-
-template <class T>
-Strided<const T> weights_of(const Weight& w) {
-  return {w.values.view<T, 3>().data, w.values.stride[1], 1};
-}
 
 template <class T>
 Factors<T, T, T> factors_of(const ExpertLinear& op) {
@@ -64,28 +54,8 @@ void forward_quantised(Stream& stream, const ExpertLinear& op) {
 
 template <class T>
 void backward(Stream& stream, const ExpertLinearBackward& op) {
-  const int64_t rows = op.x.dim(0), out = op.w.out(), in = op.w.in();
-  const Strided<const T> dy = strided<const T>(op.dy), x = strided<const T>(op.x);
-  Groups groups = experts_of(op.expert_begin);
-  groups.b_apart = op.w.values.stride[0];
-  const Factors<T, T, T> dx{.a = dy,
-                            .b = weights_of<T>(op.w),
-                            .c = strided<T>(op.dx),
-                            .m = rows,
-                            .n = in,
-                            .k = out,
-                            .adds = op.dx_store == Store::add,
-                            .groups = groups};
-  groups.b_apart = 0, groups.c_apart = op.dw.stride[0];
-  groups.numbers = op.choice_rows ? op.choice_rows.elements<int32_t>() : nullptr, groups.cut = op.row_block;
-  const Factors<T, T, float> dw{.a = turned(dy),
-                                .b = x,
-                                .c = {op.dw.view<float, 3>().data, op.dw.stride[1], 1},
-                                .m = out,
-                                .n = in,
-                                .k = rows,
-                                .adds = op.dw_store == Store::add,
-                                .groups = groups};
+  const Factors<T, T, T> dx = input_gradient_of<T>(op);
+  const Factors<T, T, float> dw = weight_gradient_of<T>(op);
   bool done = false;
   if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear_backward", dx, dw);
   if (!done) {

@@ -3,8 +3,7 @@
 // Choices from expert_begin[experts] on belong to no expert: their numbers are -1, and what they have of the outputs is
 // zero.
 #pragma once
-#include "ops/operator.h"
-#include "ops/products.h"
+#include "ops/expert_linear.h"
 
 namespace fulgur {
 
@@ -51,6 +50,47 @@ struct ExpertSwiglu {
   }
 };
 
+// Back through the expert's last matrix w and through the gate: dgate and dup of y w^T, as expert_linear_backward and
+// swiglu_backward have them to the bit, without y's gradient between them.
+struct ExpertSwigluBackward {
+  Tensor dgate, dup;        // [choices, width], overwritten
+  Tensor dw;                // wide [experts, out, width]: as expert_linear_backward's
+  Tensor dy;                // [choices, out]
+  Tensor y, gate, up;       // [choices, width], as expert_swiglu left them
+  Weight w;                 // [experts, out, width]
+  Tensor expert_begin;      // i32 [experts + 1]
+  Tensor choice_rows = {};  // i32 [choices]; this and row_block as expert_linear_backward has them
+  int64_t row_block = 0;
+  Store dw_store = Store::add;
+
+  // The matrix alone, y's gradient in dgate's place.
+  ExpertLinearBackward of_matrix() const {
+    return {.dx = dgate,
+            .dw = dw,
+            .dy = dy,
+            .x = y,
+            .w = w,
+            .expert_begin = expert_begin,
+            .choice_rows = choice_rows,
+            .row_block = row_block,
+            .dw_store = dw_store};
+  }
+  auto operands() const {
+    return std::tuple{out(dgate),     out(dup), dw_store == Store::add ? inout(dw) : out(dw),
+                      in(dy),         in(y),    in(gate),
+                      in(up),         in(w),    in(expert_begin),
+                      in(choice_rows)};
+  }
+  Products products() const { return of_matrix().products(); }
+  int64_t bytes() const { return of_matrix().bytes() + dup.bytes() + gate.bytes() + up.bytes(); }
+  void check() const {
+    of_matrix().check();
+    for (const Tensor* t : {&dgate, &dup, &y, &gate, &up})
+      expect(t->is(dy.dtype, {dy.dim(0), w.in()}) && t->dense(), "y, gate, up and their gradients have one shape");
+  }
+};
+
 FULGUR_DECLARE_OPERATOR(expert_swiglu, ExpertSwiglu)
+FULGUR_DECLARE_OPERATOR(expert_swiglu_backward, ExpertSwigluBackward)
 
 }  // namespace fulgur

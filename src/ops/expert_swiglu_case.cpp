@@ -2,7 +2,6 @@
 #include "ops/expert_swiglu.h"
 
 #include "ops/case.h"
-#include "ops/expert_linear.h"
 #include "ops/swiglu.h"
 #include "ops/take_rows.h"
 
@@ -132,6 +131,85 @@ TEST(ExpertSwiglu, AChoiceHasTheBitsItHasAmongOthers) {
     expert_swiglu(stream, all), expert_swiglu(stream, few);
     EXPECT_TRUE(same_bits(few.y, all.y.rows(50, 57))) << name_of(type);
   }
+}
+
+// Of a last matrix with as many outputs as the first ones have inputs.
+ExpertSwigluBackward random_backward(Bench& bench, DType type, const Shape& s, Store dw_store) {
+  const int64_t rows = s.rows(), experts = int64_t(s.begin.size()) - 1;
+  const auto of_width = [&](uint64_t seed, double deviation) {
+    return bench.random(type, {rows, s.width}, seed, deviation);
+  };
+  ExpertSwigluBackward op{.dgate = of_width(4, 1),
+                          .dup = of_width(5, 1),
+                          .dw = bench.random(wide(type), {experts, s.in, s.width}, 6),
+                          .dy = bench.random(type, {rows, s.in}, 7),
+                          .y = of_width(8, 1),
+                          .gate = of_width(9, 4),
+                          .up = of_width(10, 1),
+                          .w = {bench.random(type, {experts, s.in, s.width}, 11)},
+                          .expert_begin = bench.indices(DType::i32, s.begin),
+                          .dw_store = dw_store};
+  for (const Tensor* t : {&op.gate, &op.up})  // as expert_swiglu leaves them
+    std::memset(t->at(s.begin.back() - 1).data + s.width * byte_size(type), 0,
+                size_t(s.surplus * s.width * byte_size(type)));
+  return op;
+}
+
+struct Gradients {
+  Tensor dgate, dup, dw;  // f64
+};
+Gradients oracle(Bench& bench, const ExpertSwigluBackward& op, const Shape& s) {
+  const int64_t width = s.width, out = s.in;
+  const Gradients g{bench.zeros(DType::f64, {s.rows(), width}), bench.zeros(DType::f64, {s.rows(), width}),
+                    op.dw_store == Store::add ? bench.converted(op.dw, DType::f64)
+                                              : bench.zeros(DType::f64, {op.dw.dim(0), out, width})};
+  for (size_t e = 0; e + 1 < s.begin.size(); ++e)
+    for (int64_t row = s.begin[e]; row < s.begin[e + 1]; ++row)
+      for (int64_t c = 0; c < width; ++c) {
+        const int64_t at = row * width + c;
+        double dy = 0;
+        for (int64_t o = 0; o < out; ++o) {
+          const int64_t weight = (int64_t(e) * out + o) * width + c;
+          dy += get(op.dy, row * out + o) * get(op.w.values, weight);
+          set(g.dw, weight, get(g.dw, weight) + get(op.dy, row * out + o) * get(op.y, at));
+        }
+        const double x = get(op.gate, at), sigmoid = 1 / (1 + std::exp(-x));
+        set(g.dgate, at, dy * get(op.up, at) * sigmoid * (1 + x * (1 - sigmoid)));
+        set(g.dup, at, dy * x * sigmoid);
+      }
+  return g;
+}
+
+TEST(ExpertSwiglu, GradientsEqualTheOracle) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
+    for (const Shape& s : shapes()) {
+      SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << s.rows() << " x " << s.width << " x " << s.in);
+      Bench bench(kBytes);
+      CaseStream stream({}, 2);
+      const ExpertSwigluBackward op = random_backward(bench, type, s, s.in % 3 ? Store::add : Store::overwrite);
+      const Gradients right = oracle(bench, op, s);
+      expert_swiglu_backward(stream, op);
+      EXPECT_LE(relative_gap(op.dgate, right.dgate), bound(type));
+      EXPECT_LE(relative_gap(op.dup, right.dup), bound(type));
+      EXPECT_LE(relative_gap(op.dw, right.dw), bound(wide(type)));
+    }
+}
+
+TEST(ExpertSwiglu, GradientsAreTheProductAndTheGate) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const Shape& s : shapes()) {
+      Bench bench(kBytes);
+      CaseStream stream({}, 2);
+      const ExpertSwigluBackward op = random_backward(bench, type, s, Store::add);
+      ExpertLinearBackward matrix = op.of_matrix();
+      matrix.dx = bench.empty(type, {s.rows(), s.width}), matrix.dw = bench.converted(op.dw, op.dw.dtype);
+      const Tensor dgate = bench.empty(type, {s.rows(), s.width}), dup = bench.empty(type, {s.rows(), s.width});
+      expert_swiglu_backward(stream, op);
+      expert_linear_backward(stream, matrix);
+      swiglu_backward(stream, {.dgate = dgate, .dup = dup, .dy = matrix.dx, .gate = op.gate, .up = op.up});
+      EXPECT_TRUE(same_bits(op.dgate, dgate) && same_bits(op.dup, dup) && same_bits(op.dw, matrix.dw))
+          << name_of(type) << ' ' << s.rows() << " x " << s.width;
+    }
 }
 
 TEST(ExpertSwiglu, RefusesOtherShapes) {

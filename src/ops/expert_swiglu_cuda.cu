@@ -4,11 +4,10 @@
 
 #include "ops/cuda/clear_surplus.cuh"
 #include "ops/cuda/dequantise.cuh"
+#include "ops/cuda/expert_factors.cuh"
 #include "ops/cuda/gpu.cuh"
 #include "ops/cuda/product_kernels.h"
-#include "ops/cuda/rows.cuh"
 #include "ops/cuda/scratch.cuh"
-#include "ops/expert_linear.h"
 #include "ops/expert_swiglu.h"
 #include "ops/swiglu.h"
 #include "ops/take_rows.h"
@@ -94,6 +93,18 @@ bool run_many_rows(Stream& stream, const ExpertSwiglu& op) {
   return true;
 }
 
+bool run_on_hopper(Stream& stream, const ExpertSwigluBackward& op) {
+  if (op.dy.dtype != DType::bf16) return false;
+  const ExpertLinearBackward matrix = op.of_matrix();
+  const GateFactors factors{op.gate.elements<bf16>(), op.up.elements<bf16>(), op.dup.elements<bf16>()};
+  if (!multiply_gated_on_hopper(stream, "expert_swiglu_backward", input_gradient_of<bf16>(matrix),
+                                weight_gradient_of<bf16>(matrix), factors))
+    return false;
+  clear_surplus<bf16>(stream, "expert_swiglu_backward", op.dgate, op.expert_begin);
+  clear_surplus<bf16>(stream, "expert_swiglu_backward", op.dup, op.expert_begin);
+  return true;
+}
+
 }  // namespace
 
 void expert_swiglu(Stream& stream, const ExpertSwiglu& op) {
@@ -104,6 +115,13 @@ void expert_swiglu(Stream& stream, const ExpertSwiglu& op) {
   cuda::expert_linear(stream, {.y = op.gate, .x = op.grouped, .w = op.w_gate, .expert_begin = op.expert_begin});
   cuda::expert_linear(stream, {.y = op.up, .x = op.grouped, .w = op.w_up, .expert_begin = op.expert_begin});
   cuda::swiglu(stream, {.y = op.y, .gate = op.gate, .up = op.up});
+}
+
+void expert_swiglu_backward(Stream& stream, const ExpertSwigluBackward& op) {
+  if (!run_on_hopper(stream, op)) {
+    cuda::expert_linear_backward(stream, op.of_matrix());
+    cuda::swiglu_backward(stream, {.dgate = op.dgate, .dup = op.dup, .dy = op.dgate, .gate = op.gate, .up = op.up});
+  }
 }
 
 }  // namespace fulgur::cuda

@@ -16,7 +16,7 @@ struct Swiglu {
 };
 
 struct SwigluBackward {
-  Tensor dgate, dup;    // [rows, width], overwritten; dense
+  Tensor dgate, dup;    // [rows, width], overwritten; dense; dgate or dup may be dy
   Tensor dy, gate, up;  // [rows, width]; dense
 
   auto operands() const { return std::tuple{out(dgate), out(dup), in(dy), in(gate), in(up)}; }

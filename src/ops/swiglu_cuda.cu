@@ -12,8 +12,8 @@ struct Forward {
 
 struct Backward {  // dy, gate, up
   __device__ void operator()(const float (&x)[3], float (&y)[2]) const {
-    y[0] = x[0] * x[2] * silu_slope(x[1]);
-    y[1] = x[0] * silu(x[1]);
+    const GateGradients d = gate_gradients(x[0], x[1], x[2]);
+    y[0] = d.gate, y[1] = d.up;
   }
 };
 

@@ -44,6 +44,12 @@ struct GatedProduct : Product<Kind::output, bf16> {
   __device__ int lines() const { return kWide; }
 };
 
+// dx = dy w of x = SiLU(gate) * up, rounded; in its place, c, the gradient of gate, beside it that of up.
+struct GateGradientProduct : Product<Kind::input_gradient, bf16> {
+  const bf16 *gate, *up;
+  bf16* dup;
+};
+
 // What a thread block computes at a time: the first kBlockRows of rows [m, m_end), columns from n on, steps [k, k_end).
 // For the cluster's second block there may be no rows.
 struct Part {

@@ -135,6 +135,7 @@ class Multiplier {
     products_wait<0>(sums);
     give_back(before);
     if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
+    else if constexpr (std::is_same_v<P, GateGradientProduct>) store_gate_gradients(sums, corner, p);
     else store_sums(sums, corner);
   }
 
@@ -226,16 +227,9 @@ __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
   cluster_arrive(), cluster_wait();  // the other block may still copy into this one's memory
 }
 
-template <class C>
-__global__ void __launch_bounds__(kProductThreads, 1)
-    multiply_output(const __grid_constant__ Product<Kind::output, C> p) {
+template <class P>
+__global__ void __launch_bounds__(kProductThreads, 1) multiply_output(const __grid_constant__ P p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
-#endif
-}
-
-__global__ void __launch_bounds__(kProductThreads, 1) multiply_gated(const __grid_constant__ GatedProduct p) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
 #endif
 }
@@ -245,8 +239,9 @@ struct Order {
   bool weights_first;
   int head_start;
 };
+template <class InputGradient>
 __global__ void __launch_bounds__(kProductThreads, 1)
-    multiply_gradients(const __grid_constant__ Product<Kind::input_gradient, bf16> dx,
+    multiply_gradients(const __grid_constant__ InputGradient dx,
                        const __grid_constant__ Product<Kind::weight_gradient, float> dw, Order order) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   run_roles([&](auto& role) {

@@ -115,4 +115,50 @@ __device__ inline void store_gated(const float (&sums)[kSums], const Corner<bf16
   }
 }
 
+// Eight columns of gate and up, as they are multiplied.
+struct GateChunk {
+  uint4 gate, up;
+};
+// The gradients of gate and up, of what the sums round to. Chunks of both are on their way some blocks ahead.
+template <int kSums>
+__device__ inline void store_gate_gradients(const float (&sums)[kSums], const Corner<bf16>& corner,
+                                            const GateGradientProduct& p) {
+  constexpr int kChunks = kSums / 8, kAhead = 4;  // chunk c: columns of sums 16 (c / 2) on, c % 2 times eight rows down
+  const int64_t offset = corner.at - p.c;
+  const auto place_of = [&](int c) { return c % 2 * 8 * corner.row + (c / 2 * 4 + place_in_row()) * 8; };
+  const auto inside = [&](int c) { return corner.has(c % 2 * 8, (c / 2 * 4 + place_in_row()) * 8); };
+  GateChunk chunks[kAhead] = {};
+  const auto fetch = [&](int c) {
+    const int64_t at = offset + place_of(c);
+    if (inside(c))
+      chunks[c % kAhead] = {*reinterpret_cast<const uint4*>(p.gate + at), *reinterpret_cast<const uint4*>(p.up + at)};
+  };
+#pragma unroll
+  for (int c = 0; c < kAhead; ++c) fetch(c);
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    uint32_t d[4], d_gate[4], d_up[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const float* const at = sums + c / 2 * 16 + 4 * k + 2 * (c % 2);
+      d[k] = bf16_pair(at[0], at[1]);
+    }
+    turn_pairs(d);
+    const GateChunk now = chunks[c % kAhead];
+    const uint32_t gates[] = {now.gate.x, now.gate.y, now.gate.z, now.gate.w},
+                   ups[] = {now.up.x, now.up.y, now.up.z, now.up.w};
+    if (c + kAhead < kChunks) fetch(c + kAhead);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const GateGradients low = gate_gradients(low_half(d[k]), low_half(gates[k]), low_half(ups[k])),
+                          high = gate_gradients(high_half(d[k]), high_half(gates[k]), high_half(ups[k]));
+      d_gate[k] = bf16_pair(low.gate, high.gate), d_up[k] = bf16_pair(low.up, high.up);
+    }
+    if (!inside(c)) continue;
+    const int64_t at = offset + place_of(c);
+    *reinterpret_cast<uint4*>(p.c + at) = make_uint4(d_gate[0], d_gate[1], d_gate[2], d_gate[3]);
+    *reinterpret_cast<uint4*>(p.dup + at) = make_uint4(d_up[0], d_up[1], d_up[2], d_up[3]);
+  }
+}
+
 }  // namespace fulgur::cuda::hopper_products

@@ -40,8 +40,15 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
 // The same of dy in f32, which is rounded first.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<float, bf16, bf16>& dx,
                         const Factors<float, bf16, float>& dw);
-// The same where outputs, k of dx, are so few that reading x and dx takes the time; false where they are not. Of what
-// multiply_on_hopper can take.
+// The same of x = SiLU(gate) * up: the gradients of gate, in dx.c, and of up, by the rounded dx; laid out as dx.c.
+struct GateFactors {
+  const bf16 *gate, *up;
+  bf16* dup;
+};
+bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
+                              const Factors<bf16, bf16, float>& dw, const GateFactors& x);
+// As linear_backward's where outputs, k of dx, are so few that reading x and dx takes the time; false where they are
+// not. Of what multiply_on_hopper can take.
 bool multiply_few_outputs(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
                           const Factors<bf16, bf16, float>& dw);
 
