@@ -38,9 +38,9 @@ void run_gradients(const GradientsOptions& o) {
   ModelWeights grads = gradients.weights;
   const Tensor loss_tensor = scratch.alloc(DType::f64, {1});
   clear(stream, loss_tensor);
+  const Tensor scale = upload(stream, scratch, std::vector<double>{1.0 / double(counted)});
   const std::vector<PackedRow> micro_rows{row};
-  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), 1.0 / double(counted), Balance{},
-             loss_tensor);
+  micro_step(exec, model.weights(), grads, micro_batch_of(exec, micro_rows), scale, Balance{}, loss_tensor);
   const double loss = download<double>(stream, loss_tensor).front();
 
   std::vector<TensorToWrite> list{{"loss", DType::f32, {1}, [loss](std::byte* out) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "device/buffer.h"
+#include "device/transfer.h"
 #include "train/micro_batch.h"
 
 namespace fulgur::tests {
@@ -28,7 +29,8 @@ struct OneStep {
     const int64_t columns = RouterSums::columns(c.experts);
     std::vector<double> sums(size_t(c.layers * columns));
     balance.sums = contiguous(reinterpret_cast<std::byte*>(sums.data()), DType::f64, {}, {c.layers, columns});
-    micro_step(exec, w, grads, micro, 1.0 / double(counted), balance,
+    const Tensor scale = upload(stream, scratch, std::vector<double>{1.0 / double(counted)});
+    micro_step(exec, w, grads, micro, scale, balance,
                contiguous(reinterpret_cast<std::byte*>(&loss), DType::f64, {}, {1}));
     for (int64_t at = 0; at < c.layers * columns; at += columns)
       balance_loss += sums[size_t(at + RouterSums::balance_loss)], z_loss += sums[size_t(at + RouterSums::z_loss)];

@@ -128,9 +128,10 @@ Recorder training_calls(Stream& stream, Arena& scratch, Arena& tape, const Model
   const std::vector<PackedRow> rows{row};
   const MicroBatch micro =
       stream.measuring() ? largest_micro_batch(exec, kRows + 1, kRows + 1) : micro_batch_of(exec, rows);
+  const Tensor scale = upload(stream, scratch, std::vector<double>{0.01});
   Recorder recorder;
   recorder.start(stream);
-  micro_step(exec, w, grads, micro, 0.01, {.window = kRows + 1}, loss);
+  micro_step(exec, w, grads, micro, scale, {.window = kRows + 1}, loss);
   recorder.stop(stream);
   return recorder;
 }

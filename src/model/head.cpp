@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "device/profiler_range.h"
+#include "device/transfer.h"
 #include "model/model.h"
 #include "ops/cross_entropy.h"
 #include "ops/linear.h"
@@ -40,12 +41,14 @@ void head_loss(Exec& exec, const ModelWeights& w, ModelWeights& grads, Tensor hi
 }
 
 void head_nats(Exec& exec, const ModelWeights& w, Tensor hidden, Tensor targets, Tensor nats) {
+  const Arena::Scope all(exec.scratch);
+  const Tensor one = upload(exec.stream, exec.scratch, std::vector<double>{1});
   const int64_t step = loss_rows(exec.stream.device());
   for (int64_t begin = 0; begin < hidden.dim(0); begin += step) {
     const Arena::Scope rows(exec.scratch);
     const int64_t end = std::min(begin + step, hidden.dim(0));
     const Tensor logits = head_logits(exec, w, hidden.rows(begin, end));
-    cross_entropy(exec.stream, {.loss = nats, .logits = logits, .targets = targets.rows(begin, end), .scale = 1});
+    cross_entropy(exec.stream, {.loss = nats, .logits = logits, .targets = targets.rows(begin, end), .scale = one});
   }
 }
 

@@ -110,7 +110,7 @@ Tensor head_logits(Exec& exec, const ModelWeights& w, Tensor hidden);
 
 struct Targets {
   Tensor tokens;       // i32 [rows]; -1: the row does not count
-  double scale;        // 1 / rows that count in the whole step
+  Tensor scale;        // f64 [1]: 1 / rows that count in the whole step
   Tensor logits = {};  // f64 [2] of ops/magnitude.h, where somebody asks how large the logits are
 };
 // Training: adds to loss (f64 [1]) and to grads.head, and puts the gradient of hidden in its place; some rows at a

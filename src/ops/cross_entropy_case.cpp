@@ -12,11 +12,12 @@ constexpr double kScale = 0.23;
 
 struct Pass {
   Bench bench{size_t(1) << 22};
-  Tensor start, logits, targets, loss;
+  Tensor start, logits, targets, loss, scale;
 
   Pass(DType type, int64_t rows, int64_t vocab) {
     start = bench.random(type, {rows, vocab}, 1, 5, 60), logits = bench.converted(start, type);
-    loss = bench.random(DType::f64, {1}, 2);
+    loss = bench.random(DType::f64, {1}, 2), scale = bench.zeros(DType::f64, {1});
+    set(scale, 0, kScale);
     std::vector<int64_t> ids;
     for (int64_t row = 0; row < rows; ++row)
       ids.push_back(row % 5 == 2 ? -1 : int64_t(philox(3, uint64_t(row), 0)[0] % uint64_t(vocab)));
@@ -24,8 +25,7 @@ struct Pass {
   }
   void run(Stream& stream, int64_t begin, int64_t end) const {
     cross_entropy(
-        stream,
-        {.loss = loss, .logits = logits.rows(begin, end), .targets = targets.rows(begin, end), .scale = kScale});
+        stream, {.loss = loss, .logits = logits.rows(begin, end), .targets = targets.rows(begin, end), .scale = scale});
   }
 };
 
@@ -100,7 +100,7 @@ TEST(CrossEntropy, ItsGradientMayLieBesideTheLogits) {
     cross_entropy(stream, {.loss = beside.loss,
                            .logits = beside.logits,
                            .targets = beside.targets,
-                           .scale = kScale,
+                           .scale = beside.scale,
                            .gradient = gradient});
     EXPECT_TRUE(same_bits(beside.loss, in_place.loss));
     EXPECT_TRUE(same_bits(gradient, beside.bench.converted(in_place.logits, DType::bf16)));
@@ -129,11 +129,13 @@ TEST(CrossEntropy, LargeLogitsStayFinite) {
 TEST(CrossEntropy, RefusesOtherShapesAndTypes) {
   Pass p(DType::f32, 7, 17);
   CaseStream stream;
-  CrossEntropy op{.loss = p.loss, .logits = p.logits, .targets = p.targets.rows(0, 6), .scale = kScale};
+  CrossEntropy op{.loss = p.loss, .logits = p.logits, .targets = p.targets.rows(0, 6), .scale = p.scale};
   EXPECT_BROKEN(cross_entropy(stream, op), "one target per row");
   op.targets = p.targets, op.loss = p.bench.zeros(DType::f32, {1});
   EXPECT_BROKEN(cross_entropy(stream, op), "the loss is f64");
-  op.loss = p.loss, op.gradient = p.bench.zeros(DType::bf16, {7, 16});
+  op.loss = p.loss, op.scale = p.bench.zeros(DType::f32, {1});
+  EXPECT_BROKEN(cross_entropy(stream, op), "the scale is f64");
+  op.scale = p.scale, op.gradient = p.bench.zeros(DType::bf16, {7, 16});
   EXPECT_BROKEN(cross_entropy(stream, op), "the gradient has the shape of the logits");
   op.gradient = {}, op.targets = p.bench.indices(DType::i32, {0, 0, 0, 0, 0, 0, 17});
   EXPECT_BROKEN(cross_entropy(stream, op), "every target is in the vocabulary");

@@ -32,15 +32,16 @@ void run(Threads& threads, const CrossEntropy& op) {
   bool inside = true;
   for (int64_t row = 0; row < logits.count; ++row) inside &= targets[row] >= -1 && targets[row] < logits.width;
   expect(inside, "every target is in the vocabulary, or -1");
+  const double scale = *op.scale.elements<double>();
   std::vector<double> losses(size_t(logits.count), 0.0);
   for_rows(threads, logits.count, logits.width, [&](int64_t row) {
     if (targets[row] < 0) std::fill_n(logits[row], logits.width, T(0));
-    else losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], op.scale);
+    else losses[size_t(row)] = finish<T>(logits[row], logits.width, targets[row], scale);
     if constexpr (std::is_same_v<G, bf16>) row_narrow(gradient[row], logits[row], logits.width);
     else if (op.gradient) std::copy_n(logits[row], logits.width, gradient[row]);
   });
   double* loss = op.loss.elements<double>();
-  for (const double one : losses) *loss += op.scale * one;
+  for (const double one : losses) *loss += scale * one;
 }
 
 }  // namespace

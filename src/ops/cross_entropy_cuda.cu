@@ -56,9 +56,10 @@ __device__ Exponentials walk(const float* row, int64_t width) {
 
 template <bool kAligned, class G>
 __global__ void __launch_bounds__(kRowThreads)
-    finish(double* losses, Rows<G> gradient, Rows<const float> logits, const int32_t* targets, double scale) {
+    finish(double* losses, Rows<G> gradient, Rows<const float> logits, const int32_t* targets, const double* scales) {
   const int64_t row = block_index(), width = logits.width;
   if (row >= logits.count) return;
+  const double scale = *scales;
   const int32_t target = targets[row];
   const bool known = target >= 0 && target < width;
   Exponentials all{0, 1};
@@ -97,7 +98,8 @@ void cross_entropy(Stream& stream, const CrossEntropy& op) {
     const Scratch losses(stream, size_t(logits.count + 1) * sizeof(double));
     with_flag(aligned(op.logits, to), [&]<bool kAligned>() {
       launch_blocks(stream, "cross_entropy", logits.count, dim3(kRowThreads), finish<kAligned, G>, losses.as<double>(),
-                    rows_of<G>(to), logits, static_cast<const int32_t*>(op.targets.elements<int32_t>()), op.scale);
+                    rows_of<G>(to), logits, static_cast<const int32_t*>(op.targets.elements<int32_t>()),
+                    static_cast<const double*>(op.scale.elements<double>()));
     });
     add_over_rows(stream, "cross_entropy", op.loss.elements<double>(), logits.count, Loss{losses.as<double>()});
   });

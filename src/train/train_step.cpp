@@ -36,16 +36,15 @@ void clear_for_first(Stream& stream, ModelWeights& grads) {
 
 // Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
 // far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
-void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss, const Balance& balance,
-               HealthSums* health) {
+void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss_scale, const Balance& balance,
+               Tensor loss, HealthSums* health) {
   for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
     size_t level = size_t(std::popcount(lane));
     clear_for_first(exec.stream, t.grads[level]);
     Balance of_micro = balance;
     of_micro.first = true;
     for (const MicroBatch& micro : input.lanes[lane]) {
-      micro_step(exec, t.weights, t.grads[level], micro, 1.0 / double(input.counted_rows), of_micro, loss, input.keep,
-                 health);
+      micro_step(exec, t.weights, t.grads[level], micro, loss_scale, of_micro, loss, input.keep, health);
       of_micro.first = false;
     }
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
@@ -79,7 +78,7 @@ void round_master(Stream& stream, TrainingState& t) {
 int64_t gradient_levels(int64_t lanes) { return std::bit_width(uint64_t(lanes)); }
 
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss, Keep keep, HealthSums* health) {
+                Tensor loss_scale, const Balance& balance, Tensor loss, Keep keep, HealthSums* health) {
   const Arena::Scope tape(exec.tape), scratch(exec.scratch);
   const Batch batch = routed(exec, micro.batch, balance);
   Saved saved{.keep = keep, .layers = {}, .last = {}, .final_inverse_rms = {}};
@@ -113,7 +112,8 @@ std::optional<StepReport> finite_step(Exec& exec, TrainingState& t, const StepIn
   clear(exec.stream, figures);
   std::optional<HealthSums> health;
   if (input.health) health.emplace(exec, input.probe);
-  sum_lanes(exec, t, input, loss, balance, health ? &*health : nullptr);
+  const Tensor loss_scale = upload(exec.stream, exec.scratch, std::vector<double>{1.0 / double(input.counted_rows)});
+  sum_lanes(exec, t, input, loss_scale, balance, loss, health ? &*health : nullptr);
   const Tensor gradient = t.grads.front().flat;
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
   if (health) health->add_gradients(exec, t.grads.front());

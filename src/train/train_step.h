@@ -74,8 +74,9 @@ class Diverged : public Error {
 StepReport train_step(Exec& exec, TrainingState& state, const StepInput& input);
 
 // Forward, loss and backward of one micro-batch; grads, loss (f64 [1]), the routers' sums and health are accumulated.
+// loss_scale: f64 [1].
 void micro_step(Exec& exec, const ModelWeights& weights, ModelWeights& grads, const MicroBatch& micro,
-                double loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything,
+                Tensor loss_scale, const Balance& balance, Tensor loss, Keep keep = Keep::everything,
                 HealthSums* health = nullptr);
 
 }  // namespace fulgur

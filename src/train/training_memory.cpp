@@ -129,9 +129,9 @@ ArenaBytes measured_micro_step(const ModelConfig& config, DType type, int64_t ro
   Exec& exec = measuring.exec;
   const ModelWeights weights = measuring.weights(type);
   ModelWeights grads = measuring.weights(wide(type));
-  const Tensor loss = exec.scratch.alloc(DType::f64, {1});
+  const Tensor loss = exec.scratch.alloc(DType::f64, {1}), scale = exec.scratch.alloc(DType::f64, {1});
   const MicroBatch micro = largest_micro_batch(exec, rows, rows);
-  micro_step(exec, weights, grads, micro, 1, {}, loss);
+  micro_step(exec, weights, grads, micro, scale, {}, loss);
   return {exec.scratch.peak_bytes(), exec.tape.peak_bytes()};
 }
 
