@@ -67,6 +67,10 @@ void* end_capture(void* stream) {
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
   cudaGraphDestroy(recorded);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // or the next launch would be told of it
+    return nullptr;
+  }
   check(status, "cudaGraphInstantiate");
   return graph;
 }
@@ -75,6 +79,8 @@ void launch_graph(void* graph, void* stream) {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), static_cast<cudaStream_t>(stream)), "cudaGraphLaunch");
 }
 
-void destroy_graph(void* graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+void destroy_graph(void* graph) noexcept {
+  if (graph) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
 
 }  // namespace fulgur::cuda

@@ -22,7 +22,7 @@ void record_event(void* event, void* stream);
 double seconds_between(void* start, void* stop);  // waits for `stop`
 void hold(void* stream, double seconds);          // what follows begins that much later
 
-// What the stream is given between the two is not run but becomes the graph.
+// What the stream is given between the two is not run but becomes the graph. Null: the device has no memory for it.
 void begin_capture(void* stream);
 void* end_capture(void* stream);
 void launch_graph(void* graph, void* stream);

@@ -19,6 +19,7 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
+  bool ready() const { return native_ != nullptr; }  // false: the device has no memory for it
   void launch(Stream& stream) const { cuda::launch_graph(native_, stream.native()); }
 
  private:

@@ -13,17 +13,12 @@ ModelOutput run_calls(Exec& exec, const ModelWeights& weights, const Batch& batc
 ModelOutput DecodeGraphs::run(Exec& exec, const ModelWeights& weights, const Batch& batch) {
   const size_t begin = exec.scratch.used_bytes();
   const Shape shape{batch.rows(), batch.outputs(), batch.page_table.dim(1), begin};
-  if (steps_.size() >= kMostSteps && !steps_.contains(shape)) steps_.clear();
-  const auto [at, first] = steps_.try_emplace(shape);
-  Step& step = at->second;
-  if (first) return run_calls(exec, weights, batch);
-  if (!step.graph) {
-    step.graph = std::make_unique<Graph>(exec.stream, [&] { step.output = run_calls(exec, weights, batch); });
-    step.bytes = exec.scratch.used_bytes() - begin;
-  } else {
-    exec.scratch.alloc(DType::u8, {int64_t(step.bytes)});
-  }
-  step.graph->launch(exec.stream);
+  const Step step = steps_.run(exec.stream, shape, [&] {
+    const Arena::Scope taken(exec.scratch);
+    const ModelOutput output = run_calls(exec, weights, batch);
+    return Step{output, exec.scratch.used_bytes() - begin};
+  });
+  exec.scratch.alloc(DType::u8, {int64_t(step.bytes)});  // as the calls left it
   return step.output;
 }
 

@@ -1,11 +1,9 @@
 // DecodeGraphs: what a step of one row a sequence gives a GPU, captured once and launched as a whole for every later
 // step of the same shapes: the host's part in some hundred calls becomes one.
 #pragma once
-#include <map>
-#include <memory>
 #include <tuple>
 
-#include "device/graph.h"
+#include "device/graph_cache.h"
 #include "model/model.h"
 
 namespace fulgur {
@@ -16,8 +14,7 @@ struct ModelOutput {
 
 class DecodeGraphs {
  public:
-  // Of a batch with longest == 1 that keeps no routing. The first step of its shapes runs call by call, which readies
-  // what a capture may not; the second is captured.
+  // Of a batch with longest == 1 that keeps no routing.
   ModelOutput run(Exec& exec, const ModelWeights& weights, const Batch& batch);
 
  private:
@@ -25,13 +22,11 @@ class DecodeGraphs {
   // scratch the step begins.
   using Shape = std::tuple<int64_t, int64_t, int64_t, size_t>;
   struct Step {
-    std::unique_ptr<Graph> graph;
     ModelOutput output;
-    size_t bytes = 0;  // of scratch that the step leaves taken
+    size_t bytes = 0;  // of scratch that the output lies in
   };
-  static constexpr size_t kMostSteps = 64;
 
-  std::map<Shape, Step> steps_;
+  GraphCache<Shape, Step> steps_;
 };
 
 // forward and head_logits, through a graph where there may be one: on a GPU, while nobody records the stream.
