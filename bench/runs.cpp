@@ -170,9 +170,18 @@ std::vector<Measured::Memory> compared(const TrainingPlan& plan, const std::vect
   return parts;
 }
 
+// On a GPU, of a step: how many of its micro-batches are graphs.
+void say_graphs(const RunConfig& run, const TrainingMemory& memory, int64_t launched) {
+  if (!memory.graphs) return;
+  const int64_t all = run.tokens_in(memory.state.step) / (run.micro_rows * run.sequence);
+  std::fprintf(stderr, "%lld of a step's %lld micro-batches launched as graphs\n", static_cast<long long>(launched),
+               static_cast<long long>(all));
+}
+
 }  // namespace
 
 Measured run_train(const RunConfig& run, int64_t steps) {
+  constexpr int64_t kReadying = 2;  // steps until graphs are captured
   Measured m;
   RunConfig plain = run, watched = run;
   plain.health_every = 0, watched.health_every = 1;
@@ -188,16 +197,19 @@ Measured run_train(const RunConfig& run, int64_t steps) {
   Arena scratch = memory.scratch(), tape = memory.tape();
   Exec exec{stream, scratch, tape, config, run.in_order()};
   PackedRows rows(random_documents(config, run.rows_through(1) * 2, run.sequence), run.sequence, run.seed);
-  for (int64_t i = 0; i <= steps + 1; ++i) {
+  const auto launched = [&] { return memory.graphs ? memory.graphs->launched() : 0; };
+  for (int64_t i = memory.graphs ? -kReadying : 0; i <= steps + 1; ++i) {
     const auto step = [&](const RunConfig& how, Recorder* recorder) {
       return timed(stream, recorder, [&] {
         train_rows(exec, memory.state, how, rows);
         stream.synchronize();
       });
     };
+    const int64_t before = launched();
     const double seconds = step(i == 0 ? watched : plain, i > steps ? &m.recorder : nullptr);
     if (i >= 1 && i <= steps) m.seconds = i == 1 ? seconds : std::min(m.seconds, seconds);
-    if (run.health_every == 0 || i > steps) continue;
+    if (i == steps) say_graphs(run, memory, launched() - before);
+    if (run.health_every == 0 || i < 0 || i > steps) continue;
     const double with_health = step(watched, nullptr);
     if (i >= 1) watched_seconds = i == 1 ? with_health : std::min(watched_seconds, with_health);
   }

@@ -48,9 +48,9 @@ Measured run_decode(const InferenceSetup& setup, int64_t batch, int64_t context,
 Measured run_mixed(const InferenceSetup& setup, int64_t batch, int64_t context, int64_t tokens, int64_t steps);
 
 // Optimizer steps over rows that are one document each, after one line with the memory plan on standard error. Best of
-// `steps` after one. Throws device where a part of the memory takes other bytes than were planned. Where
-// run.health_every is above 0, as many steps that measure health come between them: a figure of its own says what that
-// costs.
+// `steps` after one, on a GPU after three, which ready its graphs, and with a line about these. Throws device where a
+// part of the memory takes other bytes than were planned. Where run.health_every is above 0, as many steps that measure
+// health come between them: a figure of its own says what that costs.
 Measured run_train(const RunConfig& run, int64_t steps);
 
 }  // namespace fulgur::bench

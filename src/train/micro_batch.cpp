@@ -1,10 +1,22 @@
 #include "train/micro_batch.h"
 
 #include <algorithm>
+#include <bit>
+#include <vector>
 
 #include "device/transfer.h"
 
 namespace fulgur {
+namespace {
+
+// Of numbers up to twice a power of two, four come up.
+int64_t rounded_up(int64_t n) {
+  const auto step = std::max<int64_t>(1, int64_t(std::bit_floor(uint64_t(n))) / 4);
+  return (n + step - 1) / step * step;
+}
+
+}  // namespace
+
 MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
   std::vector<int32_t> tokens, targets, begin;
   std::vector<int64_t> positions;
@@ -27,7 +39,7 @@ MicroBatch micro_batch_of(Exec& exec, std::span<const PackedRow> rows) {
   return micro;
 }
 
-MicroBatch largest_micro_batch(Exec& exec, int64_t rows, int64_t longest) {
+MicroBatch largest_micro_batch(const Exec& exec, int64_t rows, int64_t longest) {
   MicroBatch micro;
   micro.batch.longest = longest;
   micro.batch.tokens = exec.scratch.alloc(DType::i32, {rows}),
@@ -35,6 +47,21 @@ MicroBatch largest_micro_batch(Exec& exec, int64_t rows, int64_t longest) {
   micro.batch.row_begin = exec.scratch.alloc(DType::i32, {rows + 1}),
   micro.targets = exec.scratch.alloc(DType::i32, {rows});
   return micro;
+}
+
+MicroBatch placed(Stream& stream, const MicroBatch& micro, const MicroBatch& room) {
+  const int64_t rows = micro.batch.rows(), sequences = micro.batch.sequences(),
+                all = std::min(rounded_up(sequences), rows);
+  MicroBatch there;
+  there.batch.longest = std::min(rounded_up(micro.batch.longest), room.batch.longest);
+  const auto put = [&](Tensor to, Tensor from) { return copy(stream, to.rows(0, from.dim(0)), from), to; };
+  there.batch.tokens = put(room.batch.tokens, micro.batch.tokens).rows(0, rows);
+  there.batch.positions = put(room.batch.positions, micro.batch.positions).rows(0, rows);
+  there.batch.row_begin = put(room.batch.row_begin, micro.batch.row_begin).rows(0, all + 1);
+  there.targets = put(room.targets, micro.targets).rows(0, rows);
+  const std::vector<int32_t> empty(size_t(all - sequences), int32_t(rows));
+  send(stream, there.batch.row_begin.rows(sequences + 1, all + 1), empty.data());
+  return there;
 }
 
 }  // namespace fulgur

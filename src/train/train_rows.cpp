@@ -47,7 +47,10 @@ StepInput step_input(const Exec& exec, const RunConfig& run, int64_t step) {
           .weight_decay = run.weight_decay,
           .max_norm = run.clip,
           .keep = run.recompute ? Keep::inputs : Keep::everything,
-          .health = run.health_every > 0 && step % run.health_every == 0};
+          .health = run.health_every > 0 && step % run.health_every == 0,
+          .room = exec.stream.device().is_cuda()
+                      ? largest_micro_batch(exec, run.micro_rows * run.sequence, run.sequence)
+                      : MicroBatch{}};
 }
 
 StepReport train_rows(Exec& exec, TrainingState& state, const RunConfig& run, Rows& rows, const SpikeWatch& watch) {

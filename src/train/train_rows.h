@@ -7,7 +7,8 @@
 
 namespace fulgur {
 
-// What the configuration says of a step, counted from 1: all but its lanes and the rows that they count.
+// What the configuration says of a step, counted from 1: all but its lanes and the rows that they count. On a GPU with
+// room for a micro-batch, in exec.scratch.
 StepInput step_input(const Exec& exec, const RunConfig& run, int64_t step);
 
 // Step state.step + 1 of the run. exec.scratch holds all its micro-batches at once. watch: what rows are left out, and

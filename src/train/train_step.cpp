@@ -11,6 +11,7 @@
 #include "ops/blend.h"
 #include "ops/gradient_norm.h"
 #include "ops/narrow.h"
+#include "train/micro_graphs.h"
 
 namespace fulgur {
 namespace {
@@ -34,18 +35,32 @@ void clear_for_first(Stream& stream, ModelWeights& grads) {
   if (end < grads.flat.dim(0)) clear(stream, grads.flat.rows(end, grads.flat.dim(0)));
 }
 
+// What micro-batches are summed into beside the gradients, and how.
+struct StepSums {
+  Tensor loss_scale, loss;
+  Balance balance;
+  HealthSums* health;
+};
+
+void sum_micro_batch(Exec& exec, TrainingState& t, const StepInput& input, const StepSums& sums, ModelWeights& grads,
+                     const MicroBatch& micro) {
+  const auto run = [&](const MicroBatch& there) {
+    if (sums.balance.first) clear_for_first(exec.stream, grads);
+    micro_step(exec, t.weights, grads, there, sums.loss_scale, sums.balance, sums.loss, input.keep, sums.health);
+  };
+  if (!t.graphs || sums.health || exec.stream.recorder()) return run(micro);
+  t.graphs->run(exec, micro, input.room, grads.flat, sums.balance, run);
+}
+
 // Lane i is summed into the free buffer after those that wait for their neighbours in the tree; then it joins them as
 // far as the tree is whole. The number of waiting buffers is the number of ones in the count of lanes done.
-void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, Tensor loss_scale, const Balance& balance,
-               Tensor loss, HealthSums* health) {
+void sum_lanes(Exec& exec, TrainingState& t, const StepInput& input, StepSums sums) {
   for (size_t lane = 0; lane < input.lanes.size(); ++lane) {
     size_t level = size_t(std::popcount(lane));
-    clear_for_first(exec.stream, t.grads[level]);
-    Balance of_micro = balance;
-    of_micro.first = true;
+    sums.balance.first = true;
     for (const MicroBatch& micro : input.lanes[lane]) {
-      micro_step(exec, t.weights, t.grads[level], micro, loss_scale, of_micro, loss, input.keep, health);
-      of_micro.first = false;
+      sum_micro_batch(exec, t, input, sums, t.grads[level], micro);
+      sums.balance.first = false;
     }
     for (size_t done = lane; done & 1; done >>= 1, --level) add(exec, t.grads[level - 1].flat, t.grads[level].flat);
   }
@@ -113,7 +128,7 @@ std::optional<StepReport> finite_step(Exec& exec, TrainingState& t, const StepIn
   std::optional<HealthSums> health;
   if (input.health) health.emplace(exec, input.probe);
   const Tensor loss_scale = upload(exec.stream, exec.scratch, std::vector<double>{1.0 / double(input.counted_rows)});
-  sum_lanes(exec, t, input, loss_scale, balance, loss, health ? &*health : nullptr);
+  sum_lanes(exec, t, input, {loss_scale, loss, balance, health ? &*health : nullptr});
   const Tensor gradient = t.grads.front().flat;
   gradient_norm(exec.stream, {.norm = norm, .gradient = gradient});
   if (health) health->add_gradients(exec, t.grads.front());

@@ -10,6 +10,8 @@
 
 namespace fulgur {
 
+class MicroGraphs;
+
 struct MicroBatch {
   Batch batch;
   Tensor targets;  // i32 [rows]; -1: the row does not count
@@ -32,6 +34,7 @@ struct StepInput {
   std::optional<StepBounds> bounds = {};
   bool health = false;  // measure it
   StateProbe probe = {};
+  MicroBatch room = {};  // for the largest micro-batch, where there are graphs (train/micro_batch.h)
 };
 
 // Of the step's batch before its update: mean cross-entropy in nats per token, the norm of the gradient, and what the
@@ -51,6 +54,9 @@ struct TrainingState {
   Tensor first, second;             // wide [elements], the moments
   Tensor not_decayed;               // i64 [ranges, 2]
   int64_t step = 0;                 // steps taken
+  // On a GPU: of earlier micro-batches, where nobody records the stream and health is not measured. Null: call by call.
+  // Changes no bit.
+  MicroGraphs* graphs = nullptr;
 };
 
 // After the master was written (initial values, a checkpoint): makes the weights its rounding. Waits.

@@ -5,6 +5,7 @@
 #include "base/grid.h"
 #include "base/progress.h"
 #include "device/devices.h"
+#include "device/poison.h"
 #include "ops/lightning_attention.h"
 #include "train/micro_batch.h"
 #include "train/train_rows.h"
@@ -224,6 +225,9 @@ TrainingMemory::TrainingMemory(const ModelConfig& config, const RunConfig& run, 
   Stream stream(run.device);
   send(stream, state.not_decayed, bounds.data());
   stream.synchronize();
+  if (!run.device.is_cuda() || poisons()) return;  // what is poisoned is waited for
+  graphs = std::make_unique<MicroGraphs>();
+  state.graphs = graphs.get();
 }
 
 void TrainingMemory::lend_to(Stream& stream) const {

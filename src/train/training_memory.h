@@ -1,10 +1,12 @@
 // The memory of a run: counted to the byte before any is taken, then held. The arenas are sized by a measuring run of
 // the step's own code.
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "device/buffer.h"
+#include "train/micro_graphs.h"
 #include "train/run_config.h"
 #include "train/train_step.h"
 
@@ -49,6 +51,7 @@ struct TrainingMemory {
   TrainingPlan plan;
   Buffer weights, decays, master, gradients, moments, not_decayed, activations, operators, snapshot;
   TrainingState state;
+  std::unique_ptr<MicroGraphs> graphs;  // the state's, on a GPU
 
   // Throws out_of_memory before any work, with the bytes of every part, what is free, and the keys that help.
   // All values are zero.
