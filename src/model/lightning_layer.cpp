@@ -15,20 +15,18 @@ Tensor starts_of(const Exec& exec, const Batch& batch, DType type, Arena& keep) 
                                  exec.config.head_dim});
 }
 
-// From the branch's output back to the attention's: the gradients of attended and gate take their places.
+// From the branch's output back to the attention's, whose gradient takes its place, and the gate's. d_gated: memory.
 void norm_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const LightningSaved& saved,
-                   Tensor dy) {
+                   Tensor d_gate, Tensor d_gated, Tensor dy) {
   const ModelConfig& c = exec.config;
-  const int64_t rows = dy.dim(0), inner = c.heads * c.head_dim;
   const Arena::Scope norm(exec.scratch);
   const Tensor attended = saved.attended.merged(1);
-  const Tensor d_gated = exec.scratch.alloc(dy.dtype, {rows, inner});
-  const Tensor products = exec.scratch.alloc(wide(dy.dtype), {c.heads, rows});
+  const Tensor products = exec.scratch.alloc(wide(dy.dtype), {c.heads, dy.dim(0)});
   linear_backward(exec.stream, {.dx = d_gated, .dw = grads.out.values, .dy = dy, .x = saved.gated, .w = w.out});
   gated_rms_norm_products(exec.stream,
                           {.products = products, .dy = d_gated, .x = attended, .gate = saved.gate, .weight = w.norm});
   gated_rms_norm_backward(exec.stream, {.dx = attended,
-                                        .dgate = saved.gate,
+                                        .dgate = d_gate,
                                         .dweight = grads.norm,
                                         .dy = d_gated,
                                         .x = attended,
@@ -36,8 +34,17 @@ void norm_backward(Exec& exec, const LightningWeights& w, LightningWeights& grad
                                         .weight = w.norm,
                                         .inverse_rms = saved.inverse_rms,
                                         .products = products,
-                                        .whole_width = inner});
+                                        .whole_width = c.heads * c.head_dim});
 }
+
+// What the product with w.in writes: [rows, 4 * inner], rows of qkv of every head, then of the gate.
+struct InRows {
+  Tensor all, qkv, gate;
+  InRows(const ModelConfig& c, Tensor all)
+      : all(all),
+        qkv(all.slice(1, 0, 3 * c.heads * c.head_dim).split({c.heads, 3, c.head_dim})),
+        gate(all.slice(1, 3 * c.heads * c.head_dim, 4 * c.heads * c.head_dim)) {}
+};
 
 }  // namespace
 
@@ -47,17 +54,16 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
   const int64_t rows = batch.rows(), inner = c.heads * c.head_dim;
   const bool remembers = bool(batch.slots);
   Arena& keep = saved ? exec.tape : exec.scratch;
-  const Tensor in = keep.alloc(x.dtype, {rows, 4 * inner}), gate = in.slice(1, 3 * inner, 4 * inner);
-  const Tensor qkv = in.slice(1, 0, 3 * inner).split({c.heads, 3, c.head_dim});
+  const InRows in(c, keep.alloc(x.dtype, {rows, 4 * inner}));
   const Tensor attended = keep.alloc(x.dtype, {rows, c.heads, c.head_dim});
   const Tensor inverse_rms = saved ? keep.alloc(wide(x.dtype), {rows}) : Tensor{};
   const Tensor starts = saved ? starts_of(exec, batch, x.dtype, keep) : Tensor{};
   const Tensor gated = keep.alloc(x.dtype, {rows, inner});
   const Tensor squares = exec.scratch.alloc(wide(x.dtype), {c.heads, rows});
 
-  linear(exec.stream, {.y = in, .x = x, .w = w.in});
+  linear(exec.stream, {.y = in.all, .x = x, .w = w.in});
   lightning_attention(exec.stream, {.o = attended,
-                                    .qkv = qkv,
+                                    .qkv = in.qkv,
                                     .decay = w.decay,
                                     .row_begin = batch.row_begin,
                                     .positions = batch.positions,
@@ -70,7 +76,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                     .starts = starts});
   gated_rms_norm(exec.stream, {.y = gated,
                                .x = attended.merged(1),
-                               .gate = gate,
+                               .gate = in.gate,
                                .weight = w.norm,
                                .squares = squares,
                                .whole_width = inner,
@@ -78,16 +84,18 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                .inverse_rms = inverse_rms});
   linear(exec.stream, {.y = y, .x = gated, .w = w.out});
 
-  if (saved) *saved = {x, qkv, attended, gate, gated, inverse_rms, starts};
+  if (saved) *saved = {x, in.qkv, attended, in.gate, gated, inverse_rms, starts};
 }
 
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
                         const LightningSaved& saved, Tensor dx, Tensor dy) {
-  const Tensor d_attended = saved.attended, d_gate = saved.gate;  // gradients in the place of what nobody reads again
-  norm_backward(exec, w, grads, saved, dy);
-  const Tensor d_qkv = exec.scratch.alloc(dy.dtype, {batch.rows(), exec.config.heads, 3, exec.config.head_dim});
-  lightning_attention_backward(exec.stream, {.dqkv = d_qkv,
-                                             .d_o = d_attended,
+  const ModelConfig& c = exec.config;
+  const int64_t inner = c.heads * c.head_dim;
+  const InRows d_in(c, exec.scratch.alloc(dy.dtype, {batch.rows(), 4 * inner}));
+  const Tensor d_gated = d_in.all.slice(1, 0, inner);  // until d_in.qkv is written
+  norm_backward(exec, w, grads, saved, d_in.gate, d_gated, dy);
+  lightning_attention_backward(exec.stream, {.dqkv = d_in.qkv,
+                                             .d_o = saved.attended,  // the gradient by now
                                              .qkv = saved.qkv,
                                              .decay = w.decay,
                                              .row_begin = batch.row_begin,
@@ -95,9 +103,7 @@ void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights&
                                              .longest = batch.longest,
                                              .in_order = exec.in_order,
                                              .starts = saved.starts});
-  linear_backward(exec.stream, {.dx = dx, .dw = grads.qkv.values, .dy = d_qkv.merged(1), .x = saved.x, .w = w.qkv});
-  linear_backward(exec.stream,
-                  {.dx = dx, .dw = grads.gate.values, .dy = d_gate, .x = saved.x, .w = w.gate, .dx_store = Store::add});
+  linear_backward(exec.stream, {.dx = dx, .dw = grads.in.values, .dy = d_in.all, .x = saved.x, .w = w.in});
 }
 
 }  // namespace fulgur

@@ -200,17 +200,23 @@ void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const B
 // output, which nobody asks for.
 void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
                           LayerSaved saved, const Balance& balance, Tensor gradient) {
-  const Flow in{saved.input, like(exec.tape, saved.input), saved.attention_inverse_rms},
-      middle = flow_in(exec.tape, exec, saved.input.dtype, batch.rows(), true);
+  const Flow in{saved.input, like(exec.tape, saved.input), saved.attention_inverse_rms};
+  Flow middle{like(exec.tape, saved.input), {}, exec.tape.alloc(wide(saved.input.dtype), {batch.rows()})};
   normalise(exec, in, in.sum, w.attention_norm);
   keep_middle(saved, middle);
-  attention_half(exec, w, layer, batch, middle, in, &saved);
+  {
+    const Arena::Scope norm(exec.scratch);  // experts take theirs a part at a time
+    middle.x = like(exec.scratch, middle.sum);
+    attention_half(exec, w, layer, batch, middle, in, &saved);
+  }
   Balance of_part = balance;
   for_moe_rows(exec, batch, balance.row_block, [&](int64_t begin, int64_t end) {
     const Arena::Scope rows(exec.tape), work(exec.scratch);
     const PartOfBatch part(batch, layer, begin, end);
+    Flow of_rows = middle.rows(begin, end);
+    of_rows.x = like(exec.tape, of_rows.sum);
+    normalise(exec, of_rows, of_rows.sum, w.moe_norm);
     LayerSaved again;
-    const Flow of_rows = middle.rows(begin, end);
     keep_middle(again, of_rows);
     moe_forward(exec, w.moe, layer, part.batch(), of_rows.x, &again.moe);
     moe_half_backward(exec, w, grads, layer, part.batch(), again, of_part, gradient.rows(begin, end));

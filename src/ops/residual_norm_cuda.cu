@@ -95,12 +95,20 @@ __device__ void join(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row, in
 template <bool kExperts, bool kWarp, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     join_and_norm(Rows<T> y, Sum<T> s, const T* weight, float eps, float* inverse_rms) {
-  follow();
+  let_next_begin();
   using Mine = Team<kWarp>;
   const int64_t row = Mine::row(), width = y.width;
-  if (row >= y.count) return;
   constexpr int kStep = Mine::kSize * kChunk;
   const int64_t begin = Mine::thread() * kChunk;
+  const bool kept = width <= kKept * kStep;
+  Chunk<T> weights[kKept];
+  const auto fetch_weights = [&](int64_t c) {
+#pragma unroll
+    for (int a = 0; a < kKept; ++a) weights[a] = fetch<kAligned>(weight + c + a * kStep, width - c - a * kStep);
+  };
+  if (kept) fetch_weights(begin);  // which no kernel of a forward pass writes
+  await_previous();
+  if (row >= y.count) return;
   float v[kKept][kChunk], squares = 0;
   for (int64_t c = begin; c < width; c += kKept * kStep) {
     join<kExperts, kAligned>(v, s, row, c, kStep);
@@ -112,7 +120,8 @@ __global__ void __launch_bounds__(kThreads)
   const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
   if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
   for (int64_t c = begin; c < width; c += kKept * kStep) {
-    if (width > kKept * kStep) {
+    if (!kept) {
+      fetch_weights(c);
       if (!s.sum.data) join<kExperts, kAligned>(v, s, row, c, kStep);
       else
 #pragma unroll
@@ -121,12 +130,11 @@ __global__ void __launch_bounds__(kThreads)
     }
 #pragma unroll
     for (int a = 0; a < kKept; ++a) {
-      const int64_t at = c + a * kStep, left = width - at;
       float w[kChunk];
-      load<kAligned>(w, weight + at, left);
+      unpack(w, weights[a]);
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) w[i] = inverse * v[a][i] * w[i];
-      store<kAligned>(y[row] + at, w, left);
+      store<kAligned>(y[row] + c + a * kStep, w, width - c - a * kStep);
     }
   }
 }
