@@ -2,7 +2,7 @@
 //   dx = r * (dy * s * weight) - x * r^3 * sum(products) / N,   dgate = p - p * s with p = dy * s * (x * r) * weight,
 //   dweight += dy * s * x * r.
 // With the sums over heads given, no column needs another one: a thread takes one chunk of columns down some rows.
-#include "ops/cuda/gates.cuh"
+#include "ops/cuda/gated_norm.cuh"
 #include "ops/cuda/piece_sums.cuh"
 #include "ops/gated_rms_norm.h"
 
@@ -58,13 +58,12 @@ __global__ void __launch_bounds__(kThreads)
   for (int r = 0; r < kRows; ++r) {
     const int64_t row = first + r;
     if (row >= x.count) break;
-    const float inverse = 1 / sqrtf(sums[r] / whole_width + eps);
+    const float inverse = inverse_rms_of(sums[r], whole_width, eps);
     if (inverse_rms && c == 0) inverse_rms[row] = inverse;
     float v[kChunk], open[kChunk];
     load<kAligned>(v, x[row] + c, left);
     load<kAligned>(open, gate[row] + c, left);
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) v[i] = inverse * v[i] * w[i] * sigmoid(open[i]);
+    gate_and_norm(v, inverse, w, open);
     store<kAligned>(y[row] + c, v, left);
   }
 }

@@ -249,9 +249,11 @@ __device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& sha
   products_wait<0>(sums);
 }
 
+// The thread's of its part.
+__device__ inline int first_output() { return int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4; }
 template <int kRows, class Shared, class Y>
 __device__ void finish_few_rows(const float (&sums)[kRows / 2], Shared&, const FewRows<Y>& f, const FewRowsPart& part) {
-  store_few_rows<kRows>(f, f.y, part, int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, sums);
+  store_few_rows<kRows>(f, f.y, part, first_output(), sums);
 }
 
 // Rows of no group become zero: the loader of the first blocks, of its outputs. Mostly there is none.
@@ -263,20 +265,27 @@ __device__ void clear_ungrouped(const F& f) {
     for (int o = out; o < min(f.out, out + F::kPartOutputs); o += 32) put_number(f.y + row * f.y_row + o, 0);
 }
 
-// The loader and the multipliers of a thread block; Shared is their memory.
-template <int kRows, class Shared, class F>
-__device__ __forceinline__ void run_few_rows(const F& f) {
+// What a thread block does first. The shared memory, and how many arrivals fill a stage.
+template <class Shared, class F>
+__device__ __forceinline__ Shared& begin_few_rows(const F& f, int arrivals) {
   let_next_begin();
   if (threadIdx.x == kWarpgroup) prefetch_maps(f);  // while the kernels before run
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shared::kStages; ++stage)
-      barrier_init(shared_address(&shared.full[stage]), F::kGathers ? 1 + 32 : 1),
+      barrier_init(shared_address(&shared.full[stage]), arrivals),
           barrier_init(shared_address(&shared.empty[stage]), kWarpgroup / 32);
     barriers_are_ready();
   }
   __syncthreads();
+  return shared;
+}
+
+// The loader and the multipliers of a thread block; Shared is their memory.
+template <int kRows, class Shared, class F>
+__device__ __forceinline__ void run_few_rows(const F& f) {
+  Shared& shared = begin_few_rows<Shared>(f, F::kGathers ? 1 + 32 : 1);
   const int across = int(divide_up(f.out, F::kPartOutputs)), number = int(blockIdx.x) / across;
   FewRowsPart part{.group = 0, .out = int(blockIdx.x) % across * F::kPartOutputs, .row = 0, .row_end = 0};
   int asked = 0;
