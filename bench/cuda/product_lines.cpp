@@ -4,6 +4,7 @@
 #include "bench/cuda/routing.h"
 #include "bench/cuda/samples.h"
 #include "ops/expert_swiglu.h"
+#include "ops/gated_norm_linear.h"
 #include "ops/route_rows.h"
 
 namespace fulgur::bench {
@@ -25,6 +26,24 @@ Call forward(Draw& draw, const Sizes& s) {
   Call call = call_of(linear, op);
   call.flops = flops(s);
   call.error = [op](Stream& stream) { return error_of(stream, op); };
+  return call;
+}
+
+// As a decode step calls it, of eight heads: the norm is not kept, and its gate is a quarter of wider rows.
+Call gated_norm(Draw& draw, const Sizes& s) {
+  constexpr int64_t kHeads = 8;
+  const GatedNormLinear op{.y = draw.empty(DType::bf16, {s.rows, s.out}),
+                           .gated = draw.empty(DType::bf16, {s.rows, s.in}),
+                           .x = draw.normal(DType::bf16, {s.rows, s.in}),
+                           .gate = draw.normal(DType::bf16, {s.rows, 4 * s.in}).slice(1, 3 * s.in, 4 * s.in),
+                           .weight = draw.normal(DType::bf16, {s.in}),
+                           .squares = draw.normal(DType::f32, {kHeads, s.rows}, 5, double(s.in) / kHeads),
+                           .whole_width = s.in,
+                           .eps = 1e-6,
+                           .w = {.values = draw.normal(DType::bf16, {s.out, s.in})},
+                           .kept = false};
+  Call call = call_of(gated_norm_linear, op);
+  call.flops = flops(s);
   return call;
 }
 
@@ -147,6 +166,10 @@ std::vector<Line> product_lines() {
       const Sizes s{rows, out, 1024, DType::bf16};
       lines.push_back({"linear", text(s), [=](Draw& draw) { return forward(draw, s); }});
     }
+  for (const int64_t rows : {1, 8, 16, 32, 128}) {
+    const Sizes s{rows, 1024, 1024, DType::bf16};
+    lines.push_back({"gated_norm_linear", text(s), [=](Draw& draw) { return gated_norm(draw, s); }});
+  }
   for (const int64_t rows : {1, 8, 32, 128, 32768})
     lines.push_back({"route_rows", std::to_string(rows) + " x 1024, 2 of 16 experts",
                      [=](Draw& draw) { return route(draw, rows); }});

@@ -8,6 +8,7 @@
 #include "ops/embedding.h"
 #include "ops/expert_linear.h"
 #include "ops/expert_swiglu.h"
+#include "ops/gated_norm_linear.h"
 #include "ops/gated_rms_norm.h"
 #include "ops/gradient_norm.h"
 #include "ops/group_rows.h"
@@ -44,6 +45,7 @@ FULGUR_DEFINE_OPERATOR(expert_linear, ExpertLinear)
 FULGUR_DEFINE_OPERATOR(expert_linear_backward, ExpertLinearBackward)
 FULGUR_DEFINE_OPERATOR(expert_swiglu, ExpertSwiglu)
 FULGUR_DEFINE_OPERATOR(expert_swiglu_backward, ExpertSwigluBackward)
+FULGUR_DEFINE_OPERATOR(gated_norm_linear, GatedNormLinear)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm, GatedRmsNorm)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm_products, GatedRmsNormProducts)
 FULGUR_DEFINE_OPERATOR(gated_rms_norm_backward, GatedRmsNormBackward)
