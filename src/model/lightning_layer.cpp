@@ -1,6 +1,7 @@
 // Lightning attention, 7 of 8 layers: silu(qkv) -> decayed linear attention -> gated norm -> output projection
 // (spec/model.md 2.1).
 #include "model/model.h"
+#include "ops/gated_norm_linear.h"
 #include "ops/gated_rms_norm.h"
 #include "ops/lightning_attention.h"
 #include "ops/linear.h"
@@ -74,15 +75,17 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
                                     .squares = squares,
                                     .in_order = exec.in_order,
                                     .starts = starts});
-  gated_rms_norm(exec.stream, {.y = gated,
-                               .x = attended.merged(1),
-                               .gate = in.gate,
-                               .weight = w.norm,
-                               .squares = squares,
-                               .whole_width = inner,
-                               .eps = c.lightning_norm_eps,
-                               .inverse_rms = inverse_rms});
-  linear(exec.stream, {.y = y, .x = gated, .w = w.out});
+  gated_norm_linear(exec.stream, {.y = y,
+                                  .gated = gated,
+                                  .x = attended.merged(1),
+                                  .gate = in.gate,
+                                  .weight = w.norm,
+                                  .squares = squares,
+                                  .whole_width = inner,
+                                  .eps = c.lightning_norm_eps,
+                                  .inverse_rms = inverse_rms,
+                                  .w = w.out,
+                                  .kept = saved != nullptr});
 
   if (saved) *saved = {x, in.qkv, attended, in.gate, gated, inverse_rms, starts};
 }
