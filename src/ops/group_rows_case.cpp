@@ -65,6 +65,27 @@ TEST(GroupRows, EqualsTheOracle) {
         }
 }
 
+// A few more than a warp has lanes, too. Of so many experts most have none; of k every row chooses all.
+TEST(GroupRows, PlacesFewChoices) {
+  for (int64_t count = 1; count <= 36; ++count)
+    for (const int64_t k : {1, 2, 3})
+      for (const int64_t experts : {k, int64_t(64), int64_t(256)})
+        for (const int64_t capacity : {0, 1, 3}) {
+          if (count % k != 0) continue;
+          SCOPED_TRACE(::testing::Message() << count << " choices, " << k << " of " << experts << ", " << capacity);
+          Bench bench(size_t(1) << 18);
+          CaseStream stream({}, 3);
+          const GroupRows op{.sorted_rows = bench.empty(DType::i32, {count}),
+                             .place = bench.empty(DType::i32, {count / k, k}),
+                             .expert_begin = bench.empty(DType::i32, {experts + 1}),
+                             .expert_ids = choices(bench, count / k, experts, k),
+                             .choices = bench.empty(DType::i32, {1, experts}),
+                             .capacity = capacity};
+          group_rows(stream, op);
+          EXPECT_EQ(wrong_entries(op), 0);
+        }
+}
+
 // Without a count of choices: nobody asks for windows, and a twin may have its own.
 TEST(GroupRows, CountsForNobody) {
   for (const int64_t rows : {1, 33, 256, 500, 2500})

@@ -121,11 +121,16 @@ __global__ void __launch_bounds__(kThreads) fill_rest(Placing p, Choices c, cons
 __global__ void __launch_bounds__(kFewChoices) place_few(FewPlaces places, Rows<const int32_t> ids, int experts) {
   follow();
   __shared__ FewCounts<kFewChoices, kFewExperts> counts;
-  place_few_choices(counts, places, ids, experts);
+  const int thread = int(threadIdx.x), width = int(ids.width), choices = int(ids.count) * width;
+  FewChoice choice{.expert = -1, .row = thread / width, .slot = thread % width};
+  if (thread < choices) choice.expert = ids[choice.row][choice.slot];
+  if (choices <= 32) place_choices_of_warp<kFewExperts>(places, choice, choices, experts);
+  else place_few_choices(counts, places, choice, choices, experts);
 }
 
 void sort_few(Stream& stream, const GroupRows& op, const Choices& c) {
-  const int64_t threads = std::max<int64_t>(128, divide_up(c.ids.count * c.ids.width, 32) * 32);
+  const int64_t choices = c.ids.count * c.ids.width;
+  const int64_t threads = choices <= 32 ? 32 : std::max<int64_t>(128, divide_up(choices, 32) * 32);
   launch_following(stream, "group_rows", 1, dim3(unsigned(threads)), place_few, few_places(op), c.ids, int(c.experts));
 }
 

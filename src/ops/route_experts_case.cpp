@@ -114,7 +114,7 @@ TEST(RouteExperts, ThreadsDoNotChangeBits) {
 TEST(RouteExperts, TiesGoToTheLowerIndex) {
   const Pass p(DType::f32, 2, 5, 3);
   CaseStream stream;
-  const double logits[] = {1, 3, 1, 3, 1, 0, 0, 0, 0, 0}, ids[] = {1, 3, 0, 0, 1, 2};
+  const double logits[] = {1, 3, 1, 3, 1, -0.0, 0, -0.0, 0, 0}, ids[] = {1, 3, 0, 0, 1, 2};
   for (int64_t i = 0; i < 10; ++i) set(p.logits, i, logits[i]);
   p.forward(stream);
   for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(get(p.ids, i), ids[i]);

@@ -28,15 +28,25 @@ __device__ void judge_all(const Training& t, int64_t row, const float* logits, f
   if (lane == 0) t.log_sum_exp[row] = float(double(greatest) + log_sum), t.entropy[row] = float(log_sum + below);
 }
 
+// -infinity where there is none but NaN.
+__device__ float greatest_of(const float* logits, int64_t experts) {
+  const int32_t first = ExpertsInOrder(logits, experts).next();
+  return first < experts && logits[first] == logits[first] ? logits[first] : -INFINITY;
+}
+
 __global__ void __launch_bounds__(kThreads)
     choose(Rows<int32_t> ids, Rows<float> weights, Rows<const float> logits, Training training) {
   follow();
   const int64_t row = Team<true>::row(), experts = logits.width, k = ids.width;
   if (row >= logits.count) return;
-  float greatest = choose_experts(ids[row], weights[row], logits[row], experts, k);
+  const bool writes = Team<true>::thread() == 0;
+  const ChosenSoftmax chosen =
+      choose_experts(ExpertsInOrder(logits[row], experts), logits[row], int(k), [&](int slot, int32_t expert, float p) {
+        if (writes) ids[row][slot] = expert, weights[row][slot] = p;
+      });
+  for (int64_t slot = 0; writes && slot < k; ++slot) weights[row][slot] /= chosen.sum;
   if (!training.probabilities) return;
-  if (k == 0) greatest = next_of(logits[row], experts, {INFINITY, -1}).logit;
-  judge_all(training, row, logits[row], greatest, experts);
+  judge_all(training, row, logits[row], k > 0 ? chosen.greatest : greatest_of(logits[row], experts), experts);
 }
 
 __global__ void __launch_bounds__(kThreads)

@@ -17,12 +17,14 @@ struct Shape {
   int64_t rows, width, experts, k;
 };
 
-// Rows of one and of more thread blocks, widths of one stage, of several and of more than are loaded at once; then what
-// one launch does not take: many rows, experts or choices, and rows that do not begin at multiples of 16 bytes.
+// Rows of one and of more thread blocks, choices of one warp and of more, widths of one stage, of several and of more
+// than are loaded at once; then what one launch does not take: many rows, experts, choices or slots, and rows that do
+// not begin at multiples of 16 bytes.
 const std::vector<Shape>& shapes() {
-  static const std::vector<Shape> all = {{1, 1032, 16, 2}, {1, 8, 1, 1},     {16, 72, 5, 3},   {17, 128, 33, 2},
-                                         {40, 264, 64, 4}, {100, 40, 16, 2}, {128, 200, 8, 2}, {130, 64, 16, 2},
-                                         {3, 48, 70, 5},   {33, 40, 16, 8},  {9, 30, 12, 2}};
+  static const std::vector<Shape> all = {{1, 1032, 16, 2},  {1, 8, 1, 1},      {16, 72, 5, 3},   {17, 128, 33, 2},
+                                         {40, 264, 64, 4},  {100, 40, 16, 2},  {128, 200, 8, 2}, {8, 1024, 16, 2},
+                                         {16, 1160, 64, 2}, {18, 2312, 24, 3}, {130, 64, 16, 2}, {3, 48, 70, 5},
+                                         {33, 40, 16, 8},   {2, 16, 40, 33},   {9, 30, 12, 2}};
   return all;
 }
 
@@ -155,20 +157,20 @@ TEST(RouteRows, RowsDoNotChangeEachOther) {
   }
 }
 
-// Experts 1, 4 and 6 have the same weights, the greatest; expert 2 has a NaN, which no row of 20 chooses.
+// Experts 1, 33 and 36 have the same weights, the greatest; expert 2 has a NaN, which no row of 20 chooses.
 TEST(RouteRows, TiesGoToTheLowerIndexAndNaNIsLast) {
   Bench bench(kBytes);
   CaseStream stream;
-  const RouteRows op = random_call(bench, DType::bf16, {20, 64, 8, 3});
+  const RouteRows op = random_call(bench, DType::bf16, {20, 64, 40, 3});
   for (int64_t i = 0; i < op.x.count(); ++i) set(op.x, i, std::abs(get(op.x, i)) + 0.25);
-  for (const int64_t e : {1, 4, 6})
+  for (const int64_t e : {1, 33, 36})
     for (int64_t i = 0; i < 64; ++i) set(op.router.values, e * 64 + i, 2);
   set(op.router.values, 2 * 64 + 5, NAN);
   route_rows(stream, op);
   for (int64_t row = 0; row < 20; ++row) {
-    EXPECT_TRUE(std::isnan(get(op.logits, row * 8 + 2)));
+    EXPECT_TRUE(std::isnan(get(op.logits, row * 40 + 2)));
     for (int64_t slot = 0; slot < 3; ++slot) {
-      EXPECT_EQ(get(op.expert_ids, row * 3 + slot), (std::array{1, 4, 6})[size_t(slot)]) << row;
+      EXPECT_EQ(get(op.expert_ids, row * 3 + slot), (std::array{1, 33, 36})[size_t(slot)]) << row;
       EXPECT_EQ(get(op.weights, row * 3 + slot), get(op.weights, 0)) << row;
     }
   }

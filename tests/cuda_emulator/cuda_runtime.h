@@ -105,6 +105,19 @@ inline uint32_t __ballot_sync(unsigned, bool predicate) {
   emulator::warp_barrier();
   return lanes;
 }
+// Of all lanes' values, in all lanes.
+template <class T>
+T __reduce_max_sync(unsigned, T value) {
+  for (int mask = 1; mask < 32; mask *= 2)
+    if (const T other = shuffled(value, lane_number() ^ mask); other > value) value = other;
+  return value;
+}
+template <class T>
+T __reduce_min_sync(unsigned, T value) {
+  for (int mask = 1; mask < 32; mask *= 2)
+    if (const T other = shuffled(value, lane_number() ^ mask); other < value) value = other;
+  return value;
+}
 inline int __popc(uint32_t word) { return __builtin_popcount(word); }
 inline int __ffs(int word) { return __builtin_ffs(word); }
 

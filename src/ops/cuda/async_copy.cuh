@@ -22,4 +22,10 @@ __device__ inline void wait_for_copies() {
 }
 __device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// The compiler computes the address where this stands: before a wait, not after it.
+template <class T>
+__device__ inline void settle(T*& address) {
+  asm volatile("" : "+l"(address)::"memory");
+}
+
 }  // namespace fulgur::cuda

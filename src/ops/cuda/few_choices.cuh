@@ -41,32 +41,82 @@ inline FewPlaces few_places(const GroupRows& op) {
           .capacity = int32_t(capacity_of(op))};
 }
 
+// A warp's choices, one a lane: of their experts' numbers one word a bit, in which lane l's is bit l.
+template <int kBits>
+struct WarpChoices {
+  uint32_t given, bits[kBits];  // given: those that are an expert's
+
+  __device__ WarpChoices(int32_t expert, bool is_given) : given(__ballot_sync(kAllLanes, is_given)) {
+#pragma unroll
+    for (int i = 0; i < kBits; ++i) bits[i] = __ballot_sync(kAllLanes, expert >> i & 1);
+  }
+
+  struct Compared {
+    uint32_t same, lower;
+  };
+  // Which of them are this expert's, and which are those of experts before it.
+  __device__ Compared compare(int32_t expert) const {
+    Compared to{given, 0};
+#pragma unroll
+    for (int i = kBits - 1; i >= 0; --i) {
+      const bool bit = expert >> i & 1;
+      to.lower |= bit ? to.same & ~bits[i] : 0;
+      to.same &= bit ? bits[i] : ~bits[i];
+    }
+    return to;
+  }
+};
+
+__device__ inline uint32_t lanes_before() { return (1u << threadIdx.x % 32) - 1; }
+FULGUR_HOST_DEVICE constexpr int bits_of(int number) { return number > 0 ? 1 + bits_of(number / 2) : 0; }
+
+// The choice of a thread, all of which are numbered as the threads are.
+struct FewChoice {
+  int32_t expert;
+  int row, slot;
+};
+
+// Up to 32 choices by one warp, one window. A choice that is no expert's gets a place outside.
+template <int kExperts>
+__device__ void place_choices_of_warp(const FewPlaces& p, const FewChoice& choice, int choices, int experts) {
+  const int lane = int(threadIdx.x % 32);
+  const bool there = lane < choices, given = there && choice.expert >= 0 && choice.expert < experts;
+  const WarpChoices<bits_of(kExperts)> all(choice.expert, given);
+  const auto [same, lower] = all.compare(choice.expert);
+  const int32_t rank = __popc(same & lanes_before());
+  const bool keeps = given && rank < p.capacity;
+  const uint32_t kept = __ballot_sync(kAllLanes, keeps);
+  const int32_t place = __popc(lower & kept) + rank;
+  if (there) p.place[choice.row][choice.slot] = keeps ? place : given ? -1 : INT32_MIN;
+  if (keeps) p.sorted_rows[place] = choice.row;
+  if (there && lane >= __popc(kept)) p.sorted_rows[lane] = -1;
+  for (int e = lane; e <= experts; e += 32) {
+    const auto of_expert = all.compare(e);
+    p.expert_begin[e] = __popc(of_expert.lower & kept);
+    if (p.counts && e < experts) p.counts[e] = __popc(of_expert.same);
+  }
+}
+
 // Shared memory for up to so many choices and experts.
 template <int kChoices, int kExperts>
 struct FewCounts {
   int32_t found[kChoices / 32][kExperts], begin[kExperts + 1];
 };
 
-// A thread a choice, one window: those of its expert that a warp's lanes, then its warps, have before it. A choice that
-// is no expert's gets a place outside.
+// The same of more, by a thread block: those of a choice's expert that a warp's lanes, then its warps, have before it.
 template <int kChoices, int kExperts>
-__device__ void place_few_choices(FewCounts<kChoices, kExperts>& shared, const FewPlaces& p, Rows<const int32_t> ids,
-                                  int experts) {
+__device__ void place_few_choices(FewCounts<kChoices, kExperts>& shared, const FewPlaces& p, const FewChoice& choice,
+                                  int choices, int experts) {
   auto& [found, begin] = shared;
-  const int warps = int(blockDim.x) / 32, thread = int(threadIdx.x), width = int(ids.width);
-  const int choices = int(ids.count) * width, row = thread / width, slot = thread % width;
-  for (int i = thread; i < warps * experts; i += int(blockDim.x)) found[i / experts][i % experts] = 0;
-  __syncthreads();
+  const int warps = int(blockDim.x / 32), thread = int(threadIdx.x), warp = int(threadIdx.x / 32);
+  const auto [expert, row, slot] = choice;
+  for (int e = thread % 32; e < experts; e += 32) found[warp][e] = 0;
+  __syncwarp();
 
-  const int32_t expert = thread < choices ? ids[row][slot] : -1;
-  const bool given = expert >= 0 && expert < experts;
-  int32_t before = 0, all = 0;  // of this warp
-#pragma unroll 8
-  for (int lane = 0; lane < 32; ++lane) {
-    const bool same = __shfl_sync(kAllLanes, expert, lane) == expert;
-    all += same, before += same && lane < thread % 32;
-  }
-  if (given && before == 0) found[thread / 32][expert] = all;
+  const bool given = thread < choices && expert >= 0 && expert < experts;
+  const uint32_t same = WarpChoices<bits_of(kExperts)>(expert, given).compare(expert).same;
+  const int32_t before = __popc(same & lanes_before());
+  if (given && before == 0) found[warp][expert] = __popc(same);
   __syncthreads();
 
   for (int e = thread; e < experts; e += int(blockDim.x)) {
@@ -84,7 +134,7 @@ __device__ void place_few_choices(FewCounts<kChoices, kExperts>& shared, const F
 
   for (int e = thread; e <= experts; e += int(blockDim.x)) p.expert_begin[e] = begin[e];
   if (thread >= choices) return;
-  const int32_t rank = given ? found[thread / 32][expert] + before : 0;
+  const int32_t rank = given ? found[warp][expert] + before : 0;
   const bool kept = given && rank < p.capacity;
   p.place[row][slot] = kept ? begin[expert] + rank : given ? -1 : INT32_MIN;
   if (kept) p.sorted_rows[begin[expert] + rank] = row;

@@ -40,6 +40,8 @@ void wait_for_copies() {
   for (PendingCopies& copies = pending_copies(); copies.groups.size() > kPending; copies.groups.pop_front())
     for (const PendingCopy& copy : copies.groups.front()) complete(copy);
 }
+template <class T>
+void settle(T*&) {}
 inline void wait_for_copies() { commit_copies(), wait_for_copies<0>(); }
 
 }  // namespace fulgur::cuda
