@@ -75,7 +75,7 @@ TEST(GroupRows, PlacesFewChoices) {
           SCOPED_TRACE(::testing::Message() << count << " choices, " << k << " of " << experts << ", " << capacity);
           Bench bench(size_t(1) << 18);
           CaseStream stream({}, 3);
-          const GroupRows op{.sorted_rows = bench.empty(DType::i32, {count}),
+          const GroupRows op{.sorted_rows = bench.indices(DType::i32, std::vector<int64_t>(size_t(count), 7)),
                              .place = bench.empty(DType::i32, {count / k, k}),
                              .expert_begin = bench.empty(DType::i32, {experts + 1}),
                              .expert_ids = choices(bench, count / k, experts, k),
