@@ -123,12 +123,33 @@ TEST(SampleTokens, EqualTheOracle) {
   for (int64_t row = 0; row < 480; ++row) EXPECT_EQ(get(rows.tokens, row), double(drawn_by_oracle(rows, row))) << row;
 }
 
+// Rows that a GPU spreads over thread blocks; the longest does not fit into one block's shared memory.
+TEST(SampleTokens, OfLongRowsEqualTheOracle) {
+  for (const int64_t vocab : {1025, 3001, 60000}) {
+    const std::vector<Settings> all = {{.temperature = 0.5}, {.temperature = 1}, {.temperature = 3, .top_k = 9},
+                                       {.top_p = 0.9},       {.min_p = 0.1},     {.temperature = 0}};
+    const int64_t rows_asked = vocab < 4000 ? int64_t(all.size()) : 2;
+    Rows rows(rows_asked, vocab);
+    rows.suppressed = rows.bench.indices(DType::i32, {3, 0, 999, 1024});
+    for (int64_t row = 0; row < rows_asked; ++row) {
+      rows.configure(row, all[size_t(row)]);
+      set(rows.logits, row * vocab + 1000, 20 + (row == 1)), set(rows.logits, row * vocab + 1024, 40);
+      set(rows.logits, row * vocab + 400, 20);
+    }
+    rows.run(1);
+    for (int64_t row = 0; row < rows_asked; ++row) {
+      const bool greedy = get(rows.temperature, row) == 0;
+      EXPECT_EQ(get(rows.tokens, row), greedy ? 400 : double(drawn_by_oracle(rows, row))) << vocab << " " << row;
+    }
+  }
+}
+
 TEST(SampleTokens, FrequenciesFollowProbabilities) {
   const std::vector<double> logits = {0.5, -1, 2, 1.9, 0, 0, -3, 1, 0.2, -0.4};
   for (const Settings s :
        {Settings{.temperature = 0.7}, Settings{.top_k = 6}, Settings{.temperature = 1.5, .top_p = 0.8},
         Settings{.min_p = 0.1}, Settings{.typical_p = 0.9}}) {
-    const int64_t draws = case_device->given() ? 4000 : 20000;  // an emulated GPU takes its time
+    const int64_t draws = case_device->given() ? 1500 : 20000;  // an emulated GPU takes its time
     const Rows rows(draws, 10);
     rows.repeat(logits), rows.configure_all(s), rows.run(2);
     std::map<int64_t, double> seen;
@@ -202,6 +223,20 @@ TEST(SampleTokens, DependOnNeitherBatchNorThreads) {
   CaseStream stream;
   for (int64_t row = 64; row >= 0; --row) sample(stream, alone.operands(row, row + 1));
   EXPECT_TRUE(same_bits(batch.tokens, alone.tokens));
+}
+
+TEST(SampleTokens, OfLongRowsDependOnNoBatch) {
+  const Rows batch(140, 1100), alone(140, 1100);
+  for (const Rows* rows : {&batch, &alone}) {
+    rows->configure_all({.temperature = 3});
+    for (int64_t row = 0; row < 140; row += 10) rows->configure(row, {.temperature = 2, .top_k = 500});
+  }
+  batch.run(3);
+  CaseStream stream;
+  for (int64_t row = 139; row >= 0; row -= 3) {
+    sample(stream, alone.operands(row, row + 1));
+    EXPECT_EQ(get(batch.tokens, row), get(alone.tokens, row)) << row;
+  }
 }
 
 TEST(SampleTokens, DependOnSeedSequenceAndPosition) {

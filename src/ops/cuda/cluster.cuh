@@ -25,6 +25,15 @@ __device__ inline void store_shared(int32_t* at, uint32_t rank, int32_t value) {
   store_shared(reinterpret_cast<float*>(at), rank, __int_as_float(value));
 }
 
+__device__ inline void store_shared(uint64_t* at, uint32_t rank, uint64_t value) {
+  asm volatile(
+      "{ .reg .b32 there;\n"
+      "  mapa.shared::cluster.u32 there, %0, %1;\n"
+      "  st.shared::cluster.b64 [there], %2; }" ::"r"(uint32_t(__cvta_generic_to_shared(at))),
+      "r"(rank), "l"(value)
+      : "memory");
+}
+
 // Four numbers that lie at `at` in the shared memory of thread block `rank` of the cluster; a multiple of 16 bytes.
 __device__ inline float4 load_shared(const float* at, uint32_t rank) {
   float4 x;
@@ -43,6 +52,7 @@ __device__ inline void cluster_arrive() { __trap(); }
 __device__ inline void cluster_wait() { __trap(); }
 __device__ inline void store_shared(float*, uint32_t, float) { __trap(); }
 __device__ inline void store_shared(int32_t*, uint32_t, int32_t) { __trap(); }
+__device__ inline void store_shared(uint64_t*, uint32_t, uint64_t) { __trap(); }
 __device__ inline float4 load_shared(const float*, uint32_t) {
   __trap();
   return {};
