@@ -77,6 +77,20 @@ void send(Stream& stream, Tensor to, const void* from) {
   }
 }
 
+void receive(Stream& stream, void* to, Tensor from) {
+  const size_t bytes = size_t(from.bytes());
+  if (!from.device.is_cuda() || stream.measuring() || stream.recorder() || bytes > Stream::kStaging) {
+    Tensor host = from;
+    host.device = {}, host.data = static_cast<std::byte*>(to);
+    return copy(stream, host, from), stream.synchronize();
+  }
+  expect(from.dense(), "a copy's tensors are dense");
+  std::byte* const place = stream.staging(bytes);
+  cuda::copy(stream.native(), place, from.data, bytes);
+  stream.synchronize();
+  if (bytes > 0) std::memcpy(to, place, bytes);
+}
+
 void clear(Stream& stream, Tensor tensor) {
   expect(tensor.dense(), "a cleared tensor is dense");
   if (Recorder* recorder = stream.recorder()) [[unlikely]]

@@ -32,8 +32,8 @@ class Stream {
   void count(int64_t bytes) { counted_bytes_ += bytes; }
   int64_t counted_bytes() const { return counted_bytes_; }
 
-  // Memory that a CUDA device reads by itself, for up to kStaging bytes on their way there; free again once the stream
-  // was waited for, which this does where nothing is left.
+  // Memory that a CUDA device reads and writes by itself, for up to kStaging bytes on their way; free again once the
+  // stream was waited for, which this does where nothing is left.
   static constexpr size_t kStaging = size_t(8) << 20;
   std::byte* staging(size_t bytes);
 
@@ -71,6 +71,8 @@ void copy(Stream& stream, Tensor to, Tensor from);
 // Copies bytes of main memory, which may change as soon as this returns; waits only where more than Stream::kStaging
 // bytes are on their way. Dense.
 void send(Stream& stream, Tensor to, const void* from);
+// The other way, for what the device has computed; waits for the stream.
+void receive(Stream& stream, void* to, Tensor from);
 // All bytes zero. Dense.
 void clear(Stream& stream, Tensor tensor);
 
