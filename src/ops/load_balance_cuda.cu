@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kWindowThreads)
     const int64_t e = first + column;
     double sum = 0;
     if (e < experts && group < groups)
+#pragma unroll 8  // loads under way together
       for (int64_t row = group; row < choices.window; row += groups)
         sum += double(probabilities[w * choices.window + row][e]);
     found[threadIdx.x] = sum;

@@ -91,8 +91,8 @@ Oracle oracle_of(Pass& p) {
 // kinds.
 template <class Body>
 void for_shapes(const Body& body) {
-  constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},    {7, 17},   {66, 130}, {7, 523},  {33, 512},
-                                                     {9, 1024}, {3, 2056}, {6, 8191}, {2, 9000}, {6, 8200}};
+  constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},    {7, 17},   {66, 130}, {7, 523},  {33, 512}, {9, 1024},
+                                                     {300, 40}, {3, 2056}, {6, 8191}, {2, 9000}, {6, 8200}};
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const auto& [rows, width] : kShapes)
       for (const int64_t k : {kPlain, int64_t(1), int64_t(2), int64_t(3)}) {

@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kKept = 4;   // chunks of a thread, fetched before the first is added
 constexpr int kSlots = 2;  // choices of a row that are fetched together
+constexpr int64_t kFewRows = 256;
 
 __device__ float not_a_number() { return __uint_as_float(0x7fffffff); }
 
@@ -92,7 +93,9 @@ __device__ void join(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row, in
   }
 }
 
-template <bool kExperts, bool kWarp, bool kAligned, class T>
+// kEarly: of few rows, whose kernel is mostly waiting, the weight is fetched before the kernels before have ended; more
+// rows would pay for its registers.
+template <bool kEarly, bool kExperts, bool kWarp, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads)
     join_and_norm(Rows<T> y, Sum<T> s, const T* weight, float eps, float* inverse_rms) {
   let_next_begin();
@@ -101,12 +104,13 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kStep = Mine::kSize * kChunk;
   const int64_t begin = Mine::thread() * kChunk;
   const bool kept = width <= kKept * kStep;
+  static_assert(!kEarly || kWarp);  // whose rows are kept
   Chunk<T> weights[kKept];
   const auto fetch_weights = [&](int64_t c) {
 #pragma unroll
     for (int a = 0; a < kKept; ++a) weights[a] = fetch<kAligned>(weight + c + a * kStep, width - c - a * kStep);
   };
-  if (kept) fetch_weights(begin);  // which no kernel of a forward pass writes
+  if (kEarly) fetch_weights(begin);  // which no kernel of a forward pass writes
   await_previous();
   if (row >= y.count) return;
   float v[kKept][kChunk], squares = 0;
@@ -120,8 +124,8 @@ __global__ void __launch_bounds__(kThreads)
   const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
   if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
   for (int64_t c = begin; c < width; c += kKept * kStep) {
+    if (!kEarly) fetch_weights(c);
     if (!kept) {
-      fetch_weights(c);
       if (!s.sum.data) join<kExperts, kAligned>(v, s, row, c, kStep);
       else
 #pragma unroll
@@ -154,13 +158,16 @@ void residual_norm(Stream& stream, const ResidualNorm& op) {
       s.expert_weights = rows_of<const float>(op.expert_weights), s.place = rows_of<const int32_t>(op.place);
     float* const inverse_rms = op.inverse_rms ? op.inverse_rms.elements<float>() : nullptr;
     const bool whole = aligned(op.y, op.carried, op.branch, op.weight) && (!op.sum || aligned(op.sum));
+    const auto run = [&]<bool kEarly, bool kExperts, bool kWarp, bool kAligned>() {
+      launch_following(stream, "residual_norm", divide_up(op.y.dim(0), Team<kWarp>::kRows), dim3(kThreads),
+                       join_and_norm<kEarly, kExperts, kWarp, kAligned, T>, rows_of<T>(op.y), s,
+                       static_cast<const T*>(op.weight.elements<T>()), float(op.eps), inverse_rms);
+    };
+    const bool warps = op.y.dim(1) <= kWarpWidth, early = warps && whole && op.y.dim(0) <= kFewRows;
     with_flag(bool(op.place), [&]<bool kExperts>() {
+      if (early) return run.template operator()<true, kExperts, true, true>();
       with_flag(whole, [&]<bool kAligned>() {
-        with_flag(op.y.dim(1) <= kWarpWidth, [&]<bool kWarp>() {
-          launch_following(stream, "residual_norm", divide_up(op.y.dim(0), Team<kWarp>::kRows), dim3(kThreads),
-                           join_and_norm<kExperts, kWarp, kAligned, T>, rows_of<T>(op.y), s,
-                           static_cast<const T*>(op.weight.elements<T>()), float(op.eps), inverse_rms);
-        });
+        with_flag(warps, [&]<bool kWarp>() { run.template operator()<false, kExperts, kWarp, kAligned>(); });
       });
     });
   });
