@@ -21,19 +21,19 @@ struct Sum {
   Rows<const int32_t> place;  // of experts
 };
 
-// v = the row's choices added up in slot order, each product rounded first: chunks at, at + step, ... of the row.
-template <bool kAligned, class T>
-__device__ void combine(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row, int64_t at, int step) {
+// v = the row's choices added up in slot order, each product rounded first: kSide chunks at, at + step, ... of the row.
+template <int kSide, bool kAligned, class T>
+__device__ void combine(float (*v)[kChunk], const Sum<T>& s, int64_t row, int64_t at, int step) {
   const int64_t width = s.branch.width;
   bool first = true;
 #pragma unroll
-  for (int a = 0; a < kKept; ++a)
+  for (int a = 0; a < kSide; ++a)
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) v[a][i] = 0;
   for (int64_t slot = 0; slot < s.place.width; slot += kSlots) {
     int64_t from[kSlots];
     float weight[kSlots];
-    Chunk<T> chunks[kSlots][kKept];
+    Chunk<T> chunks[kSlots][kSide];
 #pragma unroll
     for (int k = 0; k < kSlots; ++k) {
       const bool given = slot + k < s.place.width;
@@ -45,7 +45,7 @@ __device__ void combine(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row,
       const bool inside = from[k] >= 0 && from[k] < s.branch.count;
       if (!inside) weight[k] = not_a_number();
 #pragma unroll
-      for (int a = 0; a < kKept; ++a)
+      for (int a = 0; a < kSide; ++a)
         chunks[k][a] =
             inside ? fetch<kAligned>(s.branch[from[k]] + at + a * step, width - at - a * step) : filled<T>(0);
     }
@@ -53,7 +53,7 @@ __device__ void combine(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row,
     for (int k = 0; k < kSlots; ++k) {
       if (from[k] == -1) continue;
 #pragma unroll
-      for (int a = 0; a < kKept; ++a) {
+      for (int a = 0; a < kSide; ++a) {
         float one[kChunk];
         unpack(one, chunks[k][a]);
 #pragma unroll
@@ -66,22 +66,29 @@ __device__ void combine(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row,
     }
   }
 #pragma unroll
-  for (int a = 0; a < kKept; ++a)
+  for (int a = 0; a < kSide; ++a)
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) v[a][i] = float(T(v[a][i]));
 }
 
 // v = sum's chunks at, at + step, ... of a row. Both products are rounded before they are added, and their sum to T.
-template <bool kExperts, bool kAligned, class T>
+template <int kSide, bool kExperts, bool kAligned, class T>
 __device__ void join(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row, int64_t at, int step) {
   const int64_t left = s.carried.width - at;
+  constexpr bool kTogether = !kExperts || kSide == kKept;  // else there are registers for one after the other
   Chunk<T> carried[kKept], branch[kKept];
+  const auto fetch_rows = [&] {
 #pragma unroll
-  for (int a = 0; a < kKept; ++a) {
-    carried[a] = fetch<kAligned>(s.carried[row] + at + a * step, left - a * step);
-    if (!kExperts) branch[a] = fetch<kAligned>(s.branch[row] + at + a * step, left - a * step);
-  }
-  if (kExperts) combine<kAligned>(v, s, row, at, step);
+    for (int a = 0; a < kKept; ++a) {
+      carried[a] = fetch<kAligned>(s.carried[row] + at + a * step, left - a * step);
+      if (!kExperts) branch[a] = fetch<kAligned>(s.branch[row] + at + a * step, left - a * step);
+    }
+  };
+  if (kTogether) fetch_rows();
+  if (kExperts)
+#pragma unroll
+    for (int a = 0; a < kKept; a += kSide) combine<kSide, kAligned>(v + a, s, row, at + a * step, step);
+  if (!kTogether) fetch_rows();
 #pragma unroll
   for (int a = 0; a < kKept; ++a) {
     float one[kChunk];
@@ -96,7 +103,7 @@ __device__ void join(float (&v)[kKept][kChunk], const Sum<T>& s, int64_t row, in
 // kEarly: of few rows, whose kernel is mostly waiting, the weight is fetched before the kernels before have ended; more
 // rows would pay for its registers.
 template <bool kEarly, bool kExperts, bool kWarp, bool kAligned, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEarly ? 1 : 3)
     join_and_norm(Rows<T> y, Sum<T> s, const T* weight, float eps, float* inverse_rms) {
   let_next_begin();
   using Mine = Team<kWarp>;
@@ -104,18 +111,17 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kStep = Mine::kSize * kChunk;
   const int64_t begin = Mine::thread() * kChunk;
   const bool kept = width <= kKept * kStep;
-  static_assert(!kEarly || kWarp);  // whose rows are kept
+  static_assert(!kEarly || kWarp);           // whose rows are kept
+  constexpr int kSide = kEarly ? kKept : 2;  // chunks of choices that are fetched together
   Chunk<T> weights[kKept];
-  const auto fetch_weights = [&](int64_t c) {
+  if constexpr (kEarly)  // which no kernel of a forward pass writes
 #pragma unroll
-    for (int a = 0; a < kKept; ++a) weights[a] = fetch<kAligned>(weight + c + a * kStep, width - c - a * kStep);
-  };
-  if (kEarly) fetch_weights(begin);  // which no kernel of a forward pass writes
+    for (int a = 0; a < kKept; ++a) weights[a] = fetch<kAligned>(weight + begin + a * kStep, width - begin - a * kStep);
   await_previous();
   if (row >= y.count) return;
   float v[kKept][kChunk], squares = 0;
   for (int64_t c = begin; c < width; c += kKept * kStep) {
-    join<kExperts, kAligned>(v, s, row, c, kStep);
+    join<kSide, kExperts, kAligned>(v, s, row, c, kStep);
 #pragma unroll
     for (int a = 0; a < kKept; ++a)
 #pragma unroll
@@ -124,9 +130,8 @@ __global__ void __launch_bounds__(kThreads)
   const float inverse = 1 / sqrtf(team_sum<kWarp>(squares) / float(width) + eps);
   if (inverse_rms && Mine::thread() == 0) inverse_rms[row] = inverse;
   for (int64_t c = begin; c < width; c += kKept * kStep) {
-    if (!kEarly) fetch_weights(c);
     if (!kept) {
-      if (!s.sum.data) join<kExperts, kAligned>(v, s, row, c, kStep);
+      if (!s.sum.data) join<kSide, kExperts, kAligned>(v, s, row, c, kStep);
       else
 #pragma unroll
         for (int a = 0; a < kKept; ++a)  // what is carried may be gone
@@ -135,7 +140,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int a = 0; a < kKept; ++a) {
       float w[kChunk];
-      unpack(w, weights[a]);
+      if constexpr (kEarly) unpack(w, weights[a]);
+      else load<kAligned>(w, weight + c + a * kStep, width - c - a * kStep);
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) w[i] = inverse * v[a][i] * w[i];
       store<kAligned>(y[row] + c + a * kStep, w, width - c - a * kStep);
