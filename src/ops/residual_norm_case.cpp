@@ -134,6 +134,26 @@ TEST(ResidualNorm, HasTheBitsOfItsSteps) {
   });
 }
 
+// Choices are added up in f32, each product rounded, and their sum once more to the type, as a branch that is stored.
+TEST(ResidualNorm, RoundsWhatItCombines) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const auto& [rows, width] : {std::pair<int64_t, int64_t>{7, 17}, {66, 136}, {300, 40}, {3, 2056}}) {
+      SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << rows << " x " << width);
+      const Pass choices(type, rows, width, 3);
+      Pass plain(type, rows, width, kPlain);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t c = 0; c < width; ++c) {
+          float sum = 0;
+          for (int64_t i = 3 * row; i < 3 * row + 3; ++i)
+            if (const auto from = int64_t(get(choices.op.place, i)); from >= 0)
+              sum += float(get(choices.op.expert_weights, i)) * float(get(choices.op.branch, from * width + c));
+          set(plain.op.branch, row * width + c, sum);
+        }
+      choices.run(), plain.run();
+      EXPECT_TRUE(same_bits(choices.sum, plain.sum) && same_bits(choices.op.y, plain.op.y));
+    }
+}
+
 // What nobody keeps changes nothing, nor do results in the place of what was read.
 TEST(ResidualNorm, PlacesDoNotChangeBits) {
   for_shapes([](DType type, int64_t rows, int64_t width, int64_t k) {
