@@ -24,13 +24,6 @@ void backward(Threads& threads, const CombineExpertsBackward& op) {
   });
 }
 
-void expect_places(const Tensor& place, int64_t choices) {
-  const Rows<int32_t> rows = rows_of<int32_t>(place);
-  expect(rows.width > 0, "a row has at least one choice");
-  for (int64_t row = 0; row < rows.count; ++row)
-    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows, or -1", -1);
-}
-
 }  // namespace
 
 void combine_experts_backward(Stream& stream, const CombineExpertsBackward& op) {

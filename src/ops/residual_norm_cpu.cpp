@@ -29,13 +29,6 @@ void forward(Threads& threads, const ResidualNorm& op) {
   });
 }
 
-void expect_places(const Tensor& place, int64_t choices) {
-  const Rows<int32_t> rows = rows_of<int32_t>(place);
-  expect(rows.width > 0, "a row has at least one choice");
-  for (int64_t row = 0; row < rows.count; ++row)
-    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows, or -1", -1);
-}
-
 }  // namespace
 
 void residual_norm(Stream& stream, const ResidualNorm& op) {

@@ -57,4 +57,12 @@ inline void expect_indices(const int32_t* indices, int64_t count, int64_t limit,
   expect(inside, promise);
 }
 
+// Places of rows' choices among `choices` sorted rows (ops/residual_norm.h).
+inline void expect_places(const Tensor& place, int64_t choices) {
+  const Rows<int32_t> rows = rows_of<int32_t>(place);
+  expect(rows.width > 0, "a row has at least one choice");
+  for (int64_t row = 0; row < rows.count; ++row)
+    expect_indices(rows[row], rows.width, choices, "every choice has its place among the sorted rows, or -1", -1);
+}
+
 }  // namespace fulgur::cpu
