@@ -1,14 +1,18 @@
-// A block a row: its greatest logit and sum of exponentials in one walk, then the gradient. The order of every sum
-// depends on the width alone; rows' losses are added in the order of rows. Blocks are as large as may be: the rows that
-// the card has at hand at once are then few enough to be found in its second cache by the second walk.
+// A row is read once where it fits into its threads' registers: 32 warps, in two thread blocks that share a cluster
+// where there are clusters, so that a processor reads one row while it computes another. Of a wider row what does not
+// fit is read again for the gradient. The order of every sum depends on the width alone; rows' losses are added in the
+// order of rows.
 #include "ops/cross_entropy.h"
+#include "ops/cuda/gpu.cuh"
 #include "ops/cuda/ordered_sum.cuh"
+#include "ops/cuda/row_cluster.cuh"
 #include "ops/cuda/scratch.cuh"
 
 namespace fulgur::cuda {
 namespace {
 
-constexpr int kRowThreads = 1024;
+constexpr int kRowWarps = 32, kKept = 4;  // chunks that a thread keeps
+constexpr int kStep = kRowWarps * 32 * kChunk;
 
 // The sum of exp(x - greatest).
 struct Exponentials {
@@ -19,69 +23,111 @@ struct Exponentials {
     sum = (sum == 0 ? 0 : sum * expf(greatest - most)) + (other.sum == 0 ? 0 : other.sum * expf(other.greatest - most));
     greatest = most;
   }
-};
-
-// Of a whole block's threads, in all of them.
-__device__ Exponentials joined(Exponentials mine) {
-  __shared__ Exponentials warps[kRowThreads / 32];
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2)
-    mine.join({__shfl_xor_sync(kAllLanes, mine.greatest, step), __shfl_xor_sync(kAllLanes, mine.sum, step)});
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;
-  __syncthreads();
-  mine = warps[0];
-  for (int warp = 1; warp < kRowThreads / 32; ++warp) mine.join(warps[warp]);
-  return mine;
-}
-
-template <bool kAligned>
-__device__ Exponentials walk(const float* row, int64_t width) {
-  Exponentials all{-INFINITY, 0};
-  for (int64_t c = int64_t(threadIdx.x) * kChunk; c < width; c += kRowThreads * kChunk) {
-    const int64_t left = width - c;
-    float x[kChunk], most = all.greatest;
-    load<kAligned>(x, row + c, left);
+  __device__ void add(const float (&x)[kChunk], int left) {
+    float most = greatest;
 #pragma unroll
     for (int i = 0; i < kChunk; ++i)
       if (i < left) most = fmaxf(most, x[i]);
-    if (most == -INFINITY) continue;
-    float sum = all.sum == 0 ? 0 : all.sum * expf(all.greatest - most);
+    if (most == -INFINITY) return;
+    float added = sum == 0 ? 0 : sum * expf(greatest - most);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i)
-      if (i < left) sum += expf(x[i] - most);
-    all = {most, sum};
+      if (i < left) added += expf(x[i] - most);
+    greatest = most, sum = added;
   }
-  return joined(all);
+
+  __device__ uint64_t packed() const { return uint64_t(__float_as_uint(greatest)) << 32 | __float_as_uint(sum); }
+  __device__ static Exponentials unpacked(uint64_t both) {
+    return {__uint_as_float(uint32_t(both >> 32)), __uint_as_float(uint32_t(both))};
+  }
+};
+
+// Of all threads of a row, in all of them.
+template <int kWarps>
+__device__ Exponentials joined(RowCluster<kWarps>& cluster, const Exponentials& mine) {
+  const auto join = [](uint64_t a, uint64_t b) {
+    Exponentials all = Exponentials::unpacked(a);
+    all.join(Exponentials::unpacked(b));
+    return all.packed();
+  };
+  return Exponentials::unpacked(cluster.joined(mine.packed(), Exponentials{-INFINITY, 0}.packed(), join));
 }
 
-template <bool kAligned, class G>
-__global__ void __launch_bounds__(kRowThreads)
-    finish(double* losses, Rows<G> gradient, Rows<const float> logits, const int32_t* targets, const double* scales) {
-  const int64_t row = block_index(), width = logits.width;
-  if (row >= logits.count) return;
-  const double scale = *scales;
-  const int32_t target = targets[row];
-  const bool known = target >= 0 && target < width;
-  Exponentials all{0, 1};
-  float own = 0;
-  if (target != -1) {
-    all = walk<kAligned>(logits[row], width);
-    own = known ? logits[row][target] : nanf("");  // a target that is no token makes the loss NaN
-    __syncthreads();                               // before the gradient may take the logits' place
-  }
-  const float factor = target == -1 ? 0 : float(scale / double(all.sum));
-  for (int64_t c = int64_t(threadIdx.x) * kChunk; c < width; c += kRowThreads * kChunk) {
-    float x[kChunk];
-    load<kAligned>(x, logits[row] + c, width - c);
+// What a row's logits become.
+struct Slopes {
+  float greatest, factor, own;  // of the target: own
+  int32_t target;               // -1: zeros
+  __device__ void take_place_of(float (&x)[kChunk], int first) const {
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
-      const float power = target == -1 ? 0 : expf(x[i] - all.greatest);
-      x[i] = c + i == target ? float((double(power) / double(all.sum) - 1) * scale) : power * factor;
+      const float power = target == -1 ? 0 : expf(x[i] - greatest);
+      x[i] = first + i == target ? own : power * factor;
     }
-    store<kAligned>(gradient[row] + c, x, width - c);
   }
-  if (threadIdx.x == 0)
-    losses[row] = target == -1 ? 0 : scale * (log(double(all.sum)) + (double(all.greatest) - double(own)));
+};
+// Also the row's loss.
+__device__ Slopes slopes_of(const Exponentials& all, int32_t target, float own, double scale, double& loss) {
+  const double sum = all.sum, greatest = all.greatest;
+  loss = scale * (log(sum) + (greatest - double(own)));
+  const float slope = float((double(expf(own - all.greatest)) / sum - 1) * scale);
+  return {all.greatest, float(scale / sum), slope, target};
+}
+
+template <int kWarps, bool kAligned, class G>
+__global__ void __launch_bounds__(kWarps * 32, kRowWarps / kWarps)
+    finish(double* losses, Rows<G> gradient, Rows<const float> logits, const int32_t* targets, const double* scales) {
+  constexpr int kBlocks = kRowWarps / kWarps;
+  RowCluster<kWarps> cluster(*reinterpret_cast<typename RowCluster<kWarps>::Places*>(dynamic_shared()), kBlocks);
+  const int64_t row = block_index() / kBlocks;
+  const int width = int(logits.width), begin = (cluster.rank() * kWarps * 32 + int(threadIdx.x)) * kChunk;
+  cluster.begin();
+  if (row >= logits.count) return;
+  const float* const x = logits[row];
+  G* const y = gradient[row];
+  const int32_t target = targets[row];
+  float kept[kKept][kChunk];
+  Slopes slopes{0, 0, 0, target};
+  double loss = 0;
+  if (target != -1) {
+    const float own = target >= 0 && target < width ? x[target] : nanf("");  // no token makes the loss NaN
+#pragma unroll
+    for (int a = 0; a < kKept; ++a) load<kAligned>(kept[a], x + begin + a * kStep, width - begin - a * kStep);
+    Exponentials all{-INFINITY, 0};
+#pragma unroll
+    for (int a = 0; a < kKept; ++a) all.add(kept[a], width - begin - a * kStep);
+    for (int c = begin + kKept * kStep; c < width; c += kStep) {
+      float more[kChunk];
+      load<kAligned>(more, x + c, width - c);
+      all.add(more, width - c);
+    }
+    all = joined(cluster, all);  // all have read what the gradient may take the place of
+    slopes = slopes_of(all, target, own, *scales, loss);
+  }
+#pragma unroll
+  for (int a = 0; a < kKept; ++a) {
+    slopes.take_place_of(kept[a], begin + a * kStep);
+    store<kAligned>(y + begin + a * kStep, kept[a], width - begin - a * kStep);
+  }
+  for (int c = begin + kKept * kStep; c < width; c += kStep) {
+    float more[kChunk];
+    load<kAligned>(more, x + c, width - c);
+    slopes.take_place_of(more, c);
+    store<kAligned>(y + c, more, width - c);
+  }
+  if (begin == 0) losses[row] = loss;
+}
+
+template <int kWarps, class G>
+void finish_rows(Stream& stream, const CrossEntropy& op, const Rows<G>& gradient, double* losses) {
+  constexpr int kBlocks = kRowWarps / kWarps;
+  const Rows<const float> logits = rows_of<const float>(op.logits);
+  if (logits.count == 0) return;
+  Grid grid = grid_of(logits.count * kBlocks, dim3(kWarps * 32));
+  grid.cluster = kBlocks, grid.shared_bytes = sizeof(typename RowCluster<kWarps>::Places);
+  with_flag(aligned(op.logits, op.gradient ? op.gradient : op.logits), [&]<bool kAligned>() {
+    launch(stream, "cross_entropy", grid, finish<kWarps, kAligned, G>, losses, gradient, logits,
+           op.targets.elements<int32_t>(), op.scale.elements<double>());
+  });
 }
 
 struct Loss {
@@ -93,15 +139,12 @@ struct Loss {
 
 void cross_entropy(Stream& stream, const CrossEntropy& op) {
   const Tensor to = op.gradient ? op.gradient : op.logits;
+  const int64_t rows = op.logits.dim(0);
   with_cuda_type(to.dtype, [&]<class G>() {
-    const Rows<const float> logits = rows_of<const float>(op.logits);
-    const Scratch losses(stream, size_t(logits.count + 1) * sizeof(double));
-    with_flag(aligned(op.logits, to), [&]<bool kAligned>() {
-      launch_blocks(stream, "cross_entropy", logits.count, dim3(kRowThreads), finish<kAligned, G>, losses.as<double>(),
-                    rows_of<G>(to), logits, static_cast<const int32_t*>(op.targets.elements<int32_t>()),
-                    static_cast<const double*>(op.scale.elements<double>()));
-    });
-    add_over_rows(stream, "cross_entropy", op.loss.elements<double>(), logits.count, Loss{losses.as<double>()});
+    const Scratch losses(stream, size_t(rows + 1) * sizeof(double));
+    if (has_clusters()) finish_rows<kRowWarps / 2>(stream, op, rows_of<G>(to), losses.as<double>());
+    else finish_rows<kRowWarps>(stream, op, rows_of<G>(to), losses.as<double>());
+    add_over_rows(stream, "cross_entropy", op.loss.elements<double>(), rows, Loss{losses.as<double>()});
   });
 }
 

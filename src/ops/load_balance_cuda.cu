@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kWindowThreads)
     const int64_t e = first + column;
     double sum = 0;
     if (e < experts && group < groups)
-#pragma unroll 8  // loads under way together
+#pragma unroll 16  // loads under way together
       for (int64_t row = group; row < choices.window; row += groups)
         sum += double(probabilities[w * choices.window + row][e]);
     found[threadIdx.x] = sum;
@@ -55,14 +55,24 @@ __global__ void __launch_bounds__(kWindowThreads)
   if (threadIdx.x == 0) balances[w] = balance;
 }
 
-__global__ void add_windows(double* loss, const double* balances, int64_t windows, double factor) {
-  double sum = *loss;
-  for (int64_t w = 0; w < windows; ++w) sum += factor * balances[w];
-  *loss = sum;
-}
+// Of all windows, in order.
+struct Loss {
+  double* sum;
+  const double* balances;
+  int64_t windows;
+  double factor;
+  __device__ void add() const {
+    double all = *sum;
+#pragma unroll 8  // loads under way together
+    for (int64_t w = 0; w < windows; ++w) all += factor * balances[w];
+    *sum = all;
+  }
+};
 
-__global__ void __launch_bounds__(kThreads) add_gradient(Rows<float> dlogits, Rows<const float> probabilities,
-                                                         const float* shares, int64_t window, float factor) {
+__global__ void __launch_bounds__(kThreads)
+    add_gradient(Loss loss, Rows<float> dlogits, Rows<const float> probabilities, const float* shares, int64_t window,
+                 float factor) {
+  if (block_index() == 0 && threadIdx.x == 0) loss.add();
   const int64_t row = Team<true>::row(), experts = dlogits.width;
   if (row >= dlogits.count) return;
   const float *const p = probabilities[row], *const f = shares + row / window * experts;
@@ -88,10 +98,9 @@ void load_balance(Stream& stream, const LoadBalance& op) {
     if (experts == 0 || window == 0) return;
     launch_blocks(stream, "load_balance", windows, dim3(kWindowThreads), weigh_window, balances, shares, choices,
                   probabilities);
-    launch_blocks(stream, "load_balance", 1, dim3(1), add_windows, op.loss.elements<double>(),
-                  static_cast<const double*>(balances), windows, op.scale / double(experts));
     launch_blocks(stream, "load_balance", divide_up(dlogits.count, Team<true>::kRows), dim3(kThreads), add_gradient,
-                  dlogits, probabilities, static_cast<const float*>(shares), window,
+                  Loss{op.loss.elements<double>(), balances, windows, op.scale / double(experts)}, dlogits,
+                  probabilities, static_cast<const float*>(shares), window,
                   float(op.scale / (double(experts) * double(window))));
   });
 }

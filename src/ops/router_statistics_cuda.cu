@@ -1,43 +1,63 @@
-// Whole numbers are added in any order, for they are exact in f64; entropies in the order of rows.
+// Whole numbers are added in any order, for they are exact in f64; entropies in the order of rows, by a block of their
+// own, which takes longest.
+#include <algorithm>
+
 #include "ops/cuda/ordered_sum.cuh"
 #include "ops/router_statistics.h"
 
 namespace fulgur::cuda {
 namespace {
 
-__global__ void __launch_bounds__(kThreads) add_load(double* load, Rows<const int32_t> choices) {
-  const int64_t e = block_index() * kThreads + threadIdx.x;
-  if (e >= choices.width) return;
-  int64_t sum = 0;
-  for (int64_t window = 0; window < choices.count; ++window) sum += choices[window][e];
-  load[e] += double(sum);
+struct Entropy {
+  const float* entropy;
+  __device__ double operator()(int64_t row) const { return double(entropy[row]); }
+};
+
+__device__ void add_load(double* load, const Rows<const int32_t>& choices) {
+  for (int64_t e = threadIdx.x; e < choices.width; e += blockDim.x) {
+    int64_t sum = 0;
+#pragma unroll 8  // loads under way together
+    for (int64_t window = 0; window < choices.count; ++window) sum += choices[window][e];
+    load[e] += double(sum);
+  }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    add_dropped(double* dropped, Rows<const int32_t> place, int64_t window, int64_t parts) {
-  const int64_t row = block_index() * kThreads + threadIdx.x;
+__device__ void add_dropped(double* dropped, const Rows<const int32_t>& place, int64_t row, int64_t window,
+                            int64_t parts) {
   if (row >= place.count) return;
   int count = 0;
   for (int64_t slot = 0; slot < place.width; ++slot) count += place[row][slot] == -1 ? 1 : 0;
   if (count > 0) atomicAdd(dropped + row % window * parts / window, double(count));
 }
 
-struct Entropy {
-  const float* entropy;
-  __device__ double operator()(int64_t row) const { return double(entropy[row]); }
+struct Counted {
+  double *load, *dropped, *entropy_sum;
+  int64_t parts;
+  Rows<const int32_t> choices, place;
+  Entropy entropy;
 };
+
+__global__ void __launch_bounds__(kPiecesTogether) count_rows(Counted c) {
+  const int64_t block = block_index();
+  if (block == 0) return add_terms_in_order(c.entropy_sum, c.place.count, c.entropy);
+  if (block == 1) add_load(c.load, c.choices);
+  add_dropped(c.dropped, c.place, (block - 1) * kPiecesTogether + threadIdx.x, c.place.count / c.choices.count,
+              c.parts);
+}
 
 }  // namespace
 
 void router_statistics(Stream& stream, const RouterStatistics& op) {
   with_cuda_type(op.entropy.dtype, [&]<class T>() {
-    const Rows<const int32_t> choices = rows_of<const int32_t>(op.choices), place = rows_of<const int32_t>(op.place);
-    launch_blocks(stream, "router_statistics", divide_up(choices.width, kThreads), dim3(kThreads), add_load,
-                  op.load.elements<double>(), choices);
-    launch_blocks(stream, "router_statistics", divide_up(place.count, kThreads), dim3(kThreads), add_dropped,
-                  op.dropped.elements<double>(), place, place.count / choices.count, op.dropped.dim(0));
-    add_over_rows(stream, "router_statistics", op.entropy_sum.elements<double>(), place.count,
-                  Entropy{op.entropy.elements<float>()});
+    launch_blocks(stream, "router_statistics", 1 + std::max<int64_t>(divide_up(op.place.dim(0), kPiecesTogether), 1),
+                  dim3(kPiecesTogether), count_rows,
+                  Counted{.load = op.load.elements<double>(),
+                          .dropped = op.dropped.elements<double>(),
+                          .entropy_sum = op.entropy_sum.elements<double>(),
+                          .parts = op.dropped.dim(0),
+                          .choices = rows_of<const int32_t>(op.choices),
+                          .place = rows_of<const int32_t>(op.place),
+                          .entropy = {op.entropy.elements<float>()}});
   });
 }
 

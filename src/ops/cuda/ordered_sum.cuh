@@ -7,24 +7,36 @@ namespace fulgur::cuda {
 
 inline constexpr int kAddedRows = 32, kPiecesTogether = 1024;
 
+// By a whole thread block of kPiecesTogether threads: a piece a thread, whose terms are fetched together.
 template <class Term>
-__global__ void __launch_bounds__(kPiecesTogether) add_terms(double* total, int64_t rows, Term term) {
+__device__ void add_terms_in_order(double* total, int64_t rows, const Term& term) {
   __shared__ double found[kPiecesTogether];
   double sum = *total;
   const int64_t pieces = divide_up(rows, kAddedRows);
   for (int64_t first = 0; first < pieces; first += kPiecesTogether) {
-    const int64_t begin = (first + threadIdx.x) * kAddedRows, end = min(begin + kAddedRows, rows);
+    const int64_t begin = (first + threadIdx.x) * kAddedRows;
     double piece = 0;
-#pragma unroll 8
-    for (int64_t row = begin; row < end; ++row) piece += term(row);
+    if (begin + kAddedRows <= rows) {
+#pragma unroll
+      for (int i = 0; i < kAddedRows; ++i) piece += term(begin + i);
+    } else {
+      for (int64_t row = begin; row < rows; ++row) piece += term(row);
+    }
     found[threadIdx.x] = piece;
     __syncthreads();
-    const int64_t left = pieces - first, count = left < kPiecesTogether ? left : kPiecesTogether;
+    const int64_t left = pieces - first;
+    const int count = left < kPiecesTogether ? int(left) : kPiecesTogether;
     if (threadIdx.x == 0)
-      for (int64_t i = 0; i < count; ++i) sum += found[i];
+#pragma unroll 16  // for the reads; additions wait for each other
+      for (int i = 0; i < count; ++i) sum += found[i];
     __syncthreads();
   }
   if (threadIdx.x == 0) *total = sum;
+}
+
+template <class Term>
+__global__ void __launch_bounds__(kPiecesTogether) add_terms(double* total, int64_t rows, Term term) {
+  add_terms_in_order(total, rows, term);
 }
 
 // total += the sum over rows of term(row).

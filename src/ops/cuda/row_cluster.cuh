@@ -1,5 +1,6 @@
 // A row that the thread blocks of a cluster share, each warp a stretch of it, or one block alone: what its warps tell
-// each other. Whole numbers only, whose sums are exact in any order, so nothing depends on how many blocks there are.
+// each other. Nothing depends on how many blocks there are: sums are of whole numbers, exact in any order, and what
+// else is joined depends on the number of warps alone.
 #pragma once
 #include "ops/cuda/cluster.cuh"
 #include "ops/cuda/rows.cuh"
