@@ -1,7 +1,6 @@
-// A stable sort of the choices by expert without atomics: a block for each expert and window counts its choices, one
-// block turns counts into places, and the first blocks then go through their choices once more, in order. Few choices
-// are sorted by one block at once. A choice that is no expert's gets a place outside, from which residual_norm makes
-// NaN.
+// A stable sort of the choices by expert without atomics: a block for each expert and window counts its choices, then
+// another adds up what stands before them and goes through them once more, in order. Few choices are sorted by one
+// block at once. A choice that is no expert's gets a place outside, from which residual_norm makes NaN.
 //
 // Where nothing is dropped or counted for others, windows change no result: these are then shorter than the caller's.
 #include <algorithm>
@@ -67,55 +66,65 @@ __global__ void __launch_bounds__(kSearchers) count_choices(int32_t* counts, Cho
   if (threadIdx.x == 0) counts[block_index()] = count;
 }
 
-// place[w, e]: where the choices that expert e keeps of window w begin.
-__global__ void __launch_bounds__(kThreads) place_windows(int32_t* expert_begin, int32_t* place, const int32_t* counts,
-                                                          int64_t windows, int64_t experts, int64_t capacity) {
-  follow();
-  const auto kept = [&](int64_t at) { return counts[at] < capacity ? counts[at] : int32_t(capacity); };
-  for (int64_t e = threadIdx.x; e < experts; e += kThreads) {
-    int32_t sum = 0;
-#pragma unroll 8
-    for (int64_t w = 0; w < windows; ++w) sum += kept(w * experts + e);
-    expert_begin[e + 1] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) add_up(expert_begin, int(experts));
-  __syncthreads();
-  for (int64_t e = threadIdx.x; e < experts; e += kThreads) {
-    int32_t at = expert_begin[e];
-#pragma unroll 8
-    for (int64_t w = 0; w < windows; ++w) place[w * experts + e] = at, at += kept(w * experts + e);
-  }
-}
-
 struct Placing {
-  int32_t* sorted_rows;
+  int32_t *sorted_rows, *expert_begin;
   Rows<int32_t> place;
-  const int32_t* begin;  // [windows, experts]
+  const int32_t* counts;  // [windows, experts]
   int64_t capacity;
 };
+
+// Choices that have a place: before those of an expert in a window, and in all. By a whole block.
+struct Kept {
+  int32_t before, all;
+  __device__ void add(const Kept& other) { before += other.before, all += other.all; }
+};
+__device__ Kept count_kept(const Placing& p, const Choices& c, int64_t window, int64_t expert) {
+  __shared__ Kept of_warps[kWarps];
+  Kept mine{0, 0};
+  for (int64_t at = threadIdx.x; at < c.windows * c.experts; at += kSearchers) {
+    const int64_t w = at / c.experts, e = at % c.experts;
+    const int32_t kept = p.counts[at] < p.capacity ? p.counts[at] : int32_t(p.capacity);
+    mine.add({e < expert || (e == expert && w < window) ? kept : 0, kept});
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2)
+    mine.add({__shfl_xor_sync(kAllLanes, mine.before, step), __shfl_xor_sync(kAllLanes, mine.all, step)});
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = mine;
+  __syncthreads();
+  Kept sum{0, 0};
+  for (const Kept& warp : of_warps) sum.add(warp);
+  return sum;
+}
+
+// What no expert takes: the end of sorted_rows, shared out over all blocks, and of a window the choices of none.
+__device__ void place_rest(const Placing& p, const Choices& c, int64_t window, bool first_expert, int32_t kept) {
+  const int64_t width = c.ids.width, choices = c.ids.count * width, all = c.windows * c.experts * kSearchers;
+  for (int64_t i = kept + block_index() * kSearchers + threadIdx.x; i < choices; i += all) p.sorted_rows[i] = -1;
+  if (!first_expert) return;
+  const int64_t first = window * c.window * width, end = first + c.window * width;
+  for (int64_t i = first + threadIdx.x; i < (end < choices ? end : choices); i += kSearchers) {
+    const int64_t row = i / width, slot = i % width;
+    if (const int32_t expert = c.ids[row][slot]; expert < 0 || expert >= c.experts) p.place[row][slot] = INT32_MIN;
+  }
+}
 
 __global__ void __launch_bounds__(kSearchers) place_choices(Placing p, Choices c) {
   follow();
   const int64_t window = block_index() / c.experts, expert = block_index() % c.experts;
   if (window >= c.windows) return;
-  const int32_t begin = p.begin[block_index()];
+  const Kept kept = count_kept(p, c, window, expert);
+  if (threadIdx.x == 0 && window == 0) {
+    p.expert_begin[expert] = kept.before;
+    if (expert == 0) p.expert_begin[c.experts] = kept.all;
+  }
   const uint32_t width = uint32_t(c.ids.width);
   walk_choices(c, int32_t(expert), window * c.window, [&](int32_t rank, uint32_t i) {
     const int64_t row = window * c.window + i / width;
-    const bool kept = rank < p.capacity;
-    p.place[row][i % width] = kept ? begin + rank : -1;
-    if (kept) p.sorted_rows[begin + rank] = int32_t(row);
+    const bool keeps = rank < p.capacity;
+    p.place[row][i % width] = keeps ? kept.before + rank : -1;
+    if (keeps) p.sorted_rows[kept.before + rank] = int32_t(row);
   });
-}
-
-__global__ void __launch_bounds__(kThreads) fill_rest(Placing p, Choices c, const int32_t* kept, int64_t choices) {
-  follow();
-  const int64_t i = block_index() * kThreads + threadIdx.x;
-  if (i >= choices) return;
-  if (i >= *kept) p.sorted_rows[i] = -1;
-  const int64_t row = i / c.ids.width, slot = i % c.ids.width;
-  if (const int32_t expert = c.ids[row][slot]; expert < 0 || expert >= c.experts) p.place[row][slot] = INT32_MIN;
+  place_rest(p, c, window, expert == 0, kept.all);
 }
 
 __global__ void __launch_bounds__(kFewChoices) place_few(FewPlaces places, Rows<const int32_t> ids, int experts) {
@@ -135,18 +144,18 @@ void sort_few(Stream& stream, const GroupRows& op, const Choices& c) {
 }
 
 void sort_many(Stream& stream, const GroupRows& op, const Choices& c) {
-  const int64_t capacity = capacity_of(op), counted = c.windows * c.experts, choices = c.ids.count * c.ids.width;
-  const Scratch scratch(stream, size_t(2 * counted + 1) * sizeof(int32_t));
+  const int64_t counted = c.windows * c.experts;
+  if (counted == 0) return clear(stream, op.expert_begin);
+  const Scratch scratch(stream, size_t(counted) * sizeof(int32_t));
   int32_t* const counts = op.choices ? op.choices.elements<int32_t>() : scratch.as<int32_t>();
-  int32_t *const begin = scratch.as<int32_t>() + counted, *const ends = op.expert_begin.elements<int32_t>();
-  const Placing placing{op.sorted_rows.elements<int32_t>(), rows_of<int32_t>(op.place), begin, capacity};
-  const char* const name = "group_rows";
-  launch_following(stream, name, counted, dim3(kSearchers), count_choices, counts, c);
-  launch_following(stream, name, 1, dim3(kThreads), place_windows, ends, begin, static_cast<const int32_t*>(counts),
-                   c.windows, c.experts, capacity);
-  launch_following(stream, name, counted, dim3(kSearchers), place_choices, placing, c);
-  launch_following(stream, name, divide_up(choices, kThreads), dim3(kThreads), fill_rest, placing, c,
-                   static_cast<const int32_t*>(ends + c.experts), choices);
+  launch_following(stream, "group_rows", counted, dim3(kSearchers), count_choices, counts, c);
+  launch_following(stream, "group_rows", counted, dim3(kSearchers), place_choices,
+                   Placing{.sorted_rows = op.sorted_rows.elements<int32_t>(),
+                           .expert_begin = op.expert_begin.elements<int32_t>(),
+                           .place = rows_of<int32_t>(op.place),
+                           .counts = counts,
+                           .capacity = capacity_of(op)},
+                   c);
 }
 
 }  // namespace
@@ -154,7 +163,7 @@ void sort_many(Stream& stream, const GroupRows& op, const Choices& c) {
 void group_rows(Stream& stream, const GroupRows& op) {
   const Rows<const int32_t> ids = rows_of<const int32_t>(op.expert_ids);
   const int64_t experts = op.expert_begin.dim(0) - 1, choices = ids.count * ids.width;
-  expect(experts >= 0, "expert_begin holds one more entry than there are experts");
+  expect(experts > 0, "expert_begin holds one more entry than there are experts");
   expect(choices <= kNoCapacity, "places are i32");
   const int64_t window =
       windows_matter(op) ? op.rows_per_window() : std::max(kLeastWindow, divide_up(ids.count, kMostWindows));
