@@ -8,6 +8,13 @@ namespace {
 
 using namespace cases;
 
+// Of numbers that are no result: what is not written shows.
+Tensor unwritten(Bench& bench, std::initializer_list<int64_t> shape) {
+  const Tensor t = bench.empty(DType::i32, shape);
+  std::fill_n(t.elements<int32_t>(), t.count(), 1 << 30);
+  return t;
+}
+
 // Every row chooses k different experts.
 Tensor choices(Bench& bench, int64_t rows, int64_t experts, int64_t k) {
   std::vector<int64_t> ids;
@@ -53,11 +60,11 @@ TEST(GroupRows, EqualsTheOracle) {
                                             << " windows of " << capacity);
           Bench bench(size_t(1) << 21);
           CaseStream stream({}, 3);
-          const GroupRows op{.sorted_rows = bench.empty(DType::i32, {rows * k}),
-                             .place = bench.empty(DType::i32, {rows, k}),
-                             .expert_begin = bench.empty(DType::i32, {experts + 1}),
+          const GroupRows op{.sorted_rows = unwritten(bench, {rows * k}),
+                             .place = unwritten(bench, {rows, k}),
+                             .expert_begin = unwritten(bench, {experts + 1}),
                              .expert_ids = choices(bench, rows, experts, k),
-                             .choices = bench.empty(DType::i32, {std::max(windows, 1), experts}),
+                             .choices = unwritten(bench, {std::max(windows, 1), experts}),
                              .window = windows > 0 ? rows / windows : 0,
                              .capacity = capacity};
           group_rows(stream, op);
@@ -77,7 +84,7 @@ TEST(GroupRows, PlacesFewChoices) {
           CaseStream stream({}, 3);
           const GroupRows op{.sorted_rows = bench.indices(DType::i32, std::vector<int64_t>(size_t(count), 7)),
                              .place = bench.empty(DType::i32, {count / k, k}),
-                             .expert_begin = bench.empty(DType::i32, {experts + 1}),
+                             .expert_begin = unwritten(bench, {experts + 1}),
                              .expert_ids = choices(bench, count / k, experts, k),
                              .choices = bench.empty(DType::i32, {1, experts}),
                              .capacity = capacity};
@@ -95,7 +102,7 @@ TEST(GroupRows, CountsForNobody) {
       CaseStream stream({}, 3);
       const GroupRows op{.sorted_rows = bench.empty(DType::i32, {rows * 3}),
                          .place = bench.empty(DType::i32, {rows, 3}),
-                         .expert_begin = bench.empty(DType::i32, {experts + 1}),
+                         .expert_begin = unwritten(bench, {experts + 1}),
                          .expert_ids = choices(bench, rows, experts, 3)};
       group_rows(stream, op);
       EXPECT_EQ(wrong_entries(op), 0);
