@@ -35,10 +35,12 @@ __device__ void load_blocks(const Operands& p, const Items<2>& items, Shared& sh
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
+  let_next_begin();
   Shared& shared = shared_as<Shared>();
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const Barriers barriers(shared, half);
   const Items<2> items(p, shared.walks);
+  await_previous();
   items.find();
   if (thread < kStages * kGrid) shared.squares[thread / kGrid].to[thread % kGrid] = nullptr;
   if (thread == 0) barriers.begin();
@@ -60,6 +62,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
 
 __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __grid_constant__ Operands p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  follow();
   SumShared& shared = shared_as<SumShared>();
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   const StageBarriers barriers{shared_address(shared.full), shared_address(shared.empty), 0};
@@ -81,6 +84,7 @@ __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __gr
 }
 
 __global__ void __launch_bounds__(kChainThreads) chain_segments_kernel(const __grid_constant__ Operands p) {
+  follow();
   const int64_t blocks = int64_t(p.heads) * kStateSize / 4 / kChainThreads;  // of a sequence
   chain_segments(p, blockIdx.x % blocks * kChainThreads + threadIdx.x, int(blockIdx.x / blocks));
 }
@@ -117,15 +121,16 @@ void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands),
   const size_t bytes = sizeof(SharedMemory) + 1024;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
   const int64_t clusters = std::min<int64_t>(operands.items, processors() / cluster);
-  launch(stream, name, {dim3(unsigned(clusters * cluster)), dim3(unsigned(threads)), bytes, unsigned(cluster)}, kernel,
-         operands);
+  launch(stream, name, {dim3(unsigned(clusters * cluster)), dim3(unsigned(threads)), bytes, unsigned(cluster), true},
+         kernel, operands);
 }
 
 void find_starts(Stream& stream, Operands operands, int64_t sequences) {
   operands.finds_starts = true;
   launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads, 1);
   const int64_t blocks = int64_t(operands.heads) * kStateSize / 4 / kChainThreads * sequences;
-  launch(stream, "lightning_attention: starts", {dim3(unsigned(blocks)), dim3(kChainThreads)}, chain_segments_kernel,
+  launch(stream, "lightning_attention: starts",
+         {.blocks = dim3(unsigned(blocks)), .threads = dim3(kChainThreads), .follows = true}, chain_segments_kernel,
          operands);
 }
 

@@ -11,6 +11,7 @@ namespace {
 
 __global__ void __launch_bounds__(kThreads, 1) attend(const __grid_constant__ Forward op) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
+  follow();
   work_on_chunk<ForwardRows, ForwardShared>(op);
 #endif
 }
@@ -43,8 +44,12 @@ void softmax_attention_hopper(Stream& stream, const SoftmaxAttention& op) {
                          .scale = kLog2E / std::sqrt(float(kWidth))};
   const size_t bytes = sizeof(ForwardShared) + 1024;
   check(cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  launch(stream, "softmax_attention", {dim3(unsigned(chunks * sequences * kv_heads)), dim3(kThreads), bytes}, attend,
-         argument);
+  launch(stream, "softmax_attention",
+         {.blocks = dim3(unsigned(chunks * sequences * kv_heads)),
+          .threads = dim3(kThreads),
+          .shared_bytes = bytes,
+          .follows = true},
+         attend, argument);
 }
 
 }  // namespace fulgur::cuda

@@ -42,11 +42,11 @@ template <Kind kKind, class C>
 Product<kKind, C> product_of(const Factors<bf16, bf16, C>& f, bool wide) {
   using P = Product<kKind, C>;
   const int64_t apart = f.groups.b_apart;
-  const int half = (wide ? kWide : kNarrow) / kCluster;
   Groups groups = f.groups;
   groups.cut = std::min(groups.cut, kMost);
   return {.a = P::kTurnedA ? map_down(f.a, f.m, f.k, f.groups, 0) : map_along(f.a, f.m, f.k, f.groups, 0, kBlockRows),
-          .b = P::kTurnedB ? map_down(f.b, f.n, f.k, f.groups, apart) : map_along(f.b, f.n, f.k, f.groups, apart, half),
+          .b = P::kTurnedB ? map_down(f.b, f.n, f.k, f.groups, apart)
+                           : map_along(f.b, f.n, f.k, f.groups, apart, kBoxLines),
           .c = f.c.data,
           .c_row = f.c.row,
           .m = int(f.m),
@@ -54,6 +54,7 @@ Product<kKind, C> product_of(const Factors<bf16, bf16, C>& f, bool wide) {
           .k = int(f.k),
           .adds = f.adds,
           .wide = wide,
+          .halves_last = false,
           .groups = groups};
 }
 
@@ -77,7 +78,7 @@ void launch_clusters(Stream& stream, const char* name, int64_t parts, void (*ker
   const size_t bytes = sizeof(Shared) + 1024;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
   const int64_t clusters = std::min(parts, processors() / kCluster);
-  launch(stream, name, {dim3(unsigned(clusters * kCluster)), dim3(kProductThreads), bytes, kCluster}, kernel,
+  launch(stream, name, {dim3(unsigned(clusters * kCluster)), dim3(kProductThreads), bytes, kCluster, true}, kernel,
          arguments...);
 }
 

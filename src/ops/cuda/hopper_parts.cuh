@@ -9,13 +9,21 @@ namespace fulgur::cuda::hopper_products {
 
 inline constexpr int kCluster = 2, kStages = 4, kSteps = 64;
 inline constexpr int kBlockRows = 128, kClusterRows = kCluster * kBlockRows;
-inline constexpr int kWide = 256, kNarrow = 128;  // columns of a part
+inline constexpr int kWide = 256, kNarrow = 128;      // columns of a part
+inline constexpr int kBoxLines = kNarrow / kCluster;  // of b that a copy brings, where they lie on rows of their own
 inline constexpr int kWarpgroup = 128, kMultipliers = 2, kProductThreads = (1 + kMultipliers) * kWarpgroup;
 inline constexpr int kBand = 8;  // clusters' rows that are walked column by column, so that a and b stay in the cache
 inline constexpr uint16_t kBothBlocks = 3;
 
 // y = x w^T; dx = dy w; dw = dy^T x, where the rows of groups are k.
 enum class Kind : uint8_t { output, input_gradient, weight_gradient };
+
+// What a thread block computes at a time: the first kBlockRows of rows [m, m_end), columns from n on, steps [k, k_end).
+// For the cluster's second block there may be no rows.
+struct Part {
+  int group, m, m_end, n, k, k_end;
+  bool wide;  // has sums of kWide columns
+};
 
 template <Kind kKindOf, class Number>
 struct Product {
@@ -29,10 +37,12 @@ struct Product {
   int64_t c_row;
   int m, n, k;
   bool adds, wide;
+  bool halves_last;  // wide parts that are left when all clusters have had as many are cut in two, if that shares them
+                     // out
   Groups groups;
 
-  __device__ int columns() const { return wide ? kWide : kNarrow; }  // of c that a part has
-  __device__ int lines() const { return columns(); }                 // of b that a stage has
+  __device__ int columns() const { return wide ? kWide : kNarrow; }                     // of c that most parts have
+  __device__ int lines(const Part& part) const { return part.wide ? kWide : kNarrow; }  // of b that a stage has
 };
 
 // y = SiLU(a b) * (a b_up): a part has as many columns of either.
@@ -41,7 +51,7 @@ struct GatedProduct : Product<Kind::output, bf16> {
   bf16 *gate, *up;  // null: not kept
 
   __device__ int columns() const { return kNarrow; }
-  __device__ int lines() const { return kWide; }
+  __device__ int lines(const Part&) const { return kWide; }
 };
 
 // dx = dy w of x = SiLU(gate) * up, rounded; in its place, c, the gradient of gate, beside it that of up.
@@ -50,25 +60,19 @@ struct GateGradientProduct : Product<Kind::input_gradient, bf16> {
   bf16* dup;
 };
 
-// What a thread block computes at a time: the first kBlockRows of rows [m, m_end), columns from n on, steps [k, k_end).
-// For the cluster's second block there may be no rows.
-struct Part {
-  int group, m, m_end, n, k, k_end;
-};
-
 // Finds parts by their numbers, which ascend from call to call.
 template <class P>
 class Walk {
  public:
-  explicit __device__ Walk(const P& product) : p_(product) {}
+  explicit __device__ Walk(const P& product) : p_(product), whole_(product.halves_last ? whole_parts() : INT32_MAX) {}
 
   __device__ bool find(int number, int rank, Part& part) {
     const int across = int(divide_up(p_.n, p_.columns()));
+    const int half = number > whole_ ? number - whole_ : 0;
+    number -= int(divide_up(half, 2));
     for (; group_ < p_.groups.count; ++group_) {
-      const int begin = p_.groups.begin ? p_.groups.begin[group_] : 0;
-      const int end = p_.groups.begin ? p_.groups.begin[group_ + 1] : P::kRowsAlongK ? p_.k : p_.m;
-      const int rows = P::kRowsAlongK ? p_.m : end - begin, down = int(divide_up(rows, kClusterRows));
-      const int here = number - passed_;
+      const auto [begin, end, down] = extent(group_);
+      const int rows = P::kRowsAlongK ? p_.m : end - begin, here = number - passed_;
       if (here < down * across) {
         const int band = here / (kBand * across), left = here % (kBand * across);
         const int high = min(kBand, down - band * kBand);
@@ -77,9 +81,10 @@ class Walk {
         part = {group_,
                 first + m,
                 first + rows,
-                left / high * p_.columns(),
+                left / high * p_.columns() + half % 2 * kNarrow,
                 P::kRowsAlongK ? begin : 0,
-                P::kRowsAlongK ? end : p_.k};
+                P::kRowsAlongK ? end : p_.k,
+                p_.wide && number < whole_};
         return true;
       }
       passed_ += down * across;
@@ -89,8 +94,26 @@ class Walk {
   __device__ int passed() const { return passed_; }  // all parts there are, once one was not found
 
  private:
+  struct Extent {
+    int begin, end, down;
+  };
+  __device__ Extent extent(int group) const {
+    const int begin = p_.groups.begin ? p_.groups.begin[group] : 0;
+    const int end = p_.groups.begin ? p_.groups.begin[group + 1] : P::kRowsAlongK ? p_.k : p_.m;
+    return {begin, end, int(divide_up(P::kRowsAlongK ? p_.m : end - begin, kClusterRows))};
+  }
+
+  // How many parts stay as wide as they are.
+  __device__ int whole_parts() const {
+    int parts = 0;
+    for (int group = 0; group < p_.groups.count; ++group) parts += extent(group).down;
+    parts *= int(divide_up(p_.n, p_.columns()));
+    const int clusters = int(gridDim.x) / kCluster, left = parts % clusters;
+    return left > 0 && left <= clusters / 2 ? parts - left : parts;
+  }
+
   const P& p_;
-  int group_ = 0, passed_ = 0;
+  int whole_, group_ = 0, passed_ = 0;
 };
 
 // The number of the part that a cluster takes at its turn i. Parts of another product, `before` of them, went round the

@@ -60,22 +60,25 @@ class Loader {
     Stage& stage = shared_.stages[place_.stage];
     const uint32_t full = shared_address(&shared_.full[place_.stage]);
     shared_.steps[place_.stage] = steps;
-    barrier_arrive_expecting(full, int(sizeof stage.a) + p.lines() * kSteps * 2);
+    barrier_arrive_expecting(full, int(sizeof stage.a) + p.lines(part) * kSteps * 2);
     if constexpr (P::kTurnedA) {
       for (int i = 0; i < 2; ++i) copy_box(shared_address(stage.a[i]), p.a, part.m + i * kBoxColumns, k, 0, full);
     } else {
       copy_box(shared_address(stage.a), p.a, k, part.m, 0, full);
     }
-    const int half = p.lines() / kCluster, n = part.n + rank_ * half;
+    const int half = p.lines(part) / kCluster, n = part.n + rank_ * half;
     const uint32_t to = shared_address(stage.b) + uint32_t(rank_ * half * kTileRowBytes);
     if constexpr (std::is_same_v<P, GatedProduct>) {
-      copy_box_to(kBothBlocks, to, rank_ == 0 ? p.b : p.b_up, k, part.n, part.group, full);
+      for (int i = 0; i < half; i += kBoxLines)
+        copy_box_to(kBothBlocks, to + uint32_t(i * kTileRowBytes), rank_ == 0 ? p.b : p.b_up, k, part.n + i, part.group,
+                    full);
     } else if constexpr (P::kTurnedB) {
       const int matrix = P::kRowsAlongK ? 0 : part.group;
       for (int i = 0; i < half; i += kBoxColumns)
         copy_box_to(kBothBlocks, to + uint32_t(i * kTileRowBytes), p.b, n + i, k, matrix, full);
     } else {
-      copy_box_to(kBothBlocks, to, p.b, k, n, part.group, full);
+      for (int i = 0; i < half; i += kBoxLines)
+        copy_box_to(kBothBlocks, to + uint32_t(i * kTileRowBytes), p.b, k, n + i, part.group, full);
     }
   }
 
@@ -101,8 +104,8 @@ class Multiplier {
   template <class P>
   __device__ void visit(const P& p, const Part& part) {
     if (part.k >= part.k_end) leave_nothing(p, part);
-    else if (part.m + number_ * 64 >= part.m_end) pass(p);
-    else if (p.wide) multiply<kWide>(p, part);
+    else if (part.m + number_ * 64 >= part.m_end) pass(p, part);
+    else if (part.wide) multiply<kWide>(p, part);
     else multiply<kNarrow>(p, part);
   }
 
@@ -116,7 +119,7 @@ class Multiplier {
     int steps = 0, before = -1;  // the stage that is still multiplied
     if (number_ == 1) barrier_wait(shared_address(&shared_.ahead), 0);
     for (int i = 1; steps < kLast; ++i) {
-      steps = wait(p);
+      steps = wait(p, part);
       if (i == kLag || steps >= kLast) be_ahead();
       Stage& stage = shared_.stages[place_.stage];
       const uint64_t a = tile_descriptor(shared_address(stage.a[number_])),
@@ -145,23 +148,23 @@ class Multiplier {
     if (p.adds) return;
     const float none[kWide / 2] = {}, fewer[kNarrow / 2] = {};
     const Corner<typename P::C> corner(p, part, number_);
-    if (p.wide) store_sums(none, corner);
+    if (part.wide) store_sums(none, corner);
     else store_sums(fewer, corner);
   }
 
   // There are no rows for this warpgroup.
   template <class P>
-  __device__ void pass(const P& p) {
-    for (int steps = 0; steps < kLast; place_.advance()) steps = wait(p), give_back(place_.stage);
+  __device__ void pass(const P& p, const Part& part) {
+    for (int steps = 0; steps < kLast; place_.advance()) steps = wait(p, part), give_back(place_.stage);
   }
 
   // For the next stage; its steps.
   template <class P>
-  __device__ int wait(const P& p) {
+  __device__ int wait(const P& p, const Part& part) {
     barrier_wait_for_copies(shared_address(&shared_.full[place_.stage]), place_.round % 2);
     const int steps = shared_.steps[place_.stage];
     if (P::kRowsAlongK && p.groups.begin && steps % kLast < kSteps)
-      clear_rest(shared_.stages[place_.stage], steps % kLast, p.lines());
+      clear_rest(shared_.stages[place_.stage], steps % kLast, p.lines(part));
     return steps;
   }
   // Of each warp, to both blocks of the cluster.
@@ -209,9 +212,11 @@ __device__ inline void begin(Shared& shared) {
 // visit_all(visitor) hands each part to visitor.visit(product, part), in the same order in every role.
 template <class VisitAll>
 __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
+  let_next_begin();
   unsigned char* const memory = dynamic_shared();
   Shared& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
   begin(shared);
+  await_previous();
   const int warpgroup = __shfl_sync(kAllLanes, int(threadIdx.x) / kWarpgroup, 0);
   if (warpgroup == 0) {
     registers_down<40>();
