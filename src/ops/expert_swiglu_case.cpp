@@ -25,13 +25,14 @@ std::vector<int64_t> many_experts() {
   return begin;
 }
 
-// Experts without rows, with few and with more than a tile; of the last five a GPU's copy engine takes the operands.
+// Experts without rows, with few and with more than a tile; of the last six a GPU's copy engine takes the operands.
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {{{0, 1}, 0, 1, 1},
                                          {{0, 0, 7, 7, 24, 90, 90}, 3, 17, 33},
                                          {{0, 0, 290, 290, 291, 420, 470}, 30, 136, 72},
                                          {{0, 520, 600}, 0, 264, 40},
-                                         {{0, 3, 3, 44, 46, 70}, 2, 72, 200},
+                                         {{0, 3, 3, 44, 46, 70}, 2, 72, 296},
+                                         {{0, 1, 1, 12, 13}, 2, 40, 400},
                                          {{0, 0, 5, 6}, 2, 40, 1000},
                                          {many_experts(), 5, 40, 24}};
   return all;

@@ -1,6 +1,5 @@
 // Which of Hopper's kernels computes a product (ops/cuda/product_kernels.h), and their launch.
-#include "ops/cuda/hopper_few_rows_gated.cuh"
-#include "ops/cuda/hopper_few_rows_int8.cuh"
+#include "ops/cuda/hopper_fewest_rows_int8.cuh"
 #include "ops/cuda/hopper_launch.cuh"
 #include "ops/cuda/product_kernels.h"
 
@@ -9,6 +8,7 @@ namespace hopper_products {
 namespace {
 
 constexpr int64_t kFewRows = 128, kFewRowsOfGroup = 32;
+constexpr int kQuarterBytes = 50 << 10;  // of shared memory, which four blocks share: experts' then all run at once
 
 // `kernel`, in shared memory of its kind, on as many blocks of up to kRows rows by `outputs` as there may be.
 template <int kRows, class SharedMemory, class F, class Operands>
@@ -42,10 +42,11 @@ FewRows<C> few_rows_of(const Factors<bf16, bf16, C>& f, const TensorMap& w, int 
           .groups = f.groups,
           .every_group = likely_all(f)};
 }
-template <int kRows, class C>
+template <int kRows, int kBytes, class C>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
+  using Stages = FewRowsShared<kRows, kBytes>;
   const TensorMap w = map_along(f.b, f.n, f.k, f.groups, f.groups.b_apart, kOutputs);
-  launch_few<kRows, FewRowsShared<kRows>>(stream, name, f, multiply_few<kRows, C>, few_rows_of(f, w, kRows));
+  launch_few<kRows, Stages>(stream, name, f, multiply_few<kRows, Stages, C>, few_rows_of(f, w, kRows));
 }
 
 TensorMap int8_map(const QuantisedWeights& w, const Factors<bf16, bf16, bf16>& f, int outputs) {
@@ -60,9 +61,9 @@ TensorMap int8_map(const QuantisedWeights& w, const Factors<bf16, bf16, bf16>& f
 }
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const QuantisedWeights& w) {
-  launch_few<kRows, FewRowsInt8Shared<kRows>>(
-      stream, name, f, multiply_few_int8<kRows, bf16>,
-      FewRowsInt8<bf16>{few_rows_of(f, int8_map(w, f, kOutputs), kRows), w.scales});
+  using Stages = FewRowsInt8Shared<kRows, kQuarterBytes>;
+  launch_few<kRows, Stages>(stream, name, f, multiply_few_int8<kRows, Stages, bf16>,
+                            FewRowsInt8<bf16>{few_rows_of(f, int8_map(w, f, kOutputs), kRows), w.scales});
 }
 
 constexpr int kGatedOutputs = FewRowsGated::kPartOutputs;
@@ -82,24 +83,47 @@ FewRowsGated gated_of(const Factors<bf16, bf16, bf16>& f, const Gated& gated, co
           .groups = f.groups,
           .every_group = likely_all(f)};
 }
-template <int kRows>
+template <int kRows, int kBytes>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
                 const Gather& gather) {
   const auto map = [&](const Strided<const bf16>& w) {
     return map_along(w, f.n, f.k, f.groups, f.groups.b_apart, kGatedOutputs);
   };
-  launch_few<kRows, FewRowsGatedShared<kRows>>(stream, name, f, multiply_few_gated<kRows>,
-                                               gated_of(f, gated, gather, map(f.b), map(gated.up_weights)),
-                                               kGatedOutputs);
+  using Stages = FewRowsShared<kRows, kBytes>;
+  launch_few<kRows, FewRowsGatedShared<kRows, Stages>>(stream, name, f, multiply_few_gated<kRows, Stages>,
+                                                       gated_of(f, gated, gather, map(f.b), map(gated.up_weights)),
+                                                       kGatedOutputs);
 }
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
                 const Gather& gather, const QuantisedWeights& w, const QuantisedWeights& w_up) {
   const FewRowsGated operands =
       gated_of(f, gated, gather, int8_map(w, f, kGatedOutputs), int8_map(w_up, f, kGatedOutputs));
-  launch_few<kRows, FewRowsGatedShared<kRows, FewRowsInt8Shared<kRows>>>(
-      stream, name, f, multiply_few_gated_int8<kRows>, FewRowsInt8Gated{operands, w.scales, w_up.scales},
-      kGatedOutputs);
+  using Stages = FewRowsInt8Shared<kRows, kQuarterBytes>;
+  launch_few<kRows, FewRowsGatedShared<kRows, Stages>>(stream, name, f, multiply_few_gated_int8<kRows, Stages>,
+                                                       FewRowsInt8Gated{operands, w.scales, w_up.scales},
+                                                       kGatedOutputs);
+}
+
+template <bool kGated>
+void launch_fewest(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const Gated& gated,
+                   const Gather& gather, const QuantisedWeights& w, const QuantisedWeights& w_up) {
+  using F = FewestRowsInt8<kGated>;
+  const int64_t parts = divide_up(f.n, F::kPartOutputs) * std::min(f.groups.count, f.m);
+  launch(stream, name,
+         {.blocks = dim3(unsigned(parts)), .threads = dim3(32), .shared_bytes = sizeof(FewestShared), .follows = true},
+         multiply_fewest_int8<F>,
+         F{.w = w,
+           .w_up = w_up,
+           .x = {f.a.data, f.a.row, gather.numbers, gather.count},
+           .y = f.c.data,
+           .gate = gated.gate,
+           .up = gated.up,
+           .y_row = f.c.row,
+           .rows = int(f.m),
+           .out = int(f.n),
+           .in = int(f.k),
+           .groups = f.groups});
 }
 
 template <class C>
@@ -107,13 +131,21 @@ bool is_few(const Factors<bf16, bf16, C>& f) {
   return f.m <= (f.groups.begin ? kFewRowsOfGroup * f.groups.count : kFewRows);
 }
 
+// Groups, on average.
+template <class C>
+bool has_few_each(const Factors<bf16, bf16, C>& f) {
+  return f.m <= 8 * f.groups.count;
+}
+
 template <class C>
 bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C>& f) {
   if (!fits(f) || !lie_apart(f.groups)) return false;
   if (!f.adds && is_few(f)) {
-    if (f.m <= 8) launch_few<8>(stream, name, f);
-    else if (f.m <= 32 || f.groups.begin) launch_few<32>(stream, name, f);
-    else launch_few<64>(stream, name, f);
+    if (f.m <= 8) launch_few<8, kFewRowsBytes>(stream, name, f);
+    else if (f.groups.begin && has_few_each(f)) launch_few<16, kQuarterBytes>(stream, name, f);
+    else if (f.groups.begin) launch_few<32, kQuarterBytes>(stream, name, f);
+    else if (f.m <= 32) launch_few<32, kFewRowsBytes>(stream, name, f);
+    else launch_few<64, kMoreRowsBytes>(stream, name, f);
     return true;
   }
   const bool wide = load_of(f, false, true).parts >= processors() / kCluster;
@@ -150,8 +182,9 @@ bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factor
                                   const Gated& gated, const Gather& gather) {
   namespace hopper = hopper_products;
   if (!fits_gated(y, gated) || y.k % 8 != 0 || !hopper::is_few(y)) return false;
-  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated, gather);
-  else hopper::launch_few<32>(stream, name, y, gated, gather);
+  if (y.m <= 8) hopper::launch_few<8, hopper::kFewRowsBytes>(stream, name, y, gated, gather);
+  else if (hopper::has_few_each(y)) hopper::launch_few<16, hopper::kQuarterBytes>(stream, name, y, gated, gather);
+  else hopper::launch_few<32, hopper::kQuarterBytes>(stream, name, y, gated, gather);
   return true;
 }
 
@@ -161,8 +194,8 @@ bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factor
   namespace hopper = hopper_products;
   const uintptr_t values = uintptr_t(w.values) | uintptr_t(w_up.values);
   if (!fits_gated(y, gated) || y.k % 16 != 0 || values % 16 != 0 || !hopper::is_few(y)) return false;
-  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, gated, gather, w, w_up);
-  else if (y.m <= 8 * y.groups.count) hopper::launch_few<16>(stream, name, y, gated, gather, w, w_up);
+  if (y.m <= hopper::kFewestRows) hopper::launch_fewest<true>(stream, name, y, gated, gather, w, w_up);
+  else if (hopper::has_few_each(y)) hopper::launch_few<16>(stream, name, y, gated, gather, w, w_up);
   else hopper::launch_few<32>(stream, name, y, gated, gather, w, w_up);
   return true;
 }
@@ -189,8 +222,8 @@ bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16
   namespace hopper = hopper_products;
   if (!hopper::fits(y) || y.k % 16 != 0 || uintptr_t(w.values) % 16 != 0) return false;
   if (!hopper::is_few(y)) return false;
-  if (y.m <= 8) hopper::launch_few<8>(stream, name, y, w);
-  else if (y.m <= 8 * y.groups.count) hopper::launch_few<16>(stream, name, y, w);
+  if (y.m <= hopper::kFewestRows) hopper::launch_fewest<false>(stream, name, y, {}, {nullptr, y.m}, w, {});
+  else if (hopper::has_few_each(y)) hopper::launch_few<16>(stream, name, y, w);
   else hopper::launch_few<32>(stream, name, y, w);
   return true;
 }

@@ -96,16 +96,17 @@ __device__ inline uint32_t positive_zeros(uint32_t pair) {
   return sum;
 }
 
-// a - b and a * b of pairs of bf16, each rounded to nearest even.
-__device__ inline uint32_t bf16_pair_minus(uint32_t a, uint32_t b) {
-  uint32_t difference;
-  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
-  return difference;
-}
+// a * b of pairs of bf16, rounded to nearest even.
 __device__ inline uint32_t bf16_pair_times(uint32_t a, uint32_t b) {
   uint32_t product;
   asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
   return product;
+}
+// a * b + c of pairs of bf16, rounded once.
+__device__ inline uint32_t bf16_pair_times_plus(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
 }
 
 // Two numbers as f16, rounded to nearest even, the first in the low half; and back.
@@ -156,8 +157,8 @@ __device__ inline uint64_t further(uint64_t descriptor, int bytes) {
   "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, " \
   "%123, %124, %125, %126, %127"
 
-// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 8, 32, 64, 96, 128 or
-// 256. Thread t of the warpgroup holds,
+// d[64, N] = (adds ? d : 0) + a[64, 16] b[16, N], f32 sums of bf16, N = 8, 16, 32, 64, 96, 128
+// or 256. Thread t of the warpgroup holds,
 // with g = t % 32 / 4 and row = t / 32 * 16 + g: d[4 j + {0, 1}] = (row, 8 j + t % 4 * 2 + {0, 1}), d[4 j + {2, 3}]
 // eight rows below. kTurnedA, kTurnedB: k runs down the tile's rows. Of b with N > 64, columns 64 on are the tile's
 // rows 64 on; where it is turned over, they are in the tile that begins `apart` bytes later.
@@ -204,6 +205,15 @@ __device__ inline void multiply_64x32x16(float (&d)[16], uint64_t a, uint64_t b,
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
 template <int kTurnedA, int kTurnedB>
+__device__ inline void multiply_64x16x16(float (&d)[8], uint64_t a, uint64_t b, int adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, %11, "
+      "%12;\n}"
+      : FULGUR_SUMS_8(d, 0)
+      : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
+}
+template <int kTurnedA, int kTurnedB>
 __device__ inline void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"
@@ -211,16 +221,8 @@ __device__ inline void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, i
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "l"(a), "l"(b), "r"(adds), "n"(kTurnedA), "n"(kTurnedB));
 }
-// The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both. N = 8, 16, 32,
-// 64 or 128.
-template <int kTurnedB>
-__device__ inline void multiply_64x8x16(float (&d)[4], const uint32_t (&a)[4], uint64_t b, int adds) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, p, 1, 1, %10;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds), "n"(kTurnedB));
-}
+// The same with a in registers: {row g: k, k + 1 of t % 4 * 2}, eight rows below, eight steps on, both. N = 16, 32, 64
+// or 128.
 template <int kTurnedB>
 __device__ inline void multiply_64x16x16(float (&d)[8], const uint32_t (&a)[4], uint64_t b, int adds) {
   asm volatile(

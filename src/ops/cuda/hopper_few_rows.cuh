@@ -24,13 +24,13 @@ struct FewRows {
   bool every_group;  // has weights asked for before its rows are known: there are that many
 };
 
-template <int kRows>
+template <int kRows, int kBytes = kFewRowsBytes>
 struct FewRowsShared {
   struct Stage {
     uint8_t w[kTileBytes], x[kRows * kTileRowBytes];
   };
   static constexpr int kStageSteps = kSteps;
-  static constexpr int kStages = (kRows < 64 ? kFewRowsBytes : kMoreRowsBytes) / int(sizeof(Stage));
+  static constexpr int kStages = kBytes / int(sizeof(Stage));
   Stage stages[kStages];
   uint64_t full[kStages], empty[kStages];
 };
@@ -38,6 +38,7 @@ struct FewRowsShared {
 template <int kRows>
 __device__ inline void multiply_rows_16(float (&sums)[kRows / 2], uint64_t w, uint64_t x) {
   if constexpr (kRows == 8) multiply_64x8x16<0, 0>(sums, w, x, 1);
+  else if constexpr (kRows == 16) multiply_64x16x16<0, 0>(sums, w, x, 1);
   else if constexpr (kRows == 32) multiply_64x32x16<0, 0>(sums, w, x, 1);
   else multiply_64x64x16<0, 0>(sums, w, x, 1);
 }
@@ -227,9 +228,10 @@ __device__ void store_few_rows(const F& f, Y* y, const FewRowsPart& part, int fi
   });
 }
 
-template <int kRows, class F>
-__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows>& shared, const F& f, const FewRowsPart&) {
-  using S = FewRowsShared<kRows>;
+template <int kRows, int kBytes, class F>
+__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsShared<kRows, kBytes>& shared, const F& f,
+                             const FewRowsPart&) {
+  using S = FewRowsShared<kRows, kBytes>;
 #pragma unroll
   for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
   settle(sums);
@@ -295,7 +297,7 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
   if (threadIdx.x < kWarpgroup) {
     if (!found) return;
     float sums[kRows / 2];
-    sum_few_rows<kRows>(sums, shared, f, part);
+    sum_few_rows(sums, shared, f, part);
     finish_few_rows<kRows>(sums, shared, f, part);
     return;
   }
@@ -307,10 +309,10 @@ __device__ __forceinline__ void run_few_rows(const F& f) {
   clear_ungrouped(f);
 }
 
-template <int kRows, class Y>
+template <int kRows, class Stages, class Y>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few(const __grid_constant__ FewRows<Y> f) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
-  run_few_rows<kRows, FewRowsShared<kRows>>(f);
+  run_few_rows<kRows, Stages>(f);
 #endif
 }
 

@@ -20,7 +20,7 @@ struct FewRowsGated {
   bool every_group;
 };
 
-template <int kRows, class Stages = FewRowsShared<kRows>>
+template <int kRows, class Stages>
 struct FewRowsGatedShared : Stages {
   float up[kRows][FewRowsGated::kPartOutputs + 4];  // in different banks
 };
@@ -53,10 +53,10 @@ __device__ void finish_few_rows(float (&sums)[kRows / 2], Shared& shared, const 
   store_few_rows<kRows>(f, f.y, part, first, sums);
 }
 
-template <int kRows>
+template <int kRows, class Stages>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few_gated(const __grid_constant__ FewRowsGated f) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
-  run_few_rows<kRows, FewRowsGatedShared<kRows>>(f);
+  run_few_rows<kRows, FewRowsGatedShared<kRows, Stages>>(f);
 #endif
 }
 

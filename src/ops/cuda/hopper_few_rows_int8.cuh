@@ -20,26 +20,28 @@ struct FewRowsInt8Gated : FewRowsGated {
   const float *scales, *up_scales;
 };
 
-template <int kRows>
+template <int kRows, int kBytes>
 struct FewRowsInt8Shared {
   struct Stage {
     uint8_t w[kOutputs * int(kScaleColumns)], x[kHalves][kRows * kTileRowBytes];
   };
   static constexpr int kStageSteps = int(kScaleColumns);
-  // Experts with few rows in all leave some processors idle, so a block has all that is to be on its way; else four
-  // blocks of a processor share it.
-  static constexpr int kStages = (kRows == 8 ? kFewRowsBytes : kFewRowsBytes / 2) / int(sizeof(Stage));
+  static constexpr int kStages = kBytes / int(sizeof(Stage));
   static_assert(sizeof(Stage) % 1024 == 0);
   Stage stages[kStages];
   uint64_t full[kStages], empty[kStages];
 };
 
-// Two i8 numbers, in the low half, times a bf16 in both halves, rounded. 128 + (q mod 128) less 128, or less 256 where
-// q is negative, is q.
-__device__ inline uint32_t dequantised_pair(uint32_t numbers, uint32_t scale) {
-  const uint32_t apart = __byte_perm(numbers, 0, 0x4140);
-  const uint32_t magnitude = (apart & 0x007f007f) | 0x43004300, sign = (apart & 0x00800080) | 0x43004300;
-  return bf16_pair_times(bf16_pair_minus(magnitude, sign), scale);
+// A scale in both halves as the functions below take it: rounded, times 128.
+__device__ inline uint32_t large_scale(float scale) { return bf16_pair_times(bf16_pair(scale, scale), 0x43004300); }
+// Two numbers q, given as bytes q + 128 in halves of their own, times a scale, rounded. Such a half is the bf16 (q +
+// 128) 2^-133; what is taken away is the scale times 128, so the sum is exact before it is rounded.
+__device__ inline uint32_t dequantised_halves(uint32_t halves, uint32_t large_scale) {
+  return bf16_pair_times_plus(bf16_pair_times(halves, 0x7e807e80), large_scale, large_scale ^ 0x80008000);
+}
+// Of two i8 in the low half.
+__device__ inline uint32_t dequantised_pair(uint32_t numbers, uint32_t large_scale) {
+  return dequantised_halves(__byte_perm(numbers ^ 0x8080, 0, 0x4140), large_scale);
 }
 
 // What a thread multiplies of the weights: rows `row` and row + 8 of the tile, outputs `out` and out + 8; steps t % 4 *
@@ -58,7 +60,7 @@ class WeightRows {
   // The next stage's scales, which are on their way while this stage is made.
   __device__ void advance(int stage) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) scale_[i] = bf16_pair(next_[i], next_[i]);
+    for (int i = 0; i < 2; ++i) scale_[i] = large_scale(next_[i]);
     if (stage + 1 < scale_count_) fetch(stage + 1);
   }
 
@@ -96,8 +98,7 @@ __device__ inline WeightRows weight_rows(const FewRowsInt8Gated& f, const FewRow
 
 template <int kRows>
 __device__ inline void multiply_rows_16(float (&sums)[kRows / 2], const uint32_t (&w)[4], uint64_t x) {
-  if constexpr (kRows == 8) multiply_64x8x16<0>(sums, w, x, 1);
-  else if constexpr (kRows == 16) multiply_64x16x16<0>(sums, w, x, 1);
+  if constexpr (kRows == 16) multiply_64x16x16<0>(sums, w, x, 1);
   else multiply_64x32x16<0>(sums, w, x, 1);
 }
 
@@ -113,10 +114,10 @@ __device__ __forceinline__ void multiply_half(float (&sums)[kRows / 2], uint32_t
   products_commit();
 }
 
-template <int kRows, class F>
-__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsInt8Shared<kRows>& shared, const F& f,
+template <int kRows, int kBytes, class F>
+__device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsInt8Shared<kRows, kBytes>& shared, const F& f,
                              const FewRowsPart& part) {
-  using S = FewRowsInt8Shared<kRows>;
+  using S = FewRowsInt8Shared<kRows, kBytes>;
   const int row = int(threadIdx.x) / 32 * 16 + int(threadIdx.x) % 32 / 4, stages = int(scale_count(f.in));
   WeightRows rows = weight_rows(f, part, row);
   uint32_t w[kHalves][kSteps / 16][4];
@@ -145,17 +146,17 @@ __device__ void sum_few_rows(float (&sums)[kRows / 2], FewRowsInt8Shared<kRows>&
   products_wait<0>(sums);
 }
 
-template <int kRows, class Y>
+template <int kRows, class Stages, class Y>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few_int8(const __grid_constant__ FewRowsInt8<Y> f) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // as the kernels of more rows
-  run_few_rows<kRows, FewRowsInt8Shared<kRows>>(f);
+  run_few_rows<kRows, Stages>(f);
 #endif
 }
 
-template <int kRows>
+template <int kRows, class Stages>
 __global__ void __launch_bounds__(kFewRowsThreads) multiply_few_gated_int8(const __grid_constant__ FewRowsInt8Gated f) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
-  run_few_rows<kRows, FewRowsGatedShared<kRows, FewRowsInt8Shared<kRows>>>(f);
+  run_few_rows<kRows, FewRowsGatedShared<kRows, Stages>>(f);
 #endif
 }
 

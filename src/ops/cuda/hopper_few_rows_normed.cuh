@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kNormedThreads) multiply_few_normed(const __gr
   if (threadIdx.x < kWarpgroup) {
     await_previous();
     float sums[kRows / 2];
-    sum_few_rows<kRows>(sums, shared, f, part);
+    sum_few_rows(sums, shared, f, part);
     store_few_rows<kRows>(f, f.y, part, first_output(), sums);
   } else if (threadIdx.x < kFewRowsThreads) {
     const bool asks = threadIdx.x == kWarpgroup;

@@ -64,11 +64,13 @@ inline float2 numbers_of_f16(uint32_t pair) {
   return {float(numbers[0]), float(numbers[1])};
 }
 
-inline uint32_t bf16_pair_minus(uint32_t a, uint32_t b) {
-  return bf16_pair(number_of(a, 0) - number_of(b, 0), number_of(a, 1) - number_of(b, 1));
-}
 inline uint32_t bf16_pair_times(uint32_t a, uint32_t b) {
   return bf16_pair(number_of(a, 0) * number_of(b, 0), number_of(a, 1) * number_of(b, 1));
+}
+// Rounded twice, to f32 and to bf16: of sums that f32 holds.
+inline uint32_t bf16_pair_times_plus(uint32_t a, uint32_t b, uint32_t c) {
+  return bf16_pair(std::fmaf(number_of(a, 0), number_of(b, 0), number_of(c, 0)),
+                   std::fmaf(number_of(a, 1), number_of(b, 1), number_of(c, 1)));
 }
 
 inline uint32_t positive_zeros(uint32_t pair) {
@@ -137,12 +139,12 @@ void multiply_64x32x16(float (&d)[16], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedA, int kTurnedB>
-void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
+void multiply_64x16x16(float (&d)[8], uint64_t a, uint64_t b, int adds) {
   multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
-template <int kTurnedB>
-void multiply_64x8x16(float (&d)[4], const uint32_t (&a)[4], uint64_t b, int adds) {
-  multiply<kTurnedB>(d, a, b, adds);
+template <int kTurnedA, int kTurnedB>
+void multiply_64x8x16(float (&d)[4], uint64_t a, uint64_t b, int adds) {
+  multiply<kTurnedA, kTurnedB>(d, a, b, adds);
 }
 template <int kTurnedB>
 void multiply_64x16x16(float (&d)[8], const uint32_t (&a)[4], uint64_t b, int adds) {
