@@ -43,7 +43,7 @@ template <class T>
 void forward_quantised(Stream& stream, const ExpertLinear& op) {
   Factors<T, T, T> y = factors_of<T>(op);
   y.b = {nullptr, 1, y.k}, y.groups.b_apart = y.n * y.k;
-  const QuantisedWeights w{op.w.values.elements<int8_t>(), op.w.scales.elements<float>()};
+  const QuantisedWeights w = quantised_weights(op.w);
   if constexpr (std::is_same_v<T, bf16>)
     if (multiply_few_on_hopper(stream, "expert_linear", y, w)) return;
   const Scratch scratch(stream, size_t(y.groups.count * y.n * y.k) * sizeof(T));

@@ -34,19 +34,31 @@ const std::vector<Shape>& shapes() {
   return all;
 }
 
-Weight random_weight(Bench& bench, int64_t experts, int64_t out, int64_t in, uint64_t seed = 2) {
-  const Tensor values = bench.empty(DType::i8, {experts, out, in});
-  for (int64_t i = 0; i < values.count(); ++i) cases::set(values, i, int(philox(seed, uint64_t(i), 0)[0] % 255) - 127);
+// Of every expert two matrices that lie in one.
+struct Stack {
+  Weight upper, lower;  // [experts, out, in]
+};
+Stack random_stack(Bench& bench, int64_t experts, int64_t out, int64_t in) {
+  const Tensor values = bench.empty(DType::i8, {experts, 2 * out, in}),
+               scales = bench.random(DType::f32, {experts, 2 * out, scale_count(in)}, 3, 0.01, 0.011);
+  for (int64_t i = 0; i < values.count(); ++i) cases::set(values, i, int(philox(2, uint64_t(i), 0)[0] % 255) - 127);
   for (int64_t i = 0; i < values.count(); i += 101) cases::set(values, i, -128);  // which no file of ours holds
-  return {.values = values, .scales = bench.random(DType::f32, {experts, out, scale_count(in)}, seed + 1, 0.01, 0.011)};
+  const auto rows = [&](int64_t begin) {
+    return Weight{.values = values.slice(1, begin, begin + out), .scales = scales.slice(1, begin, begin + out)};
+  };
+  return {rows(0), rows(out)};
+}
+
+Weight end_to_end(Bench& bench, const Weight& w) {
+  return {.values = bench.converted(w.values, DType::i8), .scales = bench.converted(w.scales, DType::f32)};
 }
 
 template <class T>
 Weight dequantised_copy(Bench& bench, const Weight& w) {
   const Tensor values = bench.empty(dtype_of<T>, {w.values.dim(0), w.out(), w.in()});
   for (int64_t i = 0; i < values.count(); ++i) {
-    const float scale = w.scales.elements<float>()[i / w.in() * scale_count(w.in()) + i % w.in() / kScaleColumns];
-    values.elements<T>()[i] = dequantised<T>(w.values.elements<int8_t>()[i], scale);
+    const double scale = cases::get(w.scales, i / w.in() * scale_count(w.in()) + i % w.in() / kScaleColumns);
+    values.elements<T>()[i] = dequantised<T>(int8_t(cases::get(w.values, i)), float(scale));
   }
   return {.values = values};
 }
@@ -54,7 +66,7 @@ Weight dequantised_copy(Bench& bench, const Weight& w) {
 ExpertLinear random_call(Bench& bench, DType dtype, const Shape& s) {
   return {.y = bench.empty(dtype, {s.rows(), s.out}),
           .x = bench.random(dtype, {s.rows(), s.in}, 1),
-          .w = random_weight(bench, s.experts(), s.out, s.in),
+          .w = random_stack(bench, s.experts(), s.out, s.in).lower,
           .expert_begin = bench.indices(DType::i32, s.begin)};
 }
 
@@ -63,10 +75,11 @@ void expect_the_bits_of_dequantised_weights(const Shape& s, int threads) {
   CaseStream stream({}, threads);
   Bench bench(size_t(32) << 20);
   const ExpertLinear op = random_call(bench, dtype_of<T>, s);
-  ExpertLinear plain = op;
+  ExpertLinear plain = op, dense = op;
   plain.w = dequantised_copy<T>(bench, op.w), plain.y = bench.empty(dtype_of<T>, {s.rows(), s.out});
-  expert_linear(stream, op), expert_linear(stream, plain);
-  EXPECT_TRUE(cases::same_bits(op.y, plain.y))
+  dense.w = end_to_end(bench, op.w), dense.y = bench.empty(dtype_of<T>, {s.rows(), s.out});
+  expert_linear(stream, op), expert_linear(stream, plain), expert_linear(stream, dense);
+  EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(dense.y, plain.y))
       << name_of(dtype_of<T>) << " " << s.rows() << " " << s.out << " " << s.in;
 }
 
@@ -86,8 +99,7 @@ TEST(QuantisedExperts, AreGatedAsDequantisedOnes) {
     Bench bench(size_t(32) << 20);
     const int64_t surplus = 2, choices = s.rows() + surplus, tokens = s.rows() / 2 + 1;
     const auto room = [&](int64_t width) { return bench.empty(DType::bf16, {choices, width}); };
-    const Weight gate = random_weight(bench, s.experts(), s.out, s.in, 2),
-                 up = random_weight(bench, s.experts(), s.out, s.in, 4);
+    const auto [gate, up] = random_stack(bench, s.experts(), s.out, s.in);
     std::vector<int64_t> rows;
     for (int64_t i = 0; i < s.rows(); ++i) rows.push_back(int64_t(philox(6, uint64_t(i), 0)[0] % uint64_t(tokens)));
     rows.resize(size_t(choices), -1);
@@ -100,15 +112,18 @@ TEST(QuantisedExperts, AreGatedAsDequantisedOnes) {
                           .w_gate = gate,
                           .w_up = up,
                           .expert_begin = bench.indices(DType::i32, s.begin)};
-    ExpertSwiglu plain = op, unkept = op;
+    ExpertSwiglu plain = op, unkept = op, dense = op;
     plain.w_gate = dequantised_copy<bf16>(bench, gate), plain.w_up = dequantised_copy<bf16>(bench, up);
     plain.y = room(s.out), plain.gate = room(s.out), plain.up = room(s.out), plain.grouped = room(s.in);
     unkept.kept = false, unkept.y = room(s.out), unkept.gate = room(s.out), unkept.up = room(s.out);
+    dense.w_gate = end_to_end(bench, gate), dense.w_up = end_to_end(bench, up), dense.y = room(s.out);
     expert_swiglu(stream, op), expert_swiglu(stream, plain), expert_swiglu(stream, unkept);
     SCOPED_TRACE(::testing::Message() << s.rows() << " x " << s.out << " x " << s.in);
     EXPECT_TRUE(cases::same_bits(op.y, plain.y) && cases::same_bits(unkept.y, plain.y));
     EXPECT_TRUE(cases::same_bits(op.gate, plain.gate) && cases::same_bits(op.up, plain.up));
     EXPECT_TRUE(cases::same_bits(op.grouped, plain.grouped));
+    expert_swiglu(stream, dense);
+    EXPECT_TRUE(cases::same_bits(dense.y, plain.y));
     EXPECT_TRUE(cases::same_bits(op.y.rows(s.rows(), choices), bench.zeros(DType::bf16, {surplus, s.out})));
   }
 }

@@ -53,7 +53,7 @@ struct ExpertSwiglu {
 // Back through the expert's last matrix w and through the gate: dgate and dup of y w^T, as expert_linear_backward and
 // swiglu_backward have them to the bit, without y's gradient between them.
 struct ExpertSwigluBackward {
-  Tensor dgate, dup;        // [choices, width], overwritten
+  Tensor dgate, dup;        // [choices, width], overwritten; may be columns of one matrix
   Tensor dw;                // wide [experts, out, width]: as expert_linear_backward's
   Tensor dy;                // [choices, out]
   Tensor y, gate, up;       // [choices, width], as expert_swiglu left them
@@ -86,7 +86,8 @@ struct ExpertSwigluBackward {
   void check() const {
     of_matrix().check();
     for (const Tensor* t : {&dgate, &dup, &y, &gate, &up})
-      expect(t->is(dy.dtype, {dy.dim(0), w.in()}) && t->dense(), "y, gate, up and their gradients have one shape");
+      expect(t->is(dy.dtype, {dy.dim(0), w.in()}), "y, gate, up and their gradients have one shape");
+    expect(y.dense() && gate.dense() && up.dense(), "y, gate and up are dense");
   }
 };
 

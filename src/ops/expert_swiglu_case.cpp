@@ -38,22 +38,31 @@ const std::vector<Shape>& shapes() {
   return all;
 }
 
+// What bench.random draws, into a part of a tensor.
+void draw(const Tensor& t, uint64_t seed) {
+  for (int64_t i = 0; i < t.count(); ++i)
+    set(t, i, double(float(2 * unit_interval(philox(seed, uint64_t(i), 0)[0]) - 1)));
+}
+
 // Choices of rows in any order, some several times; the last row, which nobody chooses, and what lies between rows are
-// NaN.
+// NaN. Of every expert both matrices lie in one, with the gate's rows above those of up.
 ExpertSwiglu random_call(Bench& bench, DType type, const Shape& s) {
   const int64_t choices = s.rows(), experts = int64_t(s.begin.size()) - 1, tokens = choices / 2 + 2, gap = 8;
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < s.begin.back(); ++i)
     rows.push_back(int64_t(philox(4, uint64_t(i), 0)[0] % uint64_t(tokens - 1)));
   rows.resize(size_t(choices), -1);
+  const Tensor gate_up = bench.empty(type, {experts, 2 * s.width, s.in});
+  const Weight w_gate{gate_up.slice(1, 0, s.width)}, w_up{gate_up.slice(1, s.width, 2 * s.width)};
+  draw(w_gate.values, 2), draw(w_up.values, 3);
   ExpertSwiglu op{.y = bench.empty(type, {choices, s.width}),
                   .grouped = bench.empty(type, {choices, s.in}),
                   .gate = bench.empty(type, {choices, s.width}),
                   .up = bench.empty(type, {choices, s.width}),
                   .x = bench.random(type, {tokens, s.in + gap}, 1),
                   .rows = bench.indices(DType::i32, rows),
-                  .w_gate = {bench.random(type, {experts, s.width, s.in}, 2)},
-                  .w_up = {bench.random(type, {experts, s.width, s.in}, 3)},
+                  .w_gate = w_gate,
+                  .w_up = w_up,
                   .expert_begin = bench.indices(DType::i32, s.begin)};
   for (int64_t i = 0; i < op.x.count(); ++i)
     if (i % op.x.dim(1) >= s.in || i / op.x.dim(1) == tokens - 1) set(op.x, i, NAN);
@@ -95,6 +104,7 @@ TEST(ExpertSwiglu, EqualsTheOracle) {
     }
 }
 
+// Of matrices by themselves.
 TEST(ExpertSwiglu, IsTakenRowsTwoProductsAndTheirGate) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const Shape& s : shapes()) {
@@ -102,7 +112,8 @@ TEST(ExpertSwiglu, IsTakenRowsTwoProductsAndTheirGate) {
       CaseStream stream({}, 2);
       ExpertSwiglu op = random_call(bench, type, s);
       expert_swiglu(stream, op);
-      const ExpertSwiglu apart = random_call(bench, type, s);
+      ExpertSwiglu apart = random_call(bench, type, s);
+      for (Weight* w : {&apart.w_gate, &apart.w_up}) w->values = bench.converted(w->values, type);
       take_rows(stream, {.y = apart.grouped, .x = apart.x, .rows = apart.rows});
       expert_linear(stream,
                     {.y = apart.gate, .x = apart.grouped, .w = apart.w_gate, .expert_begin = apart.expert_begin});
@@ -111,10 +122,13 @@ TEST(ExpertSwiglu, IsTakenRowsTwoProductsAndTheirGate) {
       SCOPED_TRACE(::testing::Message() << name_of(type) << ' ' << s.rows() << " x " << s.width << " x " << s.in);
       EXPECT_TRUE(same_bits(op.y, apart.y) && same_bits(op.grouped, apart.grouped));
       EXPECT_TRUE(same_bits(op.gate, apart.gate) && same_bits(op.up, apart.up));
-      for (Tensor* t : {&op.y, &op.gate, &op.up}) *t = bench.empty(type, {s.rows(), s.width});
-      op.kept = false, op.grouped = bench.empty(type, {s.rows(), s.in});
-      expert_swiglu(stream, op);
-      EXPECT_TRUE(same_bits(op.y, apart.y)) << "not kept";
+      for (const ExpertSwiglu& weights : {op, apart}) {
+        op.w_gate = weights.w_gate, op.w_up = weights.w_up;
+        for (Tensor* t : {&op.y, &op.gate, &op.up}) *t = bench.empty(type, {s.rows(), s.width});
+        op.kept = false, op.grouped = bench.empty(type, {s.rows(), s.in});
+        expert_swiglu(stream, op);
+        EXPECT_TRUE(same_bits(op.y, apart.y)) << "not kept";
+      }
     }
 }
 
@@ -134,14 +148,15 @@ TEST(ExpertSwiglu, AChoiceHasTheBitsItHasAmongOthers) {
   }
 }
 
-// Of a last matrix with as many outputs as the first ones have inputs.
+// Of a last matrix with as many outputs as the first ones have inputs; dgate and dup are halves of a matrix.
 ExpertSwigluBackward random_backward(Bench& bench, DType type, const Shape& s, Store dw_store) {
   const int64_t rows = s.rows(), experts = int64_t(s.begin.size()) - 1;
   const auto of_width = [&](uint64_t seed, double deviation) {
     return bench.random(type, {rows, s.width}, seed, deviation);
   };
-  ExpertSwigluBackward op{.dgate = of_width(4, 1),
-                          .dup = of_width(5, 1),
+  const Tensor both = bench.random(type, {rows, 2 * s.width}, 4);
+  ExpertSwigluBackward op{.dgate = both.slice(1, 0, s.width),
+                          .dup = both.slice(1, s.width, 2 * s.width),
                           .dw = bench.random(wide(type), {experts, s.in, s.width}, 6),
                           .dy = bench.random(type, {rows, s.in}, 7),
                           .y = of_width(8, 1),
@@ -196,6 +211,7 @@ TEST(ExpertSwiglu, GradientsEqualTheOracle) {
     }
 }
 
+// Of matrices by themselves, too.
 TEST(ExpertSwiglu, GradientsAreTheProductAndTheGate) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const Shape& s : shapes()) {
@@ -208,8 +224,12 @@ TEST(ExpertSwiglu, GradientsAreTheProductAndTheGate) {
       expert_swiglu_backward(stream, op);
       expert_linear_backward(stream, matrix);
       swiglu_backward(stream, {.dgate = dgate, .dup = dup, .dy = matrix.dx, .gate = op.gate, .up = op.up});
-      EXPECT_TRUE(same_bits(op.dgate, dgate) && same_bits(op.dup, dup) && same_bits(op.dw, matrix.dw))
-          << name_of(type) << ' ' << s.rows() << " x " << s.width;
+      ExpertSwigluBackward apart = random_backward(bench, type, s, Store::add);
+      apart.dgate = bench.empty(type, {s.rows(), s.width}), apart.dup = bench.empty(type, {s.rows(), s.width});
+      expert_swiglu_backward(stream, apart);
+      for (const ExpertSwigluBackward& made : {op, apart})
+        EXPECT_TRUE(same_bits(made.dgate, dgate) && same_bits(made.dup, dup) && same_bits(made.dw, matrix.dw))
+            << name_of(type) << ' ' << s.rows() << " x " << s.width;
     }
 }
 

@@ -16,9 +16,6 @@ namespace fulgur::cuda {
 namespace {
 
 Strided<const bf16> turned_weights(const Weight& w) { return {w.values.view<bf16, 3>().data, 1, w.values.stride[1]}; }
-QuantisedWeights quantised_weights(const Weight& w) {
-  return {w.values.elements<int8_t>(), w.scales.elements<float>()};
-}
 
 Groups experts_of(const ExpertSwiglu& op) {
   return {.begin = op.expert_begin.elements<int32_t>(),
@@ -44,7 +41,7 @@ Gated gated_of(const ExpertSwiglu& op, const Strided<const bf16>& up_weights) {
 }
 bool can_be_gated_at_once(const ExpertSwiglu& op) {
   return op.x.dtype == DType::bf16 && bool(op.w_gate.scales) == bool(op.w_up.scales) &&
-         op.w_gate.values.stride == op.w_up.values.stride;
+         op.w_gate.values.stride == op.w_up.values.stride && op.w_gate.scales.stride == op.w_up.scales.stride;
 }
 
 void clear_kept(Stream& stream, const ExpertSwiglu& op) {
@@ -94,9 +91,9 @@ bool run_many_rows(Stream& stream, const ExpertSwiglu& op) {
 }
 
 bool run_on_hopper(Stream& stream, const ExpertSwigluBackward& op) {
-  if (op.dy.dtype != DType::bf16) return false;
+  if (op.dy.dtype != DType::bf16 || op.dgate.stride[0] != op.dup.stride[0]) return false;
   const ExpertLinearBackward matrix = op.of_matrix();
-  const GateFactors factors{op.gate.elements<bf16>(), op.up.elements<bf16>(), op.dup.elements<bf16>()};
+  const GateFactors factors{op.gate.elements<bf16>(), op.up.elements<bf16>(), op.w.in(), op.dup.view<bf16, 2>().data};
   if (!multiply_gated_on_hopper(stream, "expert_swiglu_backward", input_gradient_of<bf16>(matrix),
                                 weight_gradient_of<bf16>(matrix), factors))
     return false;

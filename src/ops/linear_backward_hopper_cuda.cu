@@ -52,12 +52,13 @@ bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf
                               const Factors<bf16, bf16, float>& dw, const GateFactors& x) {
   namespace hopper = hopper_products;
   const uintptr_t beside = uintptr_t(x.gate) | uintptr_t(x.up) | uintptr_t(x.dup);
-  if (!hopper::fits(dx) || !hopper::fits(dw) || beside % 16 != 0 || !hopper::lie_apart(dx.groups)) return false;
+  if (!hopper::fits(dx) || !hopper::fits(dw) || beside % 16 != 0 || x.row % 8 != 0) return false;
+  if (!hopper::lie_apart(dx.groups)) return false;
   return hopper::multiply_both(stream, name, dx, dw, [&](bool wide) {
     hopper::GateGradientProduct product{};
     static_cast<hopper::Product<hopper::Kind::input_gradient, bf16>&>(product) =
         hopper::product_of<hopper::Kind::input_gradient>(dx, wide);
-    product.gate = x.gate, product.up = x.up, product.dup = x.dup;
+    product.gate = x.gate, product.up = x.up, product.gate_row = x.row, product.dup = x.dup;
     return product;
   });
 }

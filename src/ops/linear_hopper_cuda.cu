@@ -55,15 +55,16 @@ TensorMap int8_map(const QuantisedWeights& w, const Factors<bf16, bf16, bf16>& f
                      .rows = f.n,
                      .count = f.groups.count,
                      .row_stride = f.k,
-                     .apart = f.n * f.k,
+                     .apart = w.apart,
                      .box_rows = outputs,
                      .element_bytes = 1});
 }
 template <int kRows>
 void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& f, const QuantisedWeights& w) {
   using Stages = FewRowsInt8Shared<kRows, kQuarterBytes>;
-  launch_few<kRows, Stages>(stream, name, f, multiply_few_int8<kRows, Stages, bf16>,
-                            FewRowsInt8<bf16>{few_rows_of(f, int8_map(w, f, kOutputs), kRows), w.scales});
+  launch_few<kRows, Stages>(
+      stream, name, f, multiply_few_int8<kRows, Stages, bf16>,
+      FewRowsInt8<bf16>{few_rows_of(f, int8_map(w, f, kOutputs), kRows), w.scales, w.scales_apart});
 }
 
 constexpr int kGatedOutputs = FewRowsGated::kPartOutputs;
@@ -100,9 +101,9 @@ void launch_few(Stream& stream, const char* name, const Factors<bf16, bf16, bf16
   const FewRowsGated operands =
       gated_of(f, gated, gather, int8_map(w, f, kGatedOutputs), int8_map(w_up, f, kGatedOutputs));
   using Stages = FewRowsInt8Shared<kRows, kQuarterBytes>;
-  launch_few<kRows, FewRowsGatedShared<kRows, Stages>>(stream, name, f, multiply_few_gated_int8<kRows, Stages>,
-                                                       FewRowsInt8Gated{operands, w.scales, w_up.scales},
-                                                       kGatedOutputs);
+  launch_few<kRows, FewRowsGatedShared<kRows, Stages>>(
+      stream, name, f, multiply_few_gated_int8<kRows, Stages>,
+      FewRowsInt8Gated{operands, w.scales, w_up.scales, w.scales_apart}, kGatedOutputs);
 }
 
 template <bool kGated>
@@ -192,7 +193,7 @@ bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factor
                                   const Gated& gated, const Gather& gather, const QuantisedWeights& w,
                                   const QuantisedWeights& w_up) {
   namespace hopper = hopper_products;
-  const uintptr_t values = uintptr_t(w.values) | uintptr_t(w_up.values);
+  const uintptr_t values = uintptr_t(w.values) | uintptr_t(w_up.values) | uintptr_t(w.apart);
   if (!fits_gated(y, gated) || y.k % 16 != 0 || values % 16 != 0 || !hopper::is_few(y)) return false;
   if (y.m <= hopper::kFewestRows) hopper::launch_fewest<true>(stream, name, y, gated, gather, w, w_up);
   else if (hopper::has_few_each(y)) hopper::launch_few<16>(stream, name, y, gated, gather, w, w_up);
@@ -220,7 +221,7 @@ bool has_few_rows(const Factors<bf16, bf16, bf16>& y) { return hopper_products::
 bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
                             const QuantisedWeights& w) {
   namespace hopper = hopper_products;
-  if (!hopper::fits(y) || y.k % 16 != 0 || uintptr_t(w.values) % 16 != 0) return false;
+  if (!hopper::fits(y) || y.k % 16 != 0 || (uintptr_t(w.values) | uintptr_t(w.apart)) % 16 != 0) return false;
   if (!hopper::is_few(y)) return false;
   if (y.m <= hopper::kFewestRows) hopper::launch_fewest<false>(stream, name, y, {}, {nullptr, y.m}, w, {});
   else if (hopper::has_few_each(y)) hopper::launch_few<16>(stream, name, y, w);

@@ -81,6 +81,22 @@ TEST(Swiglu, NeitherThreadsNorPlaceChangeBits) {
   }
 }
 
+// Of one matrix; dy lies where dgate is to.
+TEST(Swiglu, GradientsMayBeColumns) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
+    for (const int64_t width : {17, 72}) {
+      Pass p(type, 33, width);
+      p.run(1);
+      const Tensor both = p.bench.empty(type, {33, 2 * width + 5}), dgate = both.slice(1, 0, width),
+                   dup = both.slice(1, width, 2 * width), rest = both.slice(1, 2 * width, 2 * width + 5);
+      for (int64_t i = 0; i < dgate.count(); ++i) set(dgate, i, get(p.dy, i));
+      CaseStream stream({}, 2);
+      swiglu_backward(stream, {.dgate = dgate, .dup = dup, .dy = dgate, .gate = p.gate, .up = p.up});
+      EXPECT_TRUE(same_bits(dgate, p.dgate) && same_bits(dup, p.dup)) << name_of(type) << ' ' << width;
+      EXPECT_TRUE(same_bits(rest, p.bench.empty(type, {33, 5})));
+    }
+}
+
 TEST(Swiglu, Bf16IsF32RoundedOnce) {
   Pass p(DType::bf16, 65, 130);
   CaseStream stream;

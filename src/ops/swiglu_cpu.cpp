@@ -1,4 +1,4 @@
-// Elementwise, so the matrices are walked as one long row.
+// Elementwise, so forward walks the matrices as one long row.
 #include "ops/swiglu.h"
 
 #include "ops/cpu/rows.h"
@@ -17,11 +17,10 @@ void forward(Threads& threads, const Swiglu& op) {
 
 template <class T>
 void backward(Threads& threads, const SwigluBackward& op) {
-  T *dgate = op.dgate.elements<T>(), *dup = op.dup.elements<T>();
-  const T *dy = op.dy.elements<T>(), *gate = op.gate.elements<T>(), *up = op.up.elements<T>();
-  for_elements(threads, op.gate.count(), [&](int64_t begin, int64_t end) {
-    row_swiglu_backward<T>(dgate + begin, dup + begin, dy + begin, gate + begin, up + begin, end - begin);
-  });
+  const Rows<T> dgate = rows_of<T>(op.dgate), dup = rows_of<T>(op.dup), dy = rows_of<T>(op.dy),
+                gate = rows_of<T>(op.gate), up = rows_of<T>(op.up);
+  for_rows(threads, gate.count, gate.width,
+           [&](int64_t row) { row_swiglu_backward<T>(dgate[row], dup[row], dy[row], gate[row], up[row], gate.width); });
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ inline void expect_sound(const Weight& w) {
   if (!w.scales) return;
   expect(w.values.dtype == DType::i8, "quantised weights are i8");
   expect(w.scales.is(DType::f32, {w.values.dim(0), w.out(), scale_count(w.in())}), "a scale for 128 columns of a row");
+  expect(w.values.at(0).dense() && w.scales.at(0).dense(), "an expert's quantised matrix and its scales are dense");
 }
 
 // What a quantised element is worth in a run of type T, rounded once: the scale has the run's type first, so that the

@@ -6,11 +6,10 @@
 
 namespace fulgur::cuda {
 
-// Weights of experts in int8, and where they are to lie in a run's type.
+// Weights of experts in int8, and where they are to lie in a run's type, end to end.
 template <class T>
 struct Dequantise {
-  const int8_t* values;
-  const float* scales;
+  QuantisedWeights from;
   T* to;
   const int32_t* begin;
   int64_t rows, columns;  // of an expert
@@ -22,8 +21,10 @@ __global__ void __launch_bounds__(kThreads) dequantise(Dequantise<T> w, int64_t 
   const int64_t chunks = divide_up(w.columns, kChunk), number = block_index() * kThreads + threadIdx.x;
   const int64_t row = number / chunks, expert = row / w.rows, column = number % chunks * kChunk;
   if (number >= count || w.begin[expert] == w.begin[expert + 1]) return;
-  const int8_t* const from = w.values + row * w.columns + column;
-  const float scale = float(T(w.scales[row * scale_count(w.columns) + column / kScaleColumns]));
+  const int64_t own = row - expert * w.rows;  // of the expert's
+  const int8_t* const from = w.from.values + expert * w.from.apart + own * w.columns + column;
+  const float scale =
+      float(T(w.from.scales[expert * w.from.scales_apart + own * scale_count(w.columns) + column / kScaleColumns]));
   uint2 raw = make_uint2(0, 0);
   if constexpr (kAligned) raw = *reinterpret_cast<const uint2*>(from);
   float numbers[kChunk];
@@ -39,9 +40,9 @@ __global__ void __launch_bounds__(kThreads) dequantise(Dequantise<T> w, int64_t 
 // The weights of y's groups that have rows, [count, n, k], to `to`.
 template <class T>
 void dequantise_busy(Stream& stream, const char* name, const Factors<T, T, T>& y, const QuantisedWeights& w, T* to) {
-  const Dequantise<T> job{w.values, w.scales, to, y.groups.begin, y.n, y.k};
+  const Dequantise<T> job{w, to, y.groups.begin, y.n, y.k};
   const int64_t chunks = y.groups.count * y.n * divide_up(y.k, kChunk);
-  with_flag(y.k % kChunk == 0 && uintptr_t(w.values) % kChunk == 0, [&]<bool kAligned>() {
+  with_flag(y.k % kChunk == 0 && w.apart % kChunk == 0 && uintptr_t(w.values) % kChunk == 0, [&]<bool kAligned>() {
     launch_blocks(stream, name, divide_up(chunks, kThreads), dim3(kThreads), dequantise<kAligned, T>, job, chunks);
   });
 }

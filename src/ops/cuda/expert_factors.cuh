@@ -14,6 +14,10 @@ Strided<const T> weights_of(const Weight& w) {
   return {w.values.view<T, 3>().data, w.values.stride[1], 1};
 }
 
+inline QuantisedWeights quantised_weights(const Weight& w) {
+  return {w.values.view<int8_t, 3>().data, w.scales.view<float, 3>().data, w.values.stride[0], w.scales.stride[0]};
+}
+
 template <class T>
 Factors<T, T, T> input_gradient_of(const ExpertLinearBackward& op) {
   Groups groups = experts_of(op.expert_begin);

@@ -22,10 +22,11 @@ struct Groups {
   int64_t cut = 0;
 };
 
-// Weights of groups in int8 (ops/weight.h): a matrix [n, k] for each group and its scales, end to end.
+// Weights of groups in int8 (ops/weight.h): for each group a matrix [n, k] and its scales, both dense.
 struct QuantisedWeights {
   const int8_t* values;
   const float* scales;
+  int64_t apart, scales_apart;  // elements between the groups'
 };
 
 template <class A, class B, class C>

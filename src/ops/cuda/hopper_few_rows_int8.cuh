@@ -15,9 +15,11 @@ inline constexpr int kHalves = int(kScaleColumns) / kSteps;  // of a stage
 template <class Y>
 struct FewRowsInt8 : FewRows<Y> {
   const float* scales;
+  int64_t scales_apart;  // elements between the groups'
 };
 struct FewRowsInt8Gated : FewRowsGated {
   const float *scales, *up_scales;
+  int64_t scales_apart;  // of either
 };
 
 template <int kRows, int kBytes>
@@ -52,7 +54,7 @@ class WeightRows {
   __device__ WeightRows(const F& f, const float* scales, int group, int out, int row)
       : row_(row),
         scale_count_(int(scale_count(f.in))),
-        scales_(scales + (int64_t(group) * f.out + out) * scale_count_) {
+        scales_(scales + group * f.scales_apart + int64_t(out) * scale_count_) {
     for (int i = 0; i < 2; ++i) there_[i] = out + 8 * i < f.out;
     fetch(0);
   }

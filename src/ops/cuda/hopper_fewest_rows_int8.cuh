@@ -52,8 +52,9 @@ template <bool kGated>
 __device__ inline EightOutputs eight_outputs(const FewestRowsInt8<kGated>& f, const FewRowsPart& part, int half) {
   const QuantisedWeights& w = kGated && half == 1 ? f.w_up : f.w;
   const int out = part.out + (kGated ? 0 : 8 * half);
-  const int64_t row = int64_t(part.group) * f.out + out;
-  return {w.values + row * f.in, w.scales + row * scale_count(f.in), f.out - out};
+  const int64_t count = scale_count(f.in);
+  return {w.values + part.group * w.apart + int64_t(out) * f.in, w.scales + part.group * w.scales_apart + out * count,
+          f.out - out};
 }
 
 // What a warp copies, and scales of a lane's outputs, one of either eight.

@@ -57,7 +57,8 @@ struct GatedProduct : Product<Kind::output, bf16> {
 // dx = dy w of x = SiLU(gate) * up, rounded; in its place, c, the gradient of gate, beside it that of up.
 struct GateGradientProduct : Product<Kind::input_gradient, bf16> {
   const bf16 *gate, *up;
-  bf16* dup;
+  int64_t gate_row;  // of either
+  bf16* dup;         // laid out as c
 };
 
 // Finds parts by their numbers, which ascend from call to call.

@@ -138,7 +138,7 @@ class Multiplier {
     products_wait<0>(sums);
     give_back(before);
     if constexpr (std::is_same_v<P, GatedProduct>) store_gated(sums, corner, p);
-    else if constexpr (std::is_same_v<P, GateGradientProduct>) store_gate_gradients(sums, corner, p);
+    else if constexpr (std::is_same_v<P, GateGradientProduct>) store_gate_gradients(sums, corner, p, part, number_);
     else store_sums(sums, corner);
   }
 

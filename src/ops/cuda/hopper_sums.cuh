@@ -9,16 +9,22 @@
 
 namespace fulgur::cuda::hopper_products {
 
-// Where a thread's sums are in c: its first row and the one eight below.
+// Of a warpgroup's rows, a thread's first one; the other is eight below.
+__device__ inline int rows_down(int warpgroup) {
+  const int thread = int(threadIdx.x) % kWarpgroup;
+  return warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+}
+
+// Where a thread's sums are in c.
 template <class C>
 struct Corner {
-  C* at;  // the row's first column of the part
+  C* at;  // its first row's first column of the part
   int64_t row;
   int rows_left, columns_left;  // from there on
 
   template <class P>
   __device__ Corner(const P& p, const Part& part, int warpgroup) : row(p.c_row) {
-    const int thread = int(threadIdx.x) % kWarpgroup, down = warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+    const int down = rows_down(warpgroup);
     at = p.c + part.group * p.groups.c_apart + (part.m + down) * row + part.n;
     rows_left = part.m_end - part.m - down, columns_left = p.n - part.n;
   }
@@ -122,14 +128,14 @@ struct GateChunk {
 // The gradients of gate and up, of what the sums round to. Chunks of both are on their way some blocks ahead.
 template <int kSums>
 __device__ inline void store_gate_gradients(const float (&sums)[kSums], const Corner<bf16>& corner,
-                                            const GateGradientProduct& p) {
+                                            const GateGradientProduct& p, const Part& part, int warpgroup) {
   constexpr int kChunks = kSums / 8, kAhead = 4;  // chunk c: columns of sums 16 (c / 2) on, c % 2 times eight rows down
-  const int64_t offset = corner.at - p.c;
-  const auto place_of = [&](int c) { return c % 2 * 8 * corner.row + (c / 2 * 4 + place_in_row()) * 8; };
+  const int64_t offset = corner.at - p.c, gate_offset = (part.m + rows_down(warpgroup)) * p.gate_row + part.n;
+  const auto place_of = [&](int c, int64_t row) { return c % 2 * 8 * row + (c / 2 * 4 + place_in_row()) * 8; };
   const auto inside = [&](int c) { return corner.has(c % 2 * 8, (c / 2 * 4 + place_in_row()) * 8); };
   GateChunk chunks[kAhead] = {};
   const auto fetch = [&](int c) {
-    const int64_t at = offset + place_of(c);
+    const int64_t at = gate_offset + place_of(c, p.gate_row);
     if (inside(c))
       chunks[c % kAhead] = {*reinterpret_cast<const uint4*>(p.gate + at), *reinterpret_cast<const uint4*>(p.up + at)};
   };
@@ -155,7 +161,7 @@ __device__ inline void store_gate_gradients(const float (&sums)[kSums], const Co
       d_gate[k] = bf16_pair(low.gate, high.gate), d_up[k] = bf16_pair(low.up, high.up);
     }
     if (!inside(c)) continue;
-    const int64_t at = offset + place_of(c);
+    const int64_t at = offset + place_of(c, corner.row);
     *reinterpret_cast<uint4*>(p.c + at) = make_uint4(d_gate[0], d_gate[1], d_gate[2], d_gate[3]);
     *reinterpret_cast<uint4*>(p.dup + at) = make_uint4(d_up[0], d_up[1], d_up[2], d_up[3]);
   }

@@ -40,10 +40,11 @@ bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf
 // The same of dy in f32, which is rounded first.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<float, bf16, bf16>& dx,
                         const Factors<float, bf16, float>& dw);
-// The same of x = SiLU(gate) * up: the gradients of gate, in dx.c, and of up, by the rounded dx; laid out as dx.c.
+// The same of x = SiLU(gate) * up: the gradients of gate, in dx.c, and of up, by the rounded dx.
 struct GateFactors {
   const bf16 *gate, *up;
-  bf16* dup;
+  int64_t row;  // elements between rows of either
+  bf16* dup;    // laid out as dx.c
 };
 bool multiply_gated_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& dx,
                               const Factors<bf16, bf16, float>& dw, const GateFactors& x);
