@@ -182,8 +182,9 @@ void fill(Tensor tensor, float value) {
 
 TEST(Health, names_what_is_not_finite) {
   for (const int64_t every : {0, 1}) {
-    EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { w.layers[2].moe.up.values.elements<float>()[7] = NAN; }),
-              "parameter model.layers.2.block_sparse_moe.experts.0.w3.weight");
+    EXPECT_EQ(
+        where_it_diverges(every, [](ModelWeights& w) { w.layers[2].moe.up.values.at(0).elements<float>()[7] = NAN; }),
+        "parameter model.layers.2.block_sparse_moe.experts.0.w3.weight");
     EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { fill(w.layers[2].moe_norm, 3e38f); }),
               "the rows that leave layer 2");
     EXPECT_EQ(where_it_diverges(every, [](ModelWeights& w) { fill(w.final_norm, 3e38f); }), "the logits");

@@ -66,6 +66,8 @@ TEST(Weights, FieldsArePartsOfTheFile) {
   EXPECT_TRUE(lightning.qkv.values.is(DType::f64, {96, 16}));
   EXPECT_TRUE(lightning.out.values.is(DType::f64, {16, 32}));
   EXPECT_TRUE(w.layers[1].moe.down.values.is(DType::f64, {4, 16, 12}));
+  EXPECT_TRUE(w.layers[1].moe.gate_up.values.is(DType::f64, {4, 24, 16}) && w.layers[1].moe.gate_up.values.dense());
+  EXPECT_EQ(w.layers[1].moe.gate_up.values.at(3).rows(12, 24).data, w.layers[1].moe.up.values.at(3).data);
   EXPECT_EQ(w.layers[1].moe.up.values.at(3).data,
             named(w, "model.layers.1.block_sparse_moe.experts.3.w3.weight").view.data);
   EXPECT_EQ(w.layers[1].moe.gate.values.at(2).data,

@@ -129,18 +129,20 @@ Call expert_gated(Draw& draw, int64_t rows, bool int8) {
   return call;
 }
 
-Call expert_backward(Draw& draw, int64_t rows, int64_t row_block) {
-  const ExpertLinear f = experts(draw, rows);
+// Of as many matrices as `stacked` an expert, one below the other.
+Call expert_backward(Draw& draw, int64_t rows, int64_t row_block, int64_t stacked) {
+  const Routing routing = draw_routing(rows, kExperts);
+  const int64_t out = stacked * kExpertWidth;
   const ExpertLinearBackward op{.dx = draw.empty(DType::bf16, {2 * rows, kExpertWidth}),
-                                .dw = draw.zeros(DType::f32, {kExperts, kExpertWidth, kExpertWidth}),
-                                .dy = draw.normal(DType::bf16, {2 * rows, kExpertWidth}),
-                                .x = f.x,
-                                .w = f.w,
-                                .expert_begin = f.expert_begin,
-                                .choice_rows = row_block ? draw.values(draw_routing(rows, kExperts).taken) : Tensor{},
+                                .dw = draw.zeros(DType::f32, {kExperts, out, kExpertWidth}),
+                                .dy = draw.normal(DType::bf16, {2 * rows, out}),
+                                .x = draw.normal(DType::bf16, {2 * rows, kExpertWidth}),
+                                .w = {.values = draw.normal(DType::bf16, {kExperts, out, kExpertWidth})},
+                                .expert_begin = draw.values(routing.begin),
+                                .choice_rows = row_block ? draw.values(routing.taken) : Tensor{},
                                 .row_block = row_block};
   Call call = call_of(expert_linear_backward, op);
-  call.flops = 2 * expert_flops(rows);
+  call.flops = 2 * double(stacked) * expert_flops(rows);
   call.error = [op](Stream& stream) { return error_of(stream, op); };
   return call;
 }
@@ -183,7 +185,9 @@ std::vector<Line> product_lines() {
                        [=](Draw& draw) { return expert_gated(draw, rows, int8); }});
   for (const int64_t row_block : {int64_t(0), kSequence})
     lines.push_back({"expert_linear_backward", "65536" + shape + (row_block ? ", cut at 4096" : ""),
-                     [=](Draw& draw) { return expert_backward(draw, 32768, row_block); }});
+                     [=](Draw& draw) { return expert_backward(draw, 32768, row_block, 1); }});
+  lines.push_back({"expert_linear_backward", "65536 x 2048 x 1024, 16 experts, cut at 4096",
+                   [](Draw& draw) { return expert_backward(draw, 32768, kSequence, 2); }});
   return lines;
 }
 

@@ -126,28 +126,15 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
   const Tensor d_weights = exec.scratch.alloc(wide(type), {rows, c.experts_per_token});
   const Tensor d_logits = exec.scratch.alloc(wide(type), {rows, c.experts});
   const Tensor d_down = exec.scratch.alloc(type, {choices, c.width});
-  const Tensor d_gate = exec.scratch.alloc(type, {choices, c.expert_width}),
-               d_up = exec.scratch.alloc(type, {choices, c.expert_width});
-  const Tensor d_grouped = d_down;  // free once d_gate and d_up are known
+  const Tensor d_gate_up = exec.scratch.alloc(type, {choices, 2 * c.expert_width});
+  const Tensor d_grouped = d_down;  // free once d_gate_up is known
   const Store dw_store = balance.first ? Store::overwrite : Store::add;
-  const auto experts_backward = [&](const Weight& grad, Tensor d_out, const Weight& weight, Store store) {
-    expert_linear_backward(exec.stream, {.dx = d_grouped,
-                                         .dw = grad.values,
-                                         .dy = d_out,
-                                         .x = s.grouped,
-                                         .w = weight,
-                                         .expert_begin = s.expert_begin,
-                                         .choice_rows = choice_rows,
-                                         .row_block = balance.row_block,
-                                         .dx_store = store,
-                                         .dw_store = dw_store});
-  };
 
   combine_experts_backward(
       exec.stream,
       {.dx = d_down, .dweights = d_weights, .dy = dy, .x = s.down, .weights = s.weights, .place = s.place});
-  expert_swiglu_backward(exec.stream, {.dgate = d_gate,
-                                       .dup = d_up,
+  expert_swiglu_backward(exec.stream, {.dgate = d_gate_up.slice(1, 0, c.expert_width),
+                                       .dup = d_gate_up.slice(1, c.expert_width, 2 * c.expert_width),
                                        .dw = grads.down.values,
                                        .dy = d_down,
                                        .y = s.middle,
@@ -158,8 +145,15 @@ void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer,
                                        .choice_rows = choice_rows,
                                        .row_block = balance.row_block,
                                        .dw_store = dw_store});
-  experts_backward(grads.gate, d_gate, w.gate, Store::overwrite);
-  experts_backward(grads.up, d_up, w.up, Store::add);
+  expert_linear_backward(exec.stream, {.dx = d_grouped,
+                                       .dw = grads.gate_up.values,
+                                       .dy = d_gate_up,
+                                       .x = s.grouped,
+                                       .w = w.gate_up,
+                                       .expert_begin = s.expert_begin,
+                                       .choice_rows = choice_rows,
+                                       .row_block = balance.row_block,
+                                       .dw_store = dw_store});
   take_rows_backward(exec.stream, {.dx = dx, .dy = d_grouped, .rows = s.sorted_rows});
 
   route_experts_backward(

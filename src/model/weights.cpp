@@ -15,6 +15,11 @@ struct Part {
   RotaryRows order = {};
 };
 
+struct Field {
+  Tensor tensor;
+  int64_t offset = 0;  // elements from the start of the buffer
+};
+
 // Hands out the fields of one range of the flat buffer, in order, and lists the parameters in them.
 class Range {
  public:
@@ -24,13 +29,12 @@ class Range {
   int64_t end() const { return next_; }
 
   Tensor field(ParameterKind kind, std::initializer_list<int64_t> shape, const std::vector<Part>& parts) {
-    const Tensor t = at(next_, shape);
+    const auto [t, offset] = take(shape);
     int64_t row = 0;
     for (const Part& part : parts) {
-      parameters_.push_back({part.name, t.rows(row, row + part.rows), kind, next_ + row * t.stride[0], part.order});
+      parameters_.push_back({part.name, t.rows(row, row + part.rows), kind, offset + row * t.stride[0], part.order});
       row += part.rows;
     }
-    advance(t);
     return t;
   }
 
@@ -40,24 +44,24 @@ class Range {
 
   Tensor norm(const std::string& name, int64_t width) { return field(ParameterKind::norm, {width}, {{name, width}}); }
 
-  // name_of(expert) is that of its tensor.
+  // Room for a field whose parameters are listed by themselves.
+  Field take(std::initializer_list<int64_t> shape) {
+    std::byte* const data = flat_.data ? flat_.data + next_ * byte_size(flat_.dtype) : nullptr;
+    const Field field{contiguous(data, flat_.dtype, flat_.device, shape), next_};
+    next_ = (next_ + field.tensor.count() + kParameterAlign - 1) / kParameterAlign * kParameterAlign;
+    return field;
+  }
+
+  // Rows [begin, end) of every expert's matrix; name_of(expert) is that of its tensor.
   template <class NameOf>
-  Tensor experts(ParameterKind kind, int64_t count, int64_t out, int64_t in, const NameOf& name_of) {
-    const Tensor t = at(next_, {count, out, in});
-    for (int64_t e = 0; e < count; ++e) parameters_.push_back({name_of(e), t.at(e), kind, next_ + e * t.stride[0]});
-    advance(t);
-    return t;
+  void list_experts(ParameterKind kind, const Field& field, int64_t begin, int64_t end, const NameOf& name_of) {
+    const Tensor& t = field.tensor;
+    for (int64_t e = 0; e < t.dim(0); ++e)
+      parameters_.push_back(
+          {name_of(e), t.at(e).rows(begin, end), kind, field.offset + e * t.stride[0] + begin * t.stride[1]});
   }
 
  private:
-  Tensor at(int64_t element, std::initializer_list<int64_t> shape) const {
-    std::byte* data = flat_.data ? flat_.data + element * byte_size(flat_.dtype) : nullptr;
-    return contiguous(data, flat_.dtype, flat_.device, shape);
-  }
-  void advance(const Tensor& t) {
-    next_ = (next_ + t.count() + kParameterAlign - 1) / kParameterAlign * kParameterAlign;
-  }
-
   Tensor flat_;
   std::vector<Parameter>& parameters_;
   int64_t next_;
@@ -96,17 +100,23 @@ class ExpertRange {
         values_(quantised_ ? w.quantised.values : w.flat, w.parameters, quantised_ ? 0 : w.experts_begin),
         scales_(w.quantised.scales, w.parameters, 0) {}
 
-  Weight matrix(const std::string& layer, const char* name, int64_t out, int64_t in) {
-    const auto named = [&](const char* end) {
-      return [&layer, name, end](int64_t expert) {
-        return layer + "block_sparse_moe.experts." + std::to_string(expert) + "." + name + end;
+  // Of every expert matrices of `out` rows, one below the other, each by its name.
+  Weight matrices(const std::string& layer, std::initializer_list<const char*> names, int64_t out, int64_t in) {
+    const int64_t rows = int64_t(names.size()) * out;
+    const Field values = values_.take({count_, rows, in});
+    const Field scales = quantised_ ? scales_.take({count_, rows, scale_count(in)}) : Field{};
+    int64_t row = 0;
+    for (const char* name : names) {
+      const auto named = [&](const char* end) {
+        return [&layer, name, end](int64_t expert) {
+          return layer + "block_sparse_moe.experts." + std::to_string(expert) + "." + name + end;
+        };
       };
-    };
-    Weight w;
-    w.values = values_.experts(ParameterKind::matrix, count_, out, in, named(".weight"));
-    if (quantised_)
-      w.scales = scales_.experts(ParameterKind::scale, count_, out, scale_count(in), named(".weight_scale"));
-    return w;
+      values_.list_experts(ParameterKind::matrix, values, row, row + out, named(".weight"));
+      if (quantised_) scales_.list_experts(ParameterKind::scale, scales, row, row + out, named(".weight_scale"));
+      row += out;
+    }
+    return {.values = values.tensor, .scales = scales.tensor};
   }
   int64_t end() const { return values_.end(); }
   int64_t scales_end() const { return scales_.end(); }
@@ -116,6 +126,11 @@ class ExpertRange {
   bool quantised_;
   Range values_, scales_;
 };
+
+// Rows [begin, end) of every expert's matrix.
+Weight rows_of(const Weight& w, int64_t begin, int64_t end) {
+  return {.values = w.values.slice(1, begin, end), .scales = w.scales ? w.scales.slice(1, begin, end) : Tensor{}};
+}
 
 struct Ends {
   int64_t replicated, experts, scales;
@@ -135,9 +150,10 @@ Ends carve(const ModelConfig& c, ModelWeights& w) {
     else l.attention = softmax(all, name + "self_attn.", c);
     l.moe_norm = all.norm(name + "post_attention_layernorm.weight", c.width);
     l.moe.router = all.matrix(router, name + "block_sparse_moe.gate.weight", c.experts, c.width).values;
-    l.moe.gate = experts.matrix(name, "w1", c.expert_width, c.width);
-    l.moe.up = experts.matrix(name, "w3", c.expert_width, c.width);
-    l.moe.down = experts.matrix(name, "w2", c.width, c.expert_width);
+    l.moe.gate_up = experts.matrices(name, {"w1", "w3"}, c.expert_width, c.width);
+    l.moe.gate = rows_of(l.moe.gate_up, 0, c.expert_width);
+    l.moe.up = rows_of(l.moe.gate_up, c.expert_width, 2 * c.expert_width);
+    l.moe.down = experts.matrices(name, {"w2"}, c.width, c.expert_width);
   }
   w.final_norm = all.norm("model.norm.weight", c.width);
   w.head = c.tied_head ? w.embedding : all.matrix(head, "lm_head.weight", c.vocab_size, c.width);

@@ -27,10 +27,11 @@ struct SoftmaxWeights {
 };
 
 struct MoeWeights {
-  Tensor router;  // [experts, width]
-  Weight gate;    // [experts, expert_width, width], w1 of the file
-  Weight up;      // [experts, expert_width, width], w3
-  Weight down;    // [experts, width, expert_width], w2
+  Tensor router;   // [experts, width]
+  Weight gate_up;  // [experts, 2 * expert_width, width]: both that read an expert's input, one below the other
+  Weight gate;     // [experts, expert_width, width], w1 of the file
+  Weight up;       // [experts, expert_width, width], w3
+  Weight down;     // [experts, width, expert_width], w2
 };
 
 struct LayerWeights {

@@ -1,7 +1,7 @@
 // y = x * w_e^T for rows grouped by expert e: a product per expert over its own rows. Row offsets stay on the device.
 // Rows from expert_begin[experts] on belong to no expert (dropped choices leave them over): of inputs they are not
-// read, of outputs they become zero. Quantised weights give the bits of those that `dequantised` makes of them
-// (ops/weight.h); they have no gradients.
+// read, of outputs they become zero. Experts' matrices may lie further apart than their size. Quantised weights give
+// the bits of those that `dequantised` makes of them (ops/weight.h); they have no gradients.
 #pragma once
 #include "ops/operator.h"
 #include "ops/products.h"
@@ -28,7 +28,7 @@ struct ExpertLinear {
 };
 
 struct ExpertLinearBackward {
-  Tensor dx;            // [choices, in], overwritten, or added to what is there
+  Tensor dx;            // [choices, in], overwritten
   Tensor dw;            // wide [experts, out, in], accumulated: rows ascending from the value already there, or zero
   Tensor dy;            // [choices, out]
   Tensor x;             // [choices, in]
@@ -37,27 +37,19 @@ struct ExpertLinearBackward {
   Tensor choice_rows = {};  // i32 [choices]: the row of each choice, ascending inside an expert (group_rows); bf16
                             // alone needs it
   int64_t row_block = 0;  // dw's sums may be cut where a multiple of so many rows is passed: what two calls may divide
-  Store dx_store = Store::overwrite;
   Store dw_store = Store::add;  // overwrite: what was there is not read; experts without rows get zeros
 
   auto operands() const {
-    return std::tuple{dx_store == Store::add ? inout(dx) : out(dx),
-                      dw_store == Store::add ? inout(dw) : out(dw),
-                      in(dy),
-                      in(x),
-                      in(w),
-                      in(expert_begin),
-                      in(choice_rows)};
+    return std::tuple{
+        out(dx), dw_store == Store::add ? inout(dw) : out(dw), in(dy), in(x), in(w), in(expert_begin), in(choice_rows)};
   }
   Products products() const {
-    return expert_products(
-        {input_gradient_product(dx, dy, w, dx_store == Store::add), weight_gradient_product(dw, dy, x)}, expert_begin,
-        x.dim(0));
+    return expert_products({input_gradient_product(dx, dy, w, false), weight_gradient_product(dw, dy, x)}, expert_begin,
+                           x.dim(0));
   }
   int64_t bytes() const {
     const int64_t of_expert = w.values.at(0).bytes() + (dw_store == Store::add ? 2 : 1) * dw.at(0).bytes();
-    return (dx_store == Store::add ? 2 : 1) * dx.bytes() + dy.bytes() + x.bytes() +
-           busy_experts(expert_begin, x.dim(0)) * of_expert;
+    return dx.bytes() + dy.bytes() + x.bytes() + busy_experts(expert_begin, x.dim(0)) * of_expert;
   }
   void check() const {
     expect(dx.same_shape(x) && dx.dtype == x.dtype, "dx matches x");

@@ -56,17 +56,13 @@ void expert_linear(Stream& stream, const ExpertLinear& op) {
 
 void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
   if (op.dw_store == fulgur::Store::overwrite) clear(stream, op.dw);
-  const bool adds = op.dx_store == fulgur::Store::add;
   with_element_type<double, float, bf16>(op.x.dtype, [&]<class T>() {
     std::vector<ProductOf<T>> products;
     products.reserve(size_t(op.w.values.dim(0)) * 2);
     std::vector<std::vector<int64_t>> cuts(size_t(op.w.values.dim(0)));
     for_each_expert(op.expert_begin, op.x.dim(0), [&](int64_t expert, int64_t first, int64_t last) {
       const Tensor dy = op.dy.rows(first, last);
-      products.push_back(product_of<T>({.c = op.dx.rows(first, last),
-                                        .a = dy,
-                                        .b = op.w.values.at(expert),
-                                        .store = adds ? Store::add : Store::overwrite}));
+      products.push_back(product_of<T>({.c = op.dx.rows(first, last), .a = dy, .b = op.w.values.at(expert)}));
       products.push_back(product_of<T>(
           {.c = op.dw.at(expert), .a = transposed(dy), .b = op.x.rows(first, last), .store = Store::add}));
       if constexpr (std::is_same_v<T, bf16>) {
@@ -77,7 +73,7 @@ void expert_linear_backward(Stream& stream, const ExpertLinearBackward& op) {
     });
     gemm_batch(stream.threads(), products.data(), int64_t(products.size()));
   });
-  if (!adds) clear_surplus(op.dx, op.expert_begin);
+  clear_surplus(op.dx, op.expert_begin);
 }
 
 }  // namespace fulgur::cpu

@@ -63,7 +63,7 @@ void backward(Stream& stream, const ExpertLinearBackward& op) {
     multiply<false, true, false>(stream, "expert_linear_backward", dx);
     multiply<true, false, false>(stream, "expert_linear_backward", dw);
   }
-  if (!dx.adds) clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
+  clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
 }
 
 }  // namespace

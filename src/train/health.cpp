@@ -102,7 +102,7 @@ void HealthSums::add_gradients(Exec& exec, const ModelWeights& gradients) {
       const auto& softmax = std::get<SoftmaxWeights>(layer.attention);
       add(kAttention, softmax.qkv.values), add(kAttention, softmax.out.values);
     }
-    for (const Weight* w : {&layer.moe.gate, &layer.moe.up, &layer.moe.down}) add(kExperts, stacked_rows(w->values));
+    for (const Weight* w : {&layer.moe.gate_up, &layer.moe.down}) add(kExperts, stacked_rows(w->values));
     add(kRouter, layer.moe.router);
     add(kNorms, layer.attention_norm), add(kNorms, layer.moe_norm);
   }

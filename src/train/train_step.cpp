@@ -31,7 +31,7 @@ void clear_for_first(Stream& stream, ModelWeights& grads) {
     end = at(experts) + experts.count();
   };
   for (const LayerWeights& layer : grads.layers)
-    for (const Weight* w : {&layer.moe.gate, &layer.moe.up, &layer.moe.down}) pass(w->values);
+    for (const Weight* w : {&layer.moe.gate_up, &layer.moe.down}) pass(w->values);
   if (end < grads.flat.dim(0)) clear(stream, grads.flat.rows(end, grads.flat.dim(0)));
 }
 

@@ -28,7 +28,7 @@ Factors<T, T, T> input_gradient_of(const ExpertLinearBackward& op) {
           .m = op.x.dim(0),
           .n = op.w.in(),
           .k = op.w.out(),
-          .adds = op.dx_store == Store::add,
+          .adds = false,
           .groups = groups};
 }
 
