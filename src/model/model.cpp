@@ -8,7 +8,6 @@
 #include "device/profiler_range.h"
 #include "ops/blend.h"
 #include "ops/embedding.h"
-#include "ops/residual_norm.h"
 #include "ops/rms_norm.h"
 #include "ops/take_rows.h"
 
@@ -43,20 +42,21 @@ void normalise(Exec& exec, const Flow& flow, Tensor sum, Tensor weight) {
            {.y = flow.x, .x = sum, .weight = weight, .eps = exec.config.norm_eps, .inverse_rms = flow.inverse_rms});
 }
 
-// The end of half a layer: out.sum = alpha * carried + beta * branch, out.x its norm. out.sum may be in.sum, and out.x
-// the branch.
-void join(Exec& exec, Residual r, const Flow& out, const Flow& in, const BranchOutput& branch, Tensor weight) {
-  residual_norm(exec.stream, {.y = out.x,
-                              .sum = out.sum,
-                              .carried = exec.config.post_norm ? in.x : in.sum,
-                              .alpha = r.alpha,
-                              .branch = branch.rows,
-                              .beta = r.beta,
-                              .expert_weights = branch.expert_weights,
-                              .place = branch.place,
-                              .weight = weight,
-                              .eps = exec.config.norm_eps,
-                              .inverse_rms = out.inverse_rms});
+// The end of half a layer: out.sum = alpha * carried + beta * branch, out.x its norm. out.sum may be in.sum, and either
+// of out the branch, if it is one of rows.
+ResidualNorm join_of(const Exec& exec, Residual r, const Flow& out, const Flow& in, const BranchOutput& branch,
+                     Tensor weight) {
+  return {.y = out.x,
+          .sum = out.sum,
+          .carried = exec.config.post_norm ? in.x : in.sum,
+          .alpha = r.alpha,
+          .branch = branch.rows,
+          .beta = r.beta,
+          .expert_weights = branch.expert_weights,
+          .place = branch.place,
+          .weight = weight,
+          .eps = exec.config.norm_eps,
+          .inverse_rms = out.inverse_rms};
 }
 
 // gradient: of out, replaced by that of in. dx: memory for the gradient of x. norm: all but its dx and dy.
@@ -82,25 +82,31 @@ Residual attention_residual(const ModelConfig& c, const LayerWeights& w) {
   return std::holds_alternative<LightningWeights>(w.attention) ? c.lightning_residual : c.softmax_residual;
 }
 
-// The first half of a layer, and the norm of the second. saved: what backward reads of the branch, or null.
-void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
+// The branch of the first half of a layer, which the second joins to the stream. saved: what backward reads of it, or
+// null.
+void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor y, const Flow& in,
                     LayerSaved* saved) {
   const Arena::Scope half(exec.scratch);
-  const Tensor y = out.x;  // the branch's place until it is joined
   if (const auto* a = std::get_if<LightningWeights>(&w.attention))
     lightning_forward(exec, *a, layer, batch, y, in.x, saved ? &saved->attention.emplace<LightningSaved>() : nullptr);
   else
     softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, in.x,
                     saved ? &saved->attention.emplace<SoftmaxSaved>() : nullptr);
-  join(exec, attention_residual(exec.config, w), out, in, {.rows = y}, w.moe_norm);
 }
 
-// The second half, and the norm of whatever comes next, of whose weight this is. out.x may be what attention read.
-void moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
-              Tensor next_norm, LayerSaved* saved) {
+// The layer's middle: where attention's branch, of a flow `in`, has joined.
+ResidualNorm middle_of(const Exec& exec, const LayerWeights& w, const Flow& middle, const Flow& in, Tensor attended) {
+  return join_of(exec, attention_residual(exec.config, w), middle, in, {.rows = attended}, w.moe_norm);
+}
+
+// The second half, and the norm of whatever comes next, of whose weight this is. middle.x is attention's branch until
+// it is joined; out.x may be in.x.
+void moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& middle,
+              const Flow& in, Tensor next_norm, LayerSaved* saved) {
   const Arena::Scope half(exec.scratch);
-  const BranchOutput branch = moe_forward(exec, w.moe, layer, batch, in.x, saved ? &saved->moe : nullptr);
-  join(exec, exec.config.moe_residual, out, in, branch, next_norm);
+  const BranchOutput branch =
+      moe_forward(exec, w.moe, layer, batch, middle_of(exec, w, middle, in, middle.x), saved ? &saved->moe : nullptr);
+  residual_norm(exec.stream, join_of(exec, exec.config.moe_residual, out, middle, branch, next_norm));
 }
 
 // gradient: of the layer's output, replaced by that of its middle.
@@ -176,10 +182,11 @@ void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& ba
   const Flow middle = flow_in(forgetting.scratch, exec, in.x.dtype, batch.rows(), training);
   LayerSaved forgotten;
   LayerSaved* const saved = training ? &forgotten : nullptr;
-  attention_half(forgetting, w, layer, batch, middle, in, saved);
+  attention_half(forgetting, w, layer, batch, middle.x, in, saved);
   for_moe_rows(exec, batch, 0, [&](int64_t begin, int64_t end) {
     const PartOfBatch part(batch, layer, begin, end);
-    moe_half(forgetting, w, layer, part.batch(), out.rows(begin, end), middle.rows(begin, end), next_norm, saved);
+    moe_half(forgetting, w, layer, part.batch(), out.rows(begin, end), middle.rows(begin, end), in.rows(begin, end),
+             next_norm, saved);
   });
 }
 
@@ -192,8 +199,8 @@ void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const B
                            const Flow& in, Tensor next_norm, LayerSaved& saved) {
   const Flow middle = flow_in(exec.tape, exec, in.x.dtype, batch.rows(), true);
   keep_middle(saved, middle);
-  attention_half(exec, w, layer, batch, middle, in, &saved);
-  moe_half(exec, w, layer, batch, out, middle, next_norm, &saved);
+  attention_half(exec, w, layer, batch, middle.x, in, &saved);
+  moe_half(exec, w, layer, batch, out, middle, in, next_norm, &saved);
 }
 
 // Of a layer that left nothing but its input: its forward runs again, of the experts a part at a time, but for the
@@ -201,24 +208,20 @@ void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const B
 void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
                           LayerSaved saved, const Balance& balance, Tensor gradient) {
   const Flow in{saved.input, like(exec.tape, saved.input), saved.attention_inverse_rms};
-  Flow middle{like(exec.tape, saved.input), {}, exec.tape.alloc(wide(saved.input.dtype), {batch.rows()})};
+  const Flow middle{like(exec.tape, saved.input), {}, exec.tape.alloc(wide(saved.input.dtype), {batch.rows()})};
   normalise(exec, in, in.sum, w.attention_norm);
   keep_middle(saved, middle);
-  {
-    const Arena::Scope norm(exec.scratch);  // experts take theirs a part at a time
-    middle.x = like(exec.scratch, middle.sum);
-    attention_half(exec, w, layer, batch, middle, in, &saved);
-  }
+  attention_half(exec, w, layer, batch, middle.sum, in, &saved);  // whose branch lies there until it is joined
   Balance of_part = balance;
   for_moe_rows(exec, batch, balance.row_block, [&](int64_t begin, int64_t end) {
     const Arena::Scope rows(exec.tape), work(exec.scratch);
     const PartOfBatch part(batch, layer, begin, end);
     Flow of_rows = middle.rows(begin, end);
     of_rows.x = like(exec.tape, of_rows.sum);
-    normalise(exec, of_rows, of_rows.sum, w.moe_norm);
     LayerSaved again;
     keep_middle(again, of_rows);
-    moe_forward(exec, w.moe, layer, part.batch(), of_rows.x, &again.moe);
+    moe_forward(exec, w.moe, layer, part.batch(), middle_of(exec, w, of_rows, in.rows(begin, end), of_rows.sum),
+                &again.moe);
     moe_half_backward(exec, w, grads, layer, part.batch(), again, of_part, gradient.rows(begin, end));
     of_part.first = false;
   });

@@ -8,6 +8,7 @@
 #include "model/batch.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/residual_norm.h"
 
 namespace fulgur {
 
@@ -94,7 +95,9 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
                      SoftmaxSaved* saved);
 void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads, const Batch& batch,
                       const SoftmaxSaved& saved, Tensor dx, Tensor dy);
-BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved);
+// join: of attention's branch, which is still to be done; its y is x.
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join,
+                         MoeSaved* saved);
 void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch,
                   const MoeSaved& saved, const Balance& balance, Tensor dx, Tensor dy);
 

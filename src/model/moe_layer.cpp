@@ -9,8 +9,8 @@
 #include "ops/group_rows.h"
 #include "ops/linear.h"
 #include "ops/load_balance.h"
+#include "ops/residual_norm_route.h"
 #include "ops/route_experts.h"
-#include "ops/route_rows.h"
 #include "ops/router_statistics.h"
 #include "ops/router_z_loss.h"
 #include "ops/take_rows.h"
@@ -18,10 +18,11 @@
 namespace fulgur {
 namespace {
 
-// Groups the rows by expert: as the router chooses, or as the batch imposes. Keeps what the router's losses read when
-// training.
-void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep,
-           bool training) {
+// Makes x and groups its rows by expert: as the router chooses, or as the batch imposes. Keeps what the router's losses
+// read when training.
+void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join, MoeSaved& s,
+           Arena& keep, bool training) {
+  const Tensor x = join.y;
   const int64_t rows = x.dim(0), experts = exec.config.experts, k = exec.config.experts_per_token;
   const DType type = wide(x.dtype);
   const bool given = batch.routing != Batch::Routing::own, imposed = batch.routing == Batch::Routing::imposed;
@@ -36,7 +37,7 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tenso
                      .expert_ids = s.expert_ids,
                      .weights = s.weights,
                      .logits = imposed ? Tensor{} : exec.scratch.alloc(type, {rows, experts}),
-                     .x = x,
+                     .x = {},
                      .router = {.values = w.router},
                      .probabilities = s.probabilities,
                      .log_sum_exp = s.log_sum_exp,
@@ -44,8 +45,8 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tenso
                      .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
                      .window = batch.window,
                      .capacity = batch.capacity};
-  if (imposed) group_rows(exec.stream, op.grouping());
-  else route_rows(exec.stream, op);
+  if (imposed) residual_norm(exec.stream, join), group_rows(exec.stream, op.grouping());
+  else residual_norm_route(exec.stream, {.join = join, .route = op});
 }
 
 // Adds the router's losses to d_logits, and both and what was counted to the layer's sums.
@@ -81,8 +82,10 @@ int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor
   return (int64_t(std::ceil(share)) + 7) / 8 * 8;
 }
 
-BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved) {
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join,
+                         MoeSaved* saved) {
   const ModelConfig& c = exec.config;
+  const Tensor x = join.y;
   const int64_t rows = x.dim(0), choices = rows * c.experts_per_token;
   Arena& keep = saved ? exec.tape : exec.scratch;
   MoeSaved s{.x = x,
@@ -100,7 +103,7 @@ BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch
              .middle = keep.alloc(x.dtype, {choices, c.expert_width}),
              .down = keep.alloc(x.dtype, {choices, c.width})};
 
-  route(exec, w, layer, batch, x, s, keep, saved != nullptr);
+  route(exec, w, layer, batch, join, s, keep, saved != nullptr);
   expert_swiglu(exec.stream, {.y = s.middle,
                               .grouped = s.grouped,
                               .gate = s.gate,
