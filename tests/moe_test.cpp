@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "model/flow.h"
 #include "tests/one_step.h"
 #include "tests/plain_model.h"
 #include "tests/tiny_model.h"
@@ -204,7 +205,8 @@ TEST(Capacity, a_dropped_choice_adds_nothing_and_the_other_weight_stays) {
   ResidualNorm join{};
   join.y = rows_of(x, 32), join.carried = join.branch = rows_of(carried, 32), join.alpha = 1.5, join.beta = 0.5;
   join.weight = m.weights.layers[0].moe_norm, join.eps = m.config.norm_eps;
-  const BranchOutput branch = moe_forward(exec, w, 0, batch, join, nullptr);
+  const BranchOutput branch =
+      moe_forward(exec, w, 0, batch, join, choices_in(scratch, m.config, DType::f64, 6), nullptr);
   const auto y = [&](size_t row, size_t column) {
     double sum = 0;
     for (size_t choice = 2 * row; choice < 2 * row + 2; ++choice)

@@ -27,7 +27,7 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const
   const DType type = wide(x.dtype);
   const bool given = batch.routing != Batch::Routing::own, imposed = batch.routing == Batch::Routing::imposed;
   s.expert_ids = given ? batch.experts[size_t(layer)] : keep.alloc(DType::i32, {rows, k});
-  s.weights = given ? batch.weights[size_t(layer)] : keep.alloc(type, {rows, k});
+  if (given) s.weights = batch.weights[size_t(layer)];
   if (training && !imposed)
     s.probabilities = keep.alloc(type, {rows, experts}), s.log_sum_exp = keep.alloc(type, {rows}),
     s.entropy = keep.alloc(type, {rows});
@@ -83,25 +83,25 @@ int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor
 }
 
 BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join,
-                         MoeSaved* saved) {
+                         const BranchOutput& out, MoeSaved* saved) {
   const ModelConfig& c = exec.config;
   const Tensor x = join.y;
   const int64_t rows = x.dim(0), choices = rows * c.experts_per_token;
   Arena& keep = saved ? exec.tape : exec.scratch;
   MoeSaved s{.x = x,
              .expert_ids = {},
-             .weights = {},
+             .weights = out.expert_weights,
              .probabilities = {},
              .log_sum_exp = {},
              .entropy = {},
              .sorted_rows = keep.alloc(DType::i32, {choices}),
-             .place = keep.alloc(DType::i32, {rows, c.experts_per_token}),
+             .place = out.place,
              .expert_begin = keep.alloc(DType::i32, {c.experts + 1}),
              .grouped = keep.alloc(x.dtype, {choices, c.width}),
              .gate = keep.alloc(x.dtype, {choices, c.expert_width}),
              .up = keep.alloc(x.dtype, {choices, c.expert_width}),
              .middle = keep.alloc(x.dtype, {choices, c.expert_width}),
-             .down = keep.alloc(x.dtype, {choices, c.width})};
+             .down = out.rows};
 
   route(exec, w, layer, batch, join, s, keep, saved != nullptr);
   expert_swiglu(exec.stream, {.y = s.middle,
