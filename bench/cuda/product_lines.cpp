@@ -5,6 +5,7 @@
 #include "bench/cuda/samples.h"
 #include "ops/expert_swiglu.h"
 #include "ops/gated_norm_linear.h"
+#include "ops/residual_norm_linear.h"
 #include "ops/residual_norm_route.h"
 
 namespace fulgur::bench {
@@ -98,6 +99,19 @@ Call join_and_route(Draw& draw, int64_t rows) {
   op.route.x = {};
   Call call = call_of(residual_norm_route, op);
   call.flops = 2 * double(rows * kExperts * kExpertWidth);
+  return call;
+}
+
+// Of two choices a row.
+Call join_and_multiply(Draw& draw, const Sizes& s) {
+  ResidualNormLinear op{.y = draw.empty(DType::bf16, {s.rows, s.out}),
+                        .join = join_of(draw, s.rows),
+                        .w = {.values = draw.normal(DType::bf16, {s.out, s.in})}};
+  op.join.branch = draw.normal(DType::bf16, {2 * s.rows, s.in});
+  op.join.expert_weights = draw.normal(DType::f32, {s.rows, 2}, 0.1, 0.5);
+  op.join.place = draw.values(draw_routing(s.rows, kExperts).place, {s.rows, 2});
+  Call call = call_of(residual_norm_linear, op);
+  call.flops = flops(s);
   return call;
 }
 
@@ -197,6 +211,10 @@ std::vector<Line> product_lines() {
   for (const int64_t rows : {1, 8, 16, 32, 128}) {
     const Sizes s{rows, 1024, 1024, DType::bf16};
     lines.push_back({"gated_norm_linear", text(s), [=](Draw& draw) { return gated_norm(draw, s); }});
+  }
+  for (const int64_t rows : {1, 8, 16, 32, 128}) {
+    const Sizes s{rows, 4096, 1024, DType::bf16};
+    lines.push_back({"residual_norm_linear", text(s), [=](Draw& draw) { return join_and_multiply(draw, s); }});
   }
   for (const int64_t rows : {1, 8, 32, 128, 32768})
     lines.push_back({"route_rows", std::to_string(rows) + " x 1024, 2 of 16 experts",

@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kMadeThreads) multiply_few_made(const __grid_c
   if (threadIdx.x < kWarpgroup) {
     await_previous();
     float sums[kMadeRows / 2];
-    sum_few_rows<kMadeRows>(sums, shared, f, part);
+    sum_few_rows(sums, shared, f, part);
     store_few_rows<kMadeRows>(f, f.y, part, first_output(), sums);
   } else if (threadIdx.x < kFewRowsThreads) {
     const bool asks = threadIdx.x == kWarpgroup;
