@@ -10,7 +10,7 @@ constexpr int64_t kFewRows = 256;
 
 // Few rows pay for the registers of what is fetched early.
 template <bool kExperts, class T>
-__global__ void __launch_bounds__(kThreads) join_few_rows(ResidualRows<T> r) {
+__global__ void __launch_bounds__(kThreads, 1) join_few_rows(ResidualRows<T> r) {
   let_next_begin();
   const int64_t row = Team<true>::row();
   typename WarpRow<T>::Weights weights;
