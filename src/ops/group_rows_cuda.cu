@@ -96,15 +96,16 @@ __device__ Kept count_kept(const Placing& p, const Choices& c, int64_t window, i
   return sum;
 }
 
-// What no expert takes: the end of sorted_rows, shared out over all blocks, and of a window the choices of none.
-__device__ void place_rest(const Placing& p, const Choices& c, int64_t window, bool first_expert, int32_t kept) {
-  const int64_t width = c.ids.width, choices = c.ids.count * width, all = c.windows * c.experts * kSearchers;
+// What no expert takes: the end of sorted_rows, shared out over all blocks, and the choices of none, those of a window
+// over its blocks.
+__device__ void place_rest(const Placing& p, const Choices& c, int64_t window, int64_t expert, int32_t kept) {
+  const int64_t choices = c.ids.count * c.ids.width, all = c.windows * c.experts * kSearchers;
   for (int64_t i = kept + block_index() * kSearchers + threadIdx.x; i < choices; i += all) p.sorted_rows[i] = -1;
-  if (!first_expert) return;
-  const int64_t first = window * c.window * width, end = first + c.window * width;
-  for (int64_t i = first + threadIdx.x; i < (end < choices ? end : choices); i += kSearchers) {
-    const int64_t row = i / width, slot = i % width;
-    if (const int32_t expert = c.ids[row][slot]; expert < 0 || expert >= c.experts) p.place[row][slot] = INT32_MIN;
+  const int64_t first = window * c.window, left = c.ids.count - first;
+  const uint32_t width = uint32_t(c.ids.width), count = uint32_t(left < c.window ? left : c.window) * width;
+  for (uint32_t i = uint32_t(expert) * kSearchers + threadIdx.x; i < count; i += uint32_t(c.experts) * kSearchers) {
+    const int64_t row = first + i / width, slot = i % width;
+    if (const int32_t chosen = c.ids[row][slot]; chosen < 0 || chosen >= c.experts) p.place[row][slot] = INT32_MIN;
   }
 }
 
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(kSearchers) place_choices(Placing p, Choices c
     p.place[row][i % width] = keeps ? kept.before + rank : -1;
     if (keeps) p.sorted_rows[kept.before + rank] = int32_t(row);
   });
-  place_rest(p, c, window, expert == 0, kept.all);
+  place_rest(p, c, window, expert, kept.all);
 }
 
 __global__ void __launch_bounds__(kFewChoices) place_few(FewPlaces places, Rows<const int32_t> ids, int experts) {

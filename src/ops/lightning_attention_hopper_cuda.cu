@@ -23,14 +23,15 @@ __device__ T& shared_as() {
   return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
 }
 
-__device__ void load_blocks(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers,
-                            int half, int part) {
+__device__ void load_blocks(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half,
+                            int part) {
   Stage& first = shared.stage[0];
   Duty duty{};
-  duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
+  duty.part = part, duty.half = half, duty.raw = shared.raw[part];
   duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
-  duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
-  Loader<2>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
+  duty.aged = shared_address(first.aged);
+  Loader<sizeof(Stage), true>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr)
+      .run();
 }
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
   Shared& shared = shared_as<Shared>();
   const int half = int(blockIdx.x % 2), thread = int(threadIdx.x);
   const Barriers barriers(shared, half);
-  const Items<2> items(p, shared.walks);
+  const Items items(p, shared.walks);
   await_previous();
   items.find();
   if (thread < kStages * kGrid) shared.squares[thread / kGrid].to[thread % kGrid] = nullptr;
@@ -64,22 +65,18 @@ __global__ void __launch_bounds__(kSumThreads, 1) sum_segments_kernel(const __gr
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   follow();
   SumShared& shared = shared_as<SumShared>();
-  const int warpgroup = int(threadIdx.x) / kWarpgroup;
+  const int warpgroup = int(threadIdx.x) / kWarpgroup, half = int(blockIdx.x % 2);
   const StageBarriers barriers{shared_address(shared.full), shared_address(shared.empty), 0};
-  const Items<1> items(p, shared.walks);
+  const Items items(p, shared.walks);
   items.find();
   if (threadIdx.x == 0)
     for (int i = 0; i < kStages; ++i)
-      barrier_init(barriers.full + 8 * i, 4 * kWarpgroup / 32), barrier_init(barriers.empty + 8 * i, kSummers / 32);
+      barrier_init(barriers.full + 8 * i, kSumLoaders * kWarpgroup / 32),
+          barrier_init(barriers.empty + 8 * i, kWarpgroup / 32);
   barriers_are_ready();
   __syncthreads();
-  if (warpgroup < 2) {
-    registers_up<112>();
-    sum_segments(p, items, shared, barriers, warpgroup);
-  } else {
-    registers_down<64>();
-    load_segments(p, items, shared, barriers, warpgroup - 2);
-  }
+  if (warpgroup == 0) sum_segments(p, items, shared, barriers, half);
+  else load_segments(p, items, shared, barriers, half, warpgroup - 1);
 #endif
 }
 
@@ -114,20 +111,19 @@ Operands operands_of(const LightningAttention& op) {
           .squares_head = op.squares.stride[0]};
 }
 
-// `kernel` on as many clusters as run at once, which share the items out.
+// `kernel` on as many clusters of two as run at once, which share the items out.
 template <class SharedMemory>
-void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands, int threads,
-                     int cluster) {
+void launch_on_items(Stream& stream, const char* name, void (*kernel)(Operands), const Operands& operands,
+                     int threads) {
   const size_t bytes = sizeof(SharedMemory) + 1024;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-  const int64_t clusters = std::min<int64_t>(operands.items, processors() / cluster);
-  launch(stream, name, {dim3(unsigned(clusters * cluster)), dim3(unsigned(threads)), bytes, unsigned(cluster), true},
-         kernel, operands);
+  const int64_t clusters = std::min<int64_t>(operands.items, processors() / 2);
+  launch(stream, name, {dim3(unsigned(2 * clusters)), dim3(unsigned(threads)), bytes, 2, true}, kernel, operands);
 }
 
 void find_starts(Stream& stream, Operands operands, int64_t sequences) {
   operands.finds_starts = true;
-  launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads, 1);
+  launch_on_items<SumShared>(stream, "lightning_attention: sums", sum_segments_kernel, operands, kSumThreads);
   const int64_t blocks = int64_t(operands.heads) * kStateSize / 4 / kChainThreads * sequences;
   launch(stream, "lightning_attention: starts",
          {.blocks = dim3(unsigned(blocks)), .threads = dim3(kChainThreads), .follows = true}, chain_segments_kernel,
@@ -148,7 +144,7 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
   hopper::Operands operands = hopper::operands_of(op);
   const auto walk = [&] {
     hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
-                                            hopper::kWalkThreads, 2);
+                                            hopper::kWalkThreads);
   };
   operands.segment_rows = int(op.slots ? LightningAttention::kPromptSegment : LightningAttention::kSegment);
   if (op.in_order || op.longest <= operands.segment_rows || operands.heads > hopper::kFewHeads) return walk();

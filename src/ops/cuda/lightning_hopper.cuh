@@ -82,14 +82,13 @@ __device__ inline float* start_of(const Operands& p, int sequence, int begin, in
   return p.starts + (int64_t(begin / p.segment_rows + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
 }
 
-// The items of a cluster of kBlocks thread blocks, which takes one in as many as there are clusters. The first ones are
-// found by all threads together, as each takes several reads of global memory that wait for one another.
+// The items of two thread blocks, which take one in as many as there are such pairs. The first ones are found by all
+// threads together, as each takes several reads of global memory that wait for one another.
 inline constexpr int kFoundWalks = 64;
-template <int kBlocks>
 class Items {
  public:
   __device__ Items(const Operands& p, Walk* found) : p_(p), found_(found) {}
-  __device__ int item(int number) const { return int(blockIdx.x / kBlocks) + number * int(gridDim.x / kBlocks); }
+  __device__ int item(int number) const { return int(blockIdx.x / 2) + number * int(gridDim.x / 2); }
   __device__ bool done(int number) const { return item(number) >= p_.items; }
   __device__ Walk operator[](int number) const {
     return number < kFoundWalks ? found_[number] : Walk(p_, item(number));
@@ -109,11 +108,10 @@ class Items {
   Walk* const found_;
 };
 
-// Goes through the blocks of a cluster's items.
-template <int kBlocks>
+// Goes through the blocks of a pair's items.
 class Cursor {
  public:
-  __device__ explicit Cursor(const Items<kBlocks>& items) : items_(&items) { seek(); }
+  __device__ explicit Cursor(const Items& items) : items_(&items) { seek(); }
   __device__ bool done() const { return items_->done(number_); }
   __device__ void next() {
     if (++block < walk.blocks) return;
@@ -135,7 +133,7 @@ class Cursor {
     if (!done()) walk = (*items_)[number_];
   }
 
-  const Items<kBlocks>* items_;
+  const Items* items_;
   int number_ = 0;
 };
 

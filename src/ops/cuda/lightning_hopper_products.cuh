@@ -48,13 +48,13 @@ struct Barriers : StageBarriers {
 
 class StateKeeper {
  public:
-  __device__ StateKeeper(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers, int half,
+  __device__ StateKeeper(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half,
                          int thread)
       : p_(p), items_(items), shared_(shared), barriers_(barriers), half_(half), sum_(thread) {}
 
   __device__ void run() {
     Ring<kStages> stage;
-    for (Cursor<2> at(items_); !at.done(); at.next(), stage.next()) {
+    for (Cursor at(items_); !at.done(); at.next(), stage.next()) {
       if (at.block == 0) begin(at);
       const Stage& tiles = shared_.stage[stage.slot];
       barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
@@ -69,7 +69,7 @@ class StateKeeper {
   }
 
  private:
-  __device__ void begin(const Cursor<2>& at) {
+  __device__ void begin(const Cursor& at) {
     fade_ = lambda(at.walk.decay, kGrid);
     if (!at.walk.first) sum_.load(start_of(p_, at.walk.sequence, at.walk.begin, at.walk.head) + half_ * kHalf);
     else if (at.walk.continues) sum_.load(slot_state(at.walk));
@@ -85,7 +85,7 @@ class StateKeeper {
   __device__ float* slot_state(const Walk& walk) const { return state_of(p_, walk) + half_ * kHalf; }
 
   const Operands& p_;
-  const Items<2>& items_;
+  const Items& items_;
   Shared& shared_;
   const Barriers& barriers_;
   const int half_;
@@ -96,7 +96,7 @@ class StateKeeper {
 
 class RowsMaker {
  public:
-  __device__ RowsMaker(const Operands& p, const Items<2>& items, Shared& shared, const Barriers& barriers, int half,
+  __device__ RowsMaker(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half,
                        int thread)
       : p_(p),
         items_(items),
@@ -109,14 +109,14 @@ class RowsMaker {
   // The scores of the block that comes next are computed while a block's o is stored.
   __device__ void run() {
     Ring<kStages> stage;
-    Cursor<2> next(items_);
+    Cursor next(items_);
     if (next.done()) return;
     barrier_wait_for_copies(barriers_.full + 8 * stage.slot, stage.parity);
     ask_for_scores(shared_.stage[stage.slot]);
     products_wait<0>();
     settle(scores_);
     while (!next.done()) {
-      const Cursor<2> at = next;
+      const Cursor at = next;
       const int slot = stage.slot;
       if (at.block == 0) begin(at.walk);
       next.next(), stage.next();
@@ -186,9 +186,9 @@ class RowsMaker {
             bf16_pair(scores_[4 * j + 2 * r] * age_[j + 1 - r][0], scores_[4 * j + 2 * r + 1] * age_[j + 1 - r][1]);
   }
 
-  __device__ static bool is_new(const Cursor<2>& at, int row) { return row >= at.held() && row < at.present(); }
+  __device__ static bool is_new(const Cursor& at, int row) { return row >= at.held() && row < at.present(); }
 
-  __device__ void sum_squares(const Cursor<2>& at, int slot) const {
+  __device__ void sum_squares(const Cursor& at, int slot) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
@@ -209,7 +209,7 @@ class RowsMaker {
     }
   }
 
-  __device__ void store(const Cursor<2>& at) const {
+  __device__ void store(const Cursor& at) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = row_ + 8 * r;
@@ -222,7 +222,7 @@ class RowsMaker {
   }
 
   const Operands& p_;
-  const Items<2>& items_;
+  const Items& items_;
   Shared& shared_;
   const Barriers& barriers_;
   const int half_, row_, quarter_;

@@ -7,26 +7,27 @@
 
 namespace fulgur::cuda::hopper {
 
-inline constexpr int kSummers = 2 * kWarpgroup, kSumThreads = kSummers + 4 * kWarpgroup;
+inline constexpr int kSumLoaders = 3, kSumThreads = (1 + kSumLoaders) * kWarpgroup;
 
+// A thread block has half of the value columns, and all of k.
 struct alignas(1024) SumStage {
-  uint8_t k[2][kTileBytes], aged[2][kTileBytes];
+  uint8_t k[2][kTileBytes], aged[kTileBytes];
 };
 struct SumShared {
   SumStage stage[kStages];
   Walk walks[kFoundWalks];
-  uint4 raw[4][kAhead * kRawWords];
+  uint4 raw[kSumLoaders][kAhead * kRawWords];
   uint64_t full[kStages], empty[kStages];
 };
 
-// A warpgroup's half of the columns of S: after a segment, from zero on; after a sequence's first segment, from what
+// Half of the columns of S: after a segment, from zero on; after a sequence's first segment, from what
 // the slot holds on.
-__device__ inline void sum_segments(const Operands& p, const Items<1>& items, SumShared& shared,
+__device__ inline void sum_segments(const Operands& p, const Items& items, SumShared& shared,
                                     const StageBarriers& barriers, int half) {
-  StateSum sum(int(threadIdx.x) % kWarpgroup);
+  StateSum sum(int(threadIdx.x));
   float fade = 0;
   Ring<kStages> stage;
-  for (Cursor<1> at(items); !at.done(); at.next(), stage.next()) {
+  for (Cursor at(items); !at.done(); at.next(), stage.next()) {
     const Walk& walk = at.walk;
     if (at.block == 0) {
       fade = lambda(walk.decay, kGrid);
@@ -35,22 +36,20 @@ __device__ inline void sum_segments(const Operands& p, const Items<1>& items, Su
     }
     const SumStage& tiles = shared.stage[stage.slot];
     barrier_wait(barriers.full + 8 * stage.slot, stage.parity);
-    sum.add_block(fade, tile_descriptor(shared_address(tiles.k)), tile_descriptor(shared_address(tiles.aged[half])));
+    sum.add_block(fade, tile_descriptor(shared_address(tiles.k)), tile_descriptor(shared_address(tiles.aged)));
     arrive_warp(barriers.empty + 8 * stage.slot);
     if (at.last()) sum.store(start_of(p, walk.sequence, walk.end, walk.head) + half * kHalf);
   }
 }
 
-__device__ inline void load_segments(const Operands& p, const Items<1>& items, SumShared& shared,
-                                     const StageBarriers& barriers, int number) {
-  const int half = number % 2;
+__device__ inline void load_segments(const Operands& p, const Items& items, SumShared& shared,
+                                     const StageBarriers& barriers, int half, int number) {
   SumStage& first = shared.stage[0];
   Duty duty{};
-  duty.half = half, duty.stage_bytes = sizeof(SumStage), duty.raw = shared.raw[number];
-  duty.part = number < 2 ? kK : kV;
-  if (number < 2) duty.tile = shared_address(first.k[half]);
-  else duty.aged = shared_address(first.aged[half]);
-  Loader<1>(p, items, duty, barriers, nullptr).run();
+  duty.raw = shared.raw[number], duty.part = number < 2 ? kK : kV, duty.half = number < 2 ? number : half;
+  if (number < 2) duty.tile = shared_address(first.k[number]);
+  else duty.aged = shared_address(first.aged);
+  Loader<sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda^rows S + sum. A thread has
