@@ -22,12 +22,9 @@ Factors<T, T, T> factors_of(const ExpertLinear& op) {
 
 template <class T>
 void multiply_experts(Stream& stream, const ExpertLinear& op, const Factors<T, T, T>& y) {
-  bool done = false;
-  if constexpr (std::is_same_v<T, bf16>) {
-    done = multiply_on_hopper(stream, "expert_linear", y);
-    if (done && has_few_rows(y)) return;
-  }
-  if (!done) multiply<false, true, true>(stream, "expert_linear", y);
+  if constexpr (std::is_same_v<T, bf16>)
+    if (multiply_on_hopper(stream, "expert_linear", y)) return;
+  multiply<false, true, true>(stream, "expert_linear", y);
   clear_surplus<T>(stream, "expert_linear", op.y, op.expert_begin);
 }
 
@@ -56,13 +53,11 @@ template <class T>
 void backward(Stream& stream, const ExpertLinearBackward& op) {
   const Factors<T, T, T> dx = input_gradient_of<T>(op);
   const Factors<T, T, float> dw = weight_gradient_of<T>(op);
-  bool done = false;
-  if constexpr (std::is_same_v<T, bf16>) done = multiply_on_hopper(stream, "expert_linear_backward", dx, dw);
-  if (!done) {
-    if (!dw.adds) clear(stream, op.dw);  // of experts without rows too
-    multiply<false, true, false>(stream, "expert_linear_backward", dx);
-    multiply<true, false, false>(stream, "expert_linear_backward", dw);
-  }
+  if constexpr (std::is_same_v<T, bf16>)
+    if (multiply_on_hopper(stream, "expert_linear_backward", dx, dw)) return;
+  if (!dw.adds) clear(stream, op.dw);  // of experts without rows too
+  multiply<false, true, false>(stream, "expert_linear_backward", dx);
+  multiply<true, false, false>(stream, "expert_linear_backward", dw);
   clear_surplus<T>(stream, "expert_linear_backward", op.dx, op.expert_begin);
 }
 

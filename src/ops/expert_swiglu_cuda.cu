@@ -84,22 +84,15 @@ bool run_many_rows(Stream& stream, const ExpertSwiglu& op) {
     dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_gate), to);
     dequantise_busy(stream, "expert_swiglu", y, quantised_weights(op.w_up), to + elements);
   }
-  if (!multiply_gated_on_hopper(stream, "expert_swiglu", y, gated_of(op, up))) return false;
-  clear_surplus<bf16>(stream, "expert_swiglu", op.y, op.expert_begin);
-  clear_kept(stream, op);
-  return true;
+  return multiply_gated_on_hopper(stream, "expert_swiglu", y, gated_of(op, up));
 }
 
 bool run_on_hopper(Stream& stream, const ExpertSwigluBackward& op) {
   if (op.dy.dtype != DType::bf16 || op.dgate.stride[0] != op.dup.stride[0]) return false;
   const ExpertLinearBackward matrix = op.of_matrix();
   const GateFactors factors{op.gate.elements<bf16>(), op.up.elements<bf16>(), op.w.in(), op.dup.view<bf16, 2>().data};
-  if (!multiply_gated_on_hopper(stream, "expert_swiglu_backward", input_gradient_of<bf16>(matrix),
-                                weight_gradient_of<bf16>(matrix), factors))
-    return false;
-  clear_surplus<bf16>(stream, "expert_swiglu_backward", op.dgate, op.expert_begin);
-  clear_surplus<bf16>(stream, "expert_swiglu_backward", op.dup, op.expert_begin);
-  return true;
+  return multiply_gated_on_hopper(stream, "expert_swiglu_backward", input_gradient_of<bf16>(matrix),
+                                  weight_gradient_of<bf16>(matrix), factors);
 }
 
 }  // namespace

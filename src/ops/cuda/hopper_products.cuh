@@ -209,9 +209,26 @@ __device__ inline void begin(Shared& shared) {
   cluster_arrive(), cluster_wait();
 }
 
-// visit_all(visitor) hands each part to visitor.visit(product, part), in the same order in every role.
-template <class VisitAll>
-__device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
+// Rows of c that belong to no group become zero, by the warps beside the one that loads. Mostly there is none.
+template <class P>
+__device__ void clear_ungrouped(const P& p) {
+  if (!p.groups.begin) return;
+  constexpr int kAt = 16 / int(sizeof(typename P::C)), kClearers = kWarpgroup - 32;
+  const auto clear = [](auto* to) { *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0); };
+  for (int row = p.groups.begin[p.groups.count] + int(blockIdx.x); row < p.m; row += int(gridDim.x))
+    for (int column = (int(threadIdx.x) - 32) * kAt; column < p.n; column += kClearers * kAt) {
+      const int64_t at = row * p.c_row + column;
+      clear(p.c + at);
+      if constexpr (std::is_same_v<P, GatedProduct>)
+        if (p.gate) clear(p.gate + at), clear(p.up + at);
+      if constexpr (std::is_same_v<P, GateGradientProduct>) clear(p.dup + at);
+    }
+}
+
+// visit_all(visitor) hands each part to visitor.visit(product, part), in the same order in every role. by_rows: the
+// product whose rows of c are those of groups.
+template <class P, class VisitAll>
+__device__ __forceinline__ void run_roles(const P& by_rows, const VisitAll& visit_all) {
   let_next_begin();
   unsigned char* const memory = dynamic_shared();
   Shared& shared = *reinterpret_cast<Shared*>(memory + (-shared_address(memory) & 1023));
@@ -223,6 +240,8 @@ __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
     if (threadIdx.x < 32) {
       Loader loader(shared);
       visit_all(loader);
+    } else {
+      clear_ungrouped(by_rows);
     }
   } else {
     registers_up<232>();
@@ -235,7 +254,7 @@ __device__ __forceinline__ void run_roles(const VisitAll& visit_all) {
 template <class P>
 __global__ void __launch_bounds__(kProductThreads, 1) multiply_output(const __grid_constant__ P p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)  // wgmma has no other architecture
-  run_roles([&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
+  run_roles(p, [&](auto& role) { for_each_part(p, 0, 0, [&](const Part& part) { role.visit(p, part); }); });
 #endif
 }
 
@@ -249,7 +268,7 @@ __global__ void __launch_bounds__(kProductThreads, 1)
     multiply_gradients(const __grid_constant__ InputGradient dx,
                        const __grid_constant__ Product<Kind::weight_gradient, float> dw, Order order) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
-  run_roles([&](auto& role) {
+  run_roles(dx, [&](auto& role) {
     int before = 0;
     for (int turn = 0; turn < 2; ++turn) {
       const int head_start = turn * order.head_start;
