@@ -150,9 +150,8 @@ bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C
     return true;
   }
   const bool wide = load_of(f, false, true).parts >= processors() / kCluster;
-  Product<Kind::output, C> product = product_of<Kind::output>(f, wide);
-  product.halves_last = wide;
-  launch_clusters(stream, name, load_of(f, false, wide).parts, multiply_output<Product<Kind::output, C>>, product);
+  launch_clusters(stream, name, load_of(f, false, wide).parts, multiply_output<Product<Kind::output, C>>,
+                  product_of<Kind::output>(f, wide));
   return true;
 }
 

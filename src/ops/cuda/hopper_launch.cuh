@@ -54,7 +54,6 @@ Product<kKind, C> product_of(const Factors<bf16, bf16, C>& f, bool wide) {
           .k = int(f.k),
           .adds = f.adds,
           .wide = wide,
-          .halves_last = false,
           .groups = groups};
 }
 

@@ -22,13 +22,15 @@ enum class Kind : uint8_t { output, input_gradient, weight_gradient };
 // For the cluster's second block there may be no rows.
 struct Part {
   int group, m, m_end, n, k, k_end;
-  bool wide;  // has sums of kWide columns
+  bool wide;  // where some are, see kHalvesLast
 };
 
 template <Kind kKindOf, class Number>
 struct Product {
   static constexpr Kind kKind = kKindOf;
   static constexpr bool kRowsAlongK = kKind == Kind::weight_gradient;
+  // Whether wide parts that are left when all clusters have had as many are cut in two, if that shares them out.
+  static constexpr bool kHalvesLast = kKind == Kind::output;
   static constexpr int kTurnedA = kKind == Kind::weight_gradient, kTurnedB = kKind != Kind::output;
   using C = Number;
 
@@ -37,20 +39,21 @@ struct Product {
   int64_t c_row;
   int m, n, k;
   bool adds, wide;
-  bool halves_last;  // wide parts that are left when all clusters have had as many are cut in two, if that shares them
-                     // out
   Groups groups;
 
-  __device__ int columns() const { return wide ? kWide : kNarrow; }                     // of c that most parts have
-  __device__ int lines(const Part& part) const { return part.wide ? kWide : kNarrow; }  // of b that a stage has
+  __device__ int columns() const { return wide ? kWide : kNarrow; }  // of c that most parts have
+  __device__ bool is_wide(const Part& part) const { return kHalvesLast ? part.wide : wide; }
+  __device__ int lines(const Part& part) const { return is_wide(part) ? kWide : kNarrow; }  // of b that a stage has
 };
 
 // y = SiLU(a b) * (a b_up): a part has as many columns of either.
 struct GatedProduct : Product<Kind::output, bf16> {
+  static constexpr bool kHalvesLast = false;
   TensorMap b_up;
   bf16 *gate, *up;  // null: not kept
 
   __device__ int columns() const { return kNarrow; }
+  __device__ bool is_wide(const Part&) const { return true; }
   __device__ int lines(const Part&) const { return kWide; }
 };
 
@@ -65,12 +68,18 @@ struct GateGradientProduct : Product<Kind::input_gradient, bf16> {
 template <class P>
 class Walk {
  public:
-  explicit __device__ Walk(const P& product) : p_(product), whole_(product.halves_last ? whole_parts() : INT32_MAX) {}
+  explicit __device__ Walk(const P& product) : p_(product) {
+    if constexpr (P::kHalvesLast)
+      if (p_.wide) whole_ = whole_parts();
+  }
 
   __device__ bool find(int number, int rank, Part& part) {
     const int across = int(divide_up(p_.n, p_.columns()));
-    const int half = number > whole_ ? number - whole_ : 0;
-    number -= int(divide_up(half, 2));
+    int half = 0;
+    if constexpr (P::kHalvesLast) {
+      half = number > whole_ ? number - whole_ : 0;
+      number -= int(divide_up(half, 2));
+    }
     for (; group_ < p_.groups.count; ++group_) {
       const auto [begin, end, down] = extent(group_);
       const int rows = P::kRowsAlongK ? p_.m : end - begin, here = number - passed_;
@@ -114,7 +123,7 @@ class Walk {
   }
 
   const P& p_;
-  int whole_, group_ = 0, passed_ = 0;
+  int whole_ = INT32_MAX, group_ = 0, passed_ = 0;
 };
 
 // The number of the part that a cluster takes at its turn i. Parts of another product, `before` of them, went round the

@@ -105,7 +105,7 @@ class Multiplier {
   __device__ void visit(const P& p, const Part& part) {
     if (part.k >= part.k_end) leave_nothing(p, part);
     else if (part.m + number_ * 64 >= part.m_end) pass(p, part);
-    else if (part.wide) multiply<kWide>(p, part);
+    else if (p.is_wide(part)) multiply<kWide>(p, part);
     else multiply<kNarrow>(p, part);
   }
 
@@ -148,7 +148,7 @@ class Multiplier {
     if (p.adds) return;
     const float none[kWide / 2] = {}, fewer[kNarrow / 2] = {};
     const Corner<typename P::C> corner(p, part, number_);
-    if (part.wide) store_sums(none, corner);
+    if (p.is_wide(part)) store_sums(none, corner);
     else store_sums(fewer, corner);
   }
 
@@ -211,7 +211,7 @@ __device__ inline void begin(Shared& shared) {
 
 // Rows of c that belong to no group become zero, by the warps beside the one that loads. Mostly there is none.
 template <class P>
-__device__ void clear_ungrouped(const P& p) {
+__device__ void clear_rest(const P& p) {
   if (!p.groups.begin) return;
   constexpr int kAt = 16 / int(sizeof(typename P::C)), kClearers = kWarpgroup - 32;
   const auto clear = [](auto* to) { *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0); };
@@ -241,7 +241,7 @@ __device__ __forceinline__ void run_roles(const P& by_rows, const VisitAll& visi
       Loader loader(shared);
       visit_all(loader);
     } else {
-      clear_ungrouped(by_rows);
+      clear_rest(by_rows);
     }
   } else {
     registers_up<232>();
