@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "base/random.h"
-#include "model/flow.h"
 #include "tests/one_step.h"
 #include "tests/plain_model.h"
 #include "tests/tiny_model.h"
@@ -182,9 +181,9 @@ TEST(Capacity, a_dropped_choice_adds_nothing_and_the_other_weight_stays) {
   const TinyModel m(tiny_config(), DType::f64, 3);
   std::vector<int32_t> ids{0, 1, 1, 0, 0, 2, 3, 1, 1, 0, 2, 4};
   const std::vector<bool> kept{true, true, true, true, false, true, true, false, false, false, true, true};
-  std::vector<double> weights, carried, x(6 * 32);
+  std::vector<double> weights, x;
   for (int row = 0; row < 6; ++row) weights.push_back(0.6 + 0.05 * row), weights.push_back(0.4 - 0.05 * row);
-  for (uint64_t i = 0; i < 6 * 32; ++i) carried.push_back(2 * unit_interval(philox(1, i, 0)[0]) - 1);
+  for (uint64_t i = 0; i < 6 * 32; ++i) x.push_back(2 * unit_interval(philox(1, i, 0)[0]) - 1);
   const auto rows_of = [](std::vector<double>& values, int64_t columns) {
     return contiguous(reinterpret_cast<std::byte*>(values.data()), DType::f64, {}, {6, columns});
   };
@@ -202,11 +201,7 @@ TEST(Capacity, a_dropped_choice_adds_nothing_and_the_other_weight_stays) {
   Arena scratch(memory.data(), memory.bytes(), {}), tape(nullptr, 0, {});
   Exec exec{stream, scratch, tape, m.config};
   const MoeWeights& w = m.weights.layers[0].moe;
-  ResidualNorm join{};
-  join.y = rows_of(x, 32), join.carried = join.branch = rows_of(carried, 32), join.alpha = 1.5, join.beta = 0.5;
-  join.weight = m.weights.layers[0].moe_norm, join.eps = m.config.norm_eps;
-  const BranchOutput branch =
-      moe_forward(exec, w, 0, batch, join, choices_in(scratch, m.config, DType::f64, 6), nullptr);
+  const BranchOutput branch = moe_forward(exec, w, 0, batch, rows_of(x, 32), nullptr);
   const auto y = [&](size_t row, size_t column) {
     double sum = 0;
     for (size_t choice = 2 * row; choice < 2 * row + 2; ++choice)

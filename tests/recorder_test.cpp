@@ -81,10 +81,9 @@ TEST(Recorder, calls_follow_each_other_and_name_their_tensors) {
     EXPECT_GT(call.work.bytes, 0) << call.name;
   }
   EXPECT_EQ(calls["embedding"], 1);
-  EXPECT_EQ(calls["linear"], 1 + 1 + 1);  // qkv and gate of the first layer; out; head
-  EXPECT_EQ(calls["residual_norm_linear"], 3);
+  EXPECT_EQ(calls["linear"], 3 + 2 + 1);  // qkv and gate; qkv, out; head
   EXPECT_EQ(calls["gated_norm_linear"], 3);
-  EXPECT_EQ(calls["residual_norm_route"], 4);
+  EXPECT_EQ(calls["route_rows"], 4);
   EXPECT_EQ(calls["expert_swiglu"], 4);
   EXPECT_EQ(calls["expert_linear"], 4);
   EXPECT_EQ(calls["lightning_attention"], 3);

@@ -5,8 +5,7 @@
 #include "bench/cuda/samples.h"
 #include "ops/expert_swiglu.h"
 #include "ops/gated_norm_linear.h"
-#include "ops/residual_norm_linear.h"
-#include "ops/residual_norm_route.h"
+#include "ops/route_rows.h"
 
 namespace fulgur::bench {
 namespace {
@@ -60,58 +59,19 @@ Call backward(Draw& draw, const Sizes& s) {
   return call;
 }
 
-RouteRows routing_of(Draw& draw, int64_t rows) {
-  return {.sorted_rows = draw.empty(DType::i32, {2 * rows}),
-          .place = draw.empty(DType::i32, {rows, 2}),
-          .expert_begin = draw.empty(DType::i32, {kExperts + 1}),
-          .expert_ids = draw.empty(DType::i32, {rows, 2}),
-          .weights = draw.empty(DType::f32, {rows, 2}),
-          .logits = draw.empty(DType::f32, {rows, kExperts}),
-          .x = draw.normal(DType::bf16, {rows, kExpertWidth}),
-          .router = {.values = draw.normal(DType::bf16, {kExperts, kExpertWidth})}};
-}
-
 // Logits alone are judged.
 Call route(Draw& draw, int64_t rows) {
-  const RouteRows op = routing_of(draw, rows);
+  const RouteRows op{.sorted_rows = draw.empty(DType::i32, {2 * rows}),
+                     .place = draw.empty(DType::i32, {rows, 2}),
+                     .expert_begin = draw.empty(DType::i32, {kExperts + 1}),
+                     .expert_ids = draw.empty(DType::i32, {rows, 2}),
+                     .weights = draw.empty(DType::f32, {rows, 2}),
+                     .logits = draw.empty(DType::f32, {rows, kExperts}),
+                     .x = draw.normal(DType::bf16, {rows, kExpertWidth}),
+                     .router = {.values = draw.normal(DType::bf16, {kExperts, kExpertWidth})}};
   Call call = call_of(route_rows, op);
   call.flops = 2 * double(rows * kExperts * kExpertWidth);
   call.error = [op](Stream& stream) { return error_of(stream, op.product()); };
-  return call;
-}
-
-// As a decode step calls it: no sum is kept.
-ResidualNorm join_of(Draw& draw, int64_t rows) {
-  return {.y = draw.empty(DType::bf16, {rows, kExpertWidth}),
-          .sum = {},
-          .carried = draw.normal(DType::bf16, {rows, kExpertWidth}),
-          .alpha = 2,
-          .branch = draw.normal(DType::bf16, {rows, kExpertWidth}),
-          .beta = 1,
-          .expert_weights = {},
-          .place = {},
-          .weight = draw.normal(DType::bf16, {kExpertWidth}),
-          .eps = 1e-5,
-          .inverse_rms = {}};
-}
-Call join_and_route(Draw& draw, int64_t rows) {
-  ResidualNormRoute op{.join = join_of(draw, rows), .route = routing_of(draw, rows)};
-  op.route.x = {};
-  Call call = call_of(residual_norm_route, op);
-  call.flops = 2 * double(rows * kExperts * kExpertWidth);
-  return call;
-}
-
-// Of two choices a row.
-Call join_and_multiply(Draw& draw, const Sizes& s) {
-  ResidualNormLinear op{.y = draw.empty(DType::bf16, {s.rows, s.out}),
-                        .join = join_of(draw, s.rows),
-                        .w = {.values = draw.normal(DType::bf16, {s.out, s.in})}};
-  op.join.branch = draw.normal(DType::bf16, {2 * s.rows, s.in});
-  op.join.expert_weights = draw.normal(DType::f32, {s.rows, 2}, 0.1, 0.5);
-  op.join.place = draw.values(draw_routing(s.rows, kExperts).place, {s.rows, 2});
-  Call call = call_of(residual_norm_linear, op);
-  call.flops = flops(s);
   return call;
 }
 
@@ -212,16 +172,9 @@ std::vector<Line> product_lines() {
     const Sizes s{rows, 1024, 1024, DType::bf16};
     lines.push_back({"gated_norm_linear", text(s), [=](Draw& draw) { return gated_norm(draw, s); }});
   }
-  for (const int64_t rows : {1, 8, 16, 32, 128}) {
-    const Sizes s{rows, 4096, 1024, DType::bf16};
-    lines.push_back({"residual_norm_linear", text(s), [=](Draw& draw) { return join_and_multiply(draw, s); }});
-  }
   for (const int64_t rows : {1, 8, 32, 128, 32768})
     lines.push_back({"route_rows", std::to_string(rows) + " x 1024, 2 of 16 experts",
                      [=](Draw& draw) { return route(draw, rows); }});
-  for (const int64_t rows : {1, 8, 32, 128})
-    lines.push_back({"residual_norm_route", std::to_string(rows) + " x 1024, 2 of 16 experts",
-                     [=](Draw& draw) { return join_and_route(draw, rows); }});
   const std::string shape = " x 1024 x 1024, 16 experts";
   for (const int64_t rows : {32768, 1, 8, 32, 128})
     lines.push_back(

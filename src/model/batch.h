@@ -2,7 +2,6 @@
 // many rows, training packed documents without state: one shape, one forward().
 #pragma once
 #include <span>
-#include <vector>
 
 #include "base/tensor.h"
 
@@ -36,26 +35,6 @@ struct Batch {
   int64_t rows() const { return tokens.dim(0); }
   int64_t sequences() const { return row_begin.dim(0) - 1; }
   int64_t outputs() const { return head_rows ? head_rows.dim(0) : rows(); }
-};
-
-// Some rows of a batch, in whole windows, as the experts of one layer see them. It lives beside the batch.
-class PartOfBatch {
- public:
-  PartOfBatch(const Batch& whole, int layer, int64_t begin, int64_t end) : batch_(whole) {
-    batch_.tokens = whole.tokens.rows(begin, end);
-    if (whole.choices) batch_.choices = whole.choices.slice(1, begin / whole.window, end / whole.window);
-    if (whole.routing == Batch::Routing::own) return;
-    experts_.resize(size_t(layer) + 1), weights_.resize(size_t(layer) + 1);
-    experts_.back() = whole.experts[size_t(layer)].rows(begin, end), batch_.experts = experts_;
-    weights_.back() = whole.weights[size_t(layer)].rows(begin, end), batch_.weights = weights_;
-  }
-  PartOfBatch(const PartOfBatch&) = delete;
-  PartOfBatch& operator=(const PartOfBatch&) = delete;
-  const Batch& batch() const { return batch_; }
-
- private:
-  Batch batch_;
-  std::vector<Tensor> experts_, weights_;
 };
 
 }  // namespace fulgur

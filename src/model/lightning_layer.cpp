@@ -49,10 +49,9 @@ struct InRows {
 
 }  // namespace
 
-void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y,
-                       const BranchInput& input, LightningSaved* saved) {
+void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                       LightningSaved* saved) {
   const ModelConfig& c = exec.config;
-  const Tensor x = input.x;
   const int64_t rows = batch.rows(), inner = c.heads * c.head_dim;
   const bool remembers = bool(batch.slots);
   Arena& keep = saved ? exec.tape : exec.scratch;
@@ -63,7 +62,7 @@ void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const B
   const Tensor gated = keep.alloc(x.dtype, {rows, inner});
   const Tensor squares = exec.scratch.alloc(wide(x.dtype), {c.heads, rows});
 
-  input.first_product(exec.stream, in.all, w.in);
+  linear(exec.stream, {.y = in.all, .x = x, .w = w.in});
   lightning_attention(exec.stream, {.o = attended,
                                     .qkv = in.qkv,
                                     .decay = w.decay,

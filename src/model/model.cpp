@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "device/profiler_range.h"
-#include "model/flow.h"
 #include "ops/blend.h"
 #include "ops/embedding.h"
 #include "ops/residual_norm.h"
@@ -18,10 +17,24 @@ namespace {
 
 Tensor like(Arena& arena, Tensor t) { return arena.alloc(t.dtype, {t.dim(0), t.dim(1)}); }
 
-// Makes what is not there yet.
-void complete(Exec& exec, Flow& flow) {
-  if (flow.join) residual_norm(exec.stream, *flow.join);
-  flow.join.reset();
+// The residual stream between two halves. Not all of it is wanted everywhere: what is absent is not written.
+struct Flow {
+  Tensor sum;          // what the norm reads; carried on where the model is pre-norm
+  Tensor x;            // its norm: what the branch reads; carried on where the model is post-norm, as published
+  Tensor inverse_rms;  // of the norm, when training
+
+  Flow rows(int64_t begin, int64_t end) const {
+    const auto part = [&](const Tensor& t) { return t ? t.rows(begin, end) : t; };
+    return {part(sum), part(x), part(inverse_rms)};
+  }
+};
+
+// Room for a flow. Only backward and a pre-norm model ask for the sum once its norm is known.
+Flow flow_in(Arena& keep, const Exec& exec, DType type, int64_t rows, bool training) {
+  const auto room = [&] { return keep.alloc(type, {rows, exec.config.width}); };
+  return {.sum = training || !exec.config.post_norm ? room() : Tensor{},
+          .x = room(),
+          .inverse_rms = training ? keep.alloc(wide(type), {rows}) : Tensor{}};
 }
 
 // flow.x = norm of sum, which may be flow.x.
@@ -30,21 +43,20 @@ void normalise(Exec& exec, const Flow& flow, Tensor sum, Tensor weight) {
            {.y = flow.x, .x = sum, .weight = weight, .eps = exec.config.norm_eps, .inverse_rms = flow.inverse_rms});
 }
 
-// The end of half a layer: out.sum = alpha * carried + beta * branch, out.x its norm. out.sum may be in.sum, and either
-// of out the branch, if it is one of rows.
-ResidualNorm join_of(const Exec& exec, Residual r, const Flow& out, const Flow& in, const BranchOutput& branch,
-                     Tensor weight) {
-  return {.y = out.x,
-          .sum = out.sum,
-          .carried = exec.config.post_norm ? in.x : in.sum,
-          .alpha = r.alpha,
-          .branch = branch.rows,
-          .beta = r.beta,
-          .expert_weights = branch.expert_weights,
-          .place = branch.place,
-          .weight = weight,
-          .eps = exec.config.norm_eps,
-          .inverse_rms = out.inverse_rms};
+// The end of half a layer: out.sum = alpha * carried + beta * branch, out.x its norm. out.sum may be in.sum, and out.x
+// the branch.
+void join(Exec& exec, Residual r, const Flow& out, const Flow& in, const BranchOutput& branch, Tensor weight) {
+  residual_norm(exec.stream, {.y = out.x,
+                              .sum = out.sum,
+                              .carried = exec.config.post_norm ? in.x : in.sum,
+                              .alpha = r.alpha,
+                              .branch = branch.rows,
+                              .beta = r.beta,
+                              .expert_weights = branch.expert_weights,
+                              .place = branch.place,
+                              .weight = weight,
+                              .eps = exec.config.norm_eps,
+                              .inverse_rms = out.inverse_rms});
 }
 
 // gradient: of out, replaced by that of in. dx: memory for the gradient of x. norm: all but its dx and dy.
@@ -70,32 +82,25 @@ Residual attention_residual(const ModelConfig& c, const LayerWeights& w) {
   return std::holds_alternative<LightningWeights>(w.attention) ? c.lightning_residual : c.softmax_residual;
 }
 
-// The branch of the first half of a layer, which the second joins to the stream. saved: what backward reads of it, or
-// null.
-void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Tensor y, const Flow& in,
+// The first half of a layer, and the norm of the second. saved: what backward reads of the branch, or null.
+void attention_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
                     LayerSaved* saved) {
   const Arena::Scope half(exec.scratch);
-  const BranchInput input{in.x, in.join};
+  const Tensor y = out.x;  // the branch's place until it is joined
   if (const auto* a = std::get_if<LightningWeights>(&w.attention))
-    lightning_forward(exec, *a, layer, batch, y, input, saved ? &saved->attention.emplace<LightningSaved>() : nullptr);
+    lightning_forward(exec, *a, layer, batch, y, in.x, saved ? &saved->attention.emplace<LightningSaved>() : nullptr);
   else
-    softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, input,
+    softmax_forward(exec, std::get<SoftmaxWeights>(w.attention), layer, batch, y, in.x,
                     saved ? &saved->attention.emplace<SoftmaxSaved>() : nullptr);
+  join(exec, attention_residual(exec.config, w), out, in, {.rows = y}, w.moe_norm);
 }
 
-// The layer's middle: where attention's branch, of a flow `in`, has joined.
-ResidualNorm middle_of(const Exec& exec, const LayerWeights& w, const Flow& middle, const Flow& in, Tensor attended) {
-  return join_of(exec, attention_residual(exec.config, w), middle, in, {.rows = attended}, w.moe_norm);
-}
-
-// The second half, and where its branch is to join, before a norm of this weight. middle.x is attention's branch until
-// that has joined; out.x may be in.x.
-ResidualNorm moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out,
-                      const LayerRoom& room, const Flow& in, Tensor next_norm, LayerSaved* saved) {
+// The second half, and the norm of whatever comes next, of whose weight this is. out.x may be what attention read.
+void moe_half(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
+              Tensor next_norm, LayerSaved* saved) {
   const Arena::Scope half(exec.scratch);
-  const BranchOutput branch = moe_forward(exec, w.moe, layer, batch, middle_of(exec, w, room.middle, in, room.middle.x),
-                                          room.choices, saved ? &saved->moe : nullptr);
-  return join_of(exec, exec.config.moe_residual, out, room.middle, branch, next_norm);
+  const BranchOutput branch = moe_forward(exec, w.moe, layer, batch, in.x, saved ? &saved->moe : nullptr);
+  join(exec, exec.config.moe_residual, out, in, branch, next_norm);
 }
 
 // gradient: of the layer's output, replaced by that of its middle.
@@ -134,46 +139,48 @@ void attention_half_backward(Exec& exec, const LayerWeights& w, LayerWeights& gr
                 });
 }
 
-// Of the parts that a layer's experts take one after the other: whole windows and blocks.
-int64_t rows_at_once(const Exec& exec, const Batch& batch, int64_t row_block) {
-  const int64_t unit = std::lcm(std::max<int64_t>(batch.window, 1), std::max<int64_t>(row_block, 1));
-  return std::max<int64_t>(exec.moe_rows / unit, 1) * unit;
-}
-// visit(begin, end) of each.
+// Some rows of a batch, in whole windows, as the experts of one layer see them. It lives beside the batch.
+class PartOfBatch {
+ public:
+  PartOfBatch(const Batch& whole, int layer, int64_t begin, int64_t end) : batch_(whole) {
+    batch_.tokens = whole.tokens.rows(begin, end);
+    if (whole.choices) batch_.choices = whole.choices.slice(1, begin / whole.window, end / whole.window);
+    if (whole.routing == Batch::Routing::own) return;
+    experts_.resize(size_t(layer) + 1), weights_.resize(size_t(layer) + 1);
+    experts_.back() = whole.experts[size_t(layer)].rows(begin, end), batch_.experts = experts_;
+    weights_.back() = whole.weights[size_t(layer)].rows(begin, end), batch_.weights = weights_;
+  }
+  PartOfBatch(const PartOfBatch&) = delete;
+  PartOfBatch& operator=(const PartOfBatch&) = delete;
+  const Batch& batch() const { return batch_; }
+
+ private:
+  Batch batch_;
+  std::vector<Tensor> experts_, weights_;
+};
+
+// visit(begin, end) of the parts that a layer's experts take one after the other: whole windows and blocks.
 template <class Visit>
 void for_moe_rows(const Exec& exec, const Batch& batch, int64_t row_block, Visit&& visit) {
-  const int64_t step = rows_at_once(exec, batch, row_block);
+  const int64_t unit = std::lcm(std::max<int64_t>(batch.window, 1), std::max<int64_t>(row_block, 1));
+  const int64_t step = std::max<int64_t>(exec.moe_rows / unit, 1) * unit;
   for (int64_t begin = 0; begin < batch.rows(); begin += step) visit(begin, std::min(begin + step, batch.rows()));
 }
 
-LayerRoom room_in(Arena& keep, const Exec& exec, DType type, const Batch& batch, bool training) {
-  return {flow_in(keep, exec.config, type, batch.rows(), training),
-          choices_in(keep, exec.config, type, std::min(batch.rows(), rows_at_once(exec, batch, 0)))};
-}
-
-// A layer that leaves nothing but its output, which may take the place of its input. Where its experts take all rows at
-// once, the join at its end is left to whoever reads the output.
-void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Flow& out, const Flow& in,
-                   const LayerRoom& room, Tensor next_norm, LayerSaved* saved) {
-  attention_half(exec, w, layer, batch, room.middle.x, in, saved);
+// A layer that leaves nothing but its output, which may take the place of its input. training: the same calls as where
+// everything is kept, and what they keep for a while lies on the tape, which backward needs more of.
+void layer_forward(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out, const Flow& in,
+                   Tensor next_norm, bool training) {
+  Exec forgetting = exec.within(training ? exec.tape : exec.scratch);
+  const Arena::Scope all(forgetting.scratch);
+  const Flow middle = flow_in(forgetting.scratch, exec, in.x.dtype, batch.rows(), training);
+  LayerSaved forgotten;
+  LayerSaved* const saved = training ? &forgotten : nullptr;
+  attention_half(forgetting, w, layer, batch, middle, in, saved);
   for_moe_rows(exec, batch, 0, [&](int64_t begin, int64_t end) {
     const PartOfBatch part(batch, layer, begin, end);
-    out.join = moe_half(exec, w, layer, part.batch(), out.rows(begin, end), room.rows(begin, end), in.rows(begin, end),
-                        next_norm, saved);
-    if (end - begin < batch.rows()) complete(exec, out);
+    moe_half(forgetting, w, layer, part.batch(), out.rows(begin, end), middle.rows(begin, end), next_norm, saved);
   });
-}
-
-// The same calls as where everything is kept: what they keep for a while lies on the tape, which backward needs more
-// of.
-void layer_forward_forgetting(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Flow& out,
-                              const Flow& in, Tensor next_norm) {
-  Exec forgetting = exec.within(exec.tape);
-  const Arena::Scope all(exec.tape);
-  const LayerRoom room = room_in(exec.tape, exec, in.x.dtype, batch, true);
-  LayerSaved forgotten;
-  layer_forward(forgetting, w, layer, batch, out, in, room, next_norm, &forgotten);
-  complete(exec, out);
 }
 
 void keep_middle(LayerSaved& saved, const Flow& middle) {
@@ -181,13 +188,12 @@ void keep_middle(LayerSaved& saved, const Flow& middle) {
 }
 
 // saved: all that backward reads, on the tape.
-void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, Flow& out, const Flow& in,
-                           Tensor next_norm, LayerSaved& saved) {
-  const LayerRoom room{flow_in(exec.tape, exec.config, in.x.dtype, batch.rows(), true),
-                       choices_in(exec.tape, exec.config, in.x.dtype, batch.rows())};
-  keep_middle(saved, room.middle);
-  attention_half(exec, w, layer, batch, room.middle.x, in, &saved);
-  out.join = moe_half(exec, w, layer, batch, out, room, in, next_norm, &saved);
+void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const Batch& batch, const Flow& out,
+                           const Flow& in, Tensor next_norm, LayerSaved& saved) {
+  const Flow middle = flow_in(exec.tape, exec, in.x.dtype, batch.rows(), true);
+  keep_middle(saved, middle);
+  attention_half(exec, w, layer, batch, middle, in, &saved);
+  moe_half(exec, w, layer, batch, out, middle, next_norm, &saved);
 }
 
 // Of a layer that left nothing but its input: its forward runs again, of the experts a part at a time, but for the
@@ -195,20 +201,24 @@ void layer_forward_keeping(Exec& exec, const LayerWeights& w, int layer, const B
 void layer_backward_again(Exec& exec, const LayerWeights& w, LayerWeights& grads, int layer, const Batch& batch,
                           LayerSaved saved, const Balance& balance, Tensor gradient) {
   const Flow in{saved.input, like(exec.tape, saved.input), saved.attention_inverse_rms};
-  const Flow middle{like(exec.tape, saved.input), {}, exec.tape.alloc(wide(saved.input.dtype), {batch.rows()})};
+  Flow middle{like(exec.tape, saved.input), {}, exec.tape.alloc(wide(saved.input.dtype), {batch.rows()})};
   normalise(exec, in, in.sum, w.attention_norm);
   keep_middle(saved, middle);
-  attention_half(exec, w, layer, batch, middle.sum, in, &saved);  // whose branch lies there until it is joined
+  {
+    const Arena::Scope norm(exec.scratch);  // experts take theirs a part at a time
+    middle.x = like(exec.scratch, middle.sum);
+    attention_half(exec, w, layer, batch, middle, in, &saved);
+  }
   Balance of_part = balance;
   for_moe_rows(exec, batch, balance.row_block, [&](int64_t begin, int64_t end) {
     const Arena::Scope rows(exec.tape), work(exec.scratch);
     const PartOfBatch part(batch, layer, begin, end);
     Flow of_rows = middle.rows(begin, end);
     of_rows.x = like(exec.tape, of_rows.sum);
+    normalise(exec, of_rows, of_rows.sum, w.moe_norm);
     LayerSaved again;
     keep_middle(again, of_rows);
-    moe_forward(exec, w.moe, layer, part.batch(), middle_of(exec, w, of_rows, in.rows(begin, end), of_rows.sum),
-                choices_in(exec.tape, exec.config, of_rows.x.dtype, end - begin), &again.moe);
+    moe_forward(exec, w.moe, layer, part.batch(), of_rows.x, &again.moe);
     moe_half_backward(exec, w, grads, layer, part.batch(), again, of_part, gradient.rows(begin, end));
     of_part.first = false;
   });
@@ -222,12 +232,11 @@ Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* sav
   const bool training = saved != nullptr, keeping = training && saved->keep == Keep::everything;
   Arena& keep = training ? exec.tape : exec.scratch;
   const DType type = w.embedding.values.dtype;
-  Flow flow = flow_in(keep, exec.config, type, batch.rows(), training);
+  Flow flow = flow_in(keep, exec, type, batch.rows(), training);
   const Tensor embedded = flow.sum ? flow.sum : flow.x;
   embedding(exec.stream, {.y = embedded, .tokens = batch.tokens, .table = w.embedding});
   normalise(exec, flow, embedded, w.layers.front().attention_norm);
 
-  const LayerRoom room = training ? LayerRoom{} : room_in(keep, exec, type, batch, training);
   if (saved) saved->layers.resize(w.layers.size());
   for (size_t i = 0; i < w.layers.size(); ++i) {
     const ProfilerRange range("layer", int64_t(i));
@@ -241,13 +250,10 @@ Tensor forward(Exec& exec, const ModelWeights& w, const Batch& batch, Saved* sav
     if (keeping) {
       flow.x = like(keep, in.x);
       layer_forward_keeping(exec, w.layers[i], int(i), batch, flow, in, next_norm, saved->layers[i]);
-    } else if (training) {
-      layer_forward_forgetting(exec, w.layers[i], int(i), batch, flow, in, next_norm);
     } else {
-      layer_forward(exec, w.layers[i], int(i), batch, flow, in, room, next_norm, nullptr);
+      layer_forward(exec, w.layers[i], int(i), batch, flow, in, next_norm, training);
     }
   }
-  complete(exec, flow);
   if (saved) saved->last = flow.sum, saved->final_inverse_rms = flow.inverse_rms;
   if (!batch.head_rows) return flow.x;
   const Tensor hidden = keep.alloc(type, {batch.outputs(), exec.config.width});

@@ -6,7 +6,6 @@
 #include "device/arena.h"
 #include "device/stream.h"
 #include "model/batch.h"
-#include "model/branch_input.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -85,20 +84,17 @@ struct BranchOutput {
   Tensor rows, expert_weights = {}, place = {};
 };
 
-// One file per layer kind, forward and backward side by side. y, dy: the branch before the residual's beta; dx:
-// overwritten; grads: accumulated. Backward may leave its own results in what was saved.
-void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y,
-                       const BranchInput& in, LightningSaved* saved);
+// One file per layer kind, forward and backward side by side. x: the normalised input; y, dy: the branch before the
+// residual's beta; dx: overwritten; grads: accumulated. Backward may leave its own results in what was saved.
+void lightning_forward(Exec& exec, const LightningWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                       LightningSaved* saved);
 void lightning_backward(Exec& exec, const LightningWeights& w, LightningWeights& grads, const Batch& batch,
                         const LightningSaved& saved, Tensor dx, Tensor dy);
-void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch& batch, Tensor y,
-                     const BranchInput& in, SoftmaxSaved* saved);
+void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                     SoftmaxSaved* saved);
 void softmax_backward(Exec& exec, const SoftmaxWeights& w, SoftmaxWeights& grads, const Batch& batch,
                       const SoftmaxSaved& saved, Tensor dx, Tensor dy);
-// join: of attention's branch, which is still to be done; its y is what experts read. out: room, of which all is taken
-// but what the batch has a place for.
-BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join,
-                         const BranchOutput& out, MoeSaved* saved);
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved);
 void moe_backward(Exec& exec, const MoeWeights& w, MoeWeights& grads, int layer, const Batch& batch,
                   const MoeSaved& saved, const Balance& balance, Tensor dx, Tensor dy);
 

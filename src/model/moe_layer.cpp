@@ -9,8 +9,8 @@
 #include "ops/group_rows.h"
 #include "ops/linear.h"
 #include "ops/load_balance.h"
-#include "ops/residual_norm_route.h"
 #include "ops/route_experts.h"
+#include "ops/route_rows.h"
 #include "ops/router_statistics.h"
 #include "ops/router_z_loss.h"
 #include "ops/take_rows.h"
@@ -18,16 +18,15 @@
 namespace fulgur {
 namespace {
 
-// Makes x and groups its rows by expert: as the router chooses, or as the batch imposes. Keeps what the router's losses
-// read when training.
-void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join, MoeSaved& s,
-           Arena& keep, bool training) {
-  const Tensor x = join.y;
+// Groups the rows by expert: as the router chooses, or as the batch imposes. Keeps what the router's losses read when
+// training.
+void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved& s, Arena& keep,
+           bool training) {
   const int64_t rows = x.dim(0), experts = exec.config.experts, k = exec.config.experts_per_token;
   const DType type = wide(x.dtype);
   const bool given = batch.routing != Batch::Routing::own, imposed = batch.routing == Batch::Routing::imposed;
   s.expert_ids = given ? batch.experts[size_t(layer)] : keep.alloc(DType::i32, {rows, k});
-  if (given) s.weights = batch.weights[size_t(layer)];
+  s.weights = given ? batch.weights[size_t(layer)] : keep.alloc(type, {rows, k});
   if (training && !imposed)
     s.probabilities = keep.alloc(type, {rows, experts}), s.log_sum_exp = keep.alloc(type, {rows}),
     s.entropy = keep.alloc(type, {rows});
@@ -37,7 +36,7 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const
                      .expert_ids = s.expert_ids,
                      .weights = s.weights,
                      .logits = imposed ? Tensor{} : exec.scratch.alloc(type, {rows, experts}),
-                     .x = {},
+                     .x = x,
                      .router = {.values = w.router},
                      .probabilities = s.probabilities,
                      .log_sum_exp = s.log_sum_exp,
@@ -45,8 +44,8 @@ void route(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const
                      .choices = batch.choices ? batch.choices.at(layer) : Tensor{},
                      .window = batch.window,
                      .capacity = batch.capacity};
-  if (imposed) residual_norm(exec.stream, join), group_rows(exec.stream, op.grouping());
-  else residual_norm_route(exec.stream, {.join = join, .route = op});
+  if (imposed) group_rows(exec.stream, op.grouping());
+  else route_rows(exec.stream, op);
 }
 
 // Adds the router's losses to d_logits, and both and what was counted to the layer's sums.
@@ -82,28 +81,26 @@ int64_t expert_capacity(const ModelConfig& config, int64_t window, double factor
   return (int64_t(std::ceil(share)) + 7) / 8 * 8;
 }
 
-BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, const ResidualNorm& join,
-                         const BranchOutput& out, MoeSaved* saved) {
+BranchOutput moe_forward(Exec& exec, const MoeWeights& w, int layer, const Batch& batch, Tensor x, MoeSaved* saved) {
   const ModelConfig& c = exec.config;
-  const Tensor x = join.y;
   const int64_t rows = x.dim(0), choices = rows * c.experts_per_token;
   Arena& keep = saved ? exec.tape : exec.scratch;
   MoeSaved s{.x = x,
              .expert_ids = {},
-             .weights = out.expert_weights,
+             .weights = {},
              .probabilities = {},
              .log_sum_exp = {},
              .entropy = {},
              .sorted_rows = keep.alloc(DType::i32, {choices}),
-             .place = out.place,
+             .place = keep.alloc(DType::i32, {rows, c.experts_per_token}),
              .expert_begin = keep.alloc(DType::i32, {c.experts + 1}),
              .grouped = keep.alloc(x.dtype, {choices, c.width}),
              .gate = keep.alloc(x.dtype, {choices, c.expert_width}),
              .up = keep.alloc(x.dtype, {choices, c.expert_width}),
              .middle = keep.alloc(x.dtype, {choices, c.expert_width}),
-             .down = out.rows};
+             .down = keep.alloc(x.dtype, {choices, c.width})};
 
-  route(exec, w, layer, batch, join, s, keep, saved != nullptr);
+  route(exec, w, layer, batch, x, s, keep, saved != nullptr);
   expert_swiglu(exec.stream, {.y = s.middle,
                               .grouped = s.grouped,
                               .gate = s.gate,

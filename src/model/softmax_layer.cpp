@@ -22,10 +22,9 @@ Parts parts_of(const ModelConfig& c, Tensor qkv) {
 
 }  // namespace
 
-void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch& batch, Tensor y,
-                     const BranchInput& input, SoftmaxSaved* saved) {
+void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch& batch, Tensor y, Tensor x,
+                     SoftmaxSaved* saved) {
   const ModelConfig& c = exec.config;
-  const Tensor x = input.x;
   const int64_t rows = batch.rows();
   Arena& keep = saved ? exec.tape : exec.scratch;
   const Tensor qkv = keep.alloc(x.dtype, {rows, c.heads + 2 * c.kv_heads, c.head_dim});
@@ -33,7 +32,7 @@ void softmax_forward(Exec& exec, const SoftmaxWeights& w, int layer, const Batch
   const Tensor log_sum_exp = saved ? keep.alloc(wide(x.dtype), {c.heads, rows}) : Tensor{};
   const auto [q, k, v, turned] = parts_of(c, qkv);
 
-  input.first_product(exec.stream, qkv.merged(1), w.qkv);
+  linear(exec.stream, {.y = qkv.merged(1), .x = x, .w = w.qkv});
   rotary(exec.stream, {.x = turned, .positions = batch.positions, .rotary_dim = c.rotary_dim, .theta = c.rope_theta});
   SoftmaxAttention attention{.o = attended,
                              .q = q,

@@ -19,8 +19,6 @@
 #include "ops/narrow.h"
 #include "ops/recorded.h"
 #include "ops/residual_norm.h"
-#include "ops/residual_norm_linear.h"
-#include "ops/residual_norm_route.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/route_experts.h"
@@ -61,8 +59,6 @@ FULGUR_DEFINE_OPERATOR(load_balance, LoadBalance)
 FULGUR_DEFINE_OPERATOR(magnitude, Magnitude)
 FULGUR_DEFINE_OPERATOR(narrow, Narrow)
 FULGUR_DEFINE_OPERATOR(residual_norm, ResidualNorm)
-FULGUR_DEFINE_OPERATOR(residual_norm_linear, ResidualNormLinear)
-FULGUR_DEFINE_OPERATOR(residual_norm_route, ResidualNormRoute)
 FULGUR_DEFINE_OPERATOR(rms_norm, RmsNorm)
 FULGUR_DEFINE_OPERATOR(rms_norm_backward, RmsNormBackward)
 FULGUR_DEFINE_OPERATOR(rotary, Rotary)

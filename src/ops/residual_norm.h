@@ -13,7 +13,7 @@ namespace fulgur {
 
 struct ResidualNorm {
   Tensor y;        // [rows, width]; may be carried or branch, the latter if it is one of rows
-  Tensor sum;      // [rows, width], may be carried or branch as y may; absent: nobody reads it again
+  Tensor sum;      // [rows, width], may be carried; absent: nobody reads it again
   Tensor carried;  // [rows, width]
   double alpha;
   Tensor branch;  // [rows, width], or of experts [rows * k, width], grouped by expert
@@ -38,8 +38,7 @@ struct ResidualNorm {
     expect(!place || expert_weights.is(wide(carried.dtype), {rows, place.dim(1)}), "one weight per choice");
     expect(weight.is(carried.dtype, {width}), "one weight per column");
     expect(!inverse_rms || inverse_rms.is(wide(carried.dtype), {rows}), "one inverse rms per row");
-    expect(!y.data || (y.data != sum.data &&
-                       (!place || (y.data != branch.data && y.data != carried.data && sum.data != branch.data))),
+    expect(!y.data || (y.data != sum.data && (!place || (y.data != branch.data && y.data != carried.data))),
            "results lie apart from what is still read");
   }
 };

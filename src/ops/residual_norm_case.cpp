@@ -168,13 +168,10 @@ TEST(ResidualNorm, PlacesDoNotChangeBits) {
     over_carried.run();
     EXPECT_TRUE(same_bits(all.op.y, over_carried.op.y) && same_bits(all.sum, over_carried.op.sum));
     if (k != kPlain) return;
-    Pass over_branch(type, rows, width, k), sum_over_branch(type, rows, width, k), no_sum(type, rows, width, k);
+    Pass over_branch(type, rows, width, k), no_sum(type, rows, width, k);
     over_branch.op.y = over_branch.op.branch;
     over_branch.run();
     EXPECT_TRUE(same_bits(all.op.y, over_branch.op.y));
-    sum_over_branch.op.sum = sum_over_branch.op.branch;
-    sum_over_branch.run();
-    EXPECT_TRUE(same_bits(all.op.y, sum_over_branch.op.y) && same_bits(all.sum, sum_over_branch.op.sum));
     no_sum.op.sum = {}, no_sum.op.y = no_sum.op.carried;
     no_sum.run();
     EXPECT_TRUE(same_bits(all.op.y, no_sum.op.y));
@@ -217,8 +214,6 @@ TEST(ResidualNorm, RefusesOtherShapesAndTypes) {
   EXPECT_BROKEN(with([&](ResidualNorm& op) { op.expert_weights = {}; }), "choices have weights and places");
   EXPECT_BROKEN(with([&](ResidualNorm& op) { op.y = op.sum; }), "results lie apart");
   EXPECT_BROKEN(with([&](ResidualNorm& op) { op.y = op.carried; }), "results lie apart");
-  EXPECT_BROKEN(with([&](ResidualNorm& op) { op.branch = op.branch.rows(0, 14), op.sum.data = op.branch.data; }),
-                "results lie apart");
   EXPECT_BROKEN(with([&](ResidualNorm& op) { op.place = outside; }), "every choice has its place");
 }
 
