@@ -23,15 +23,15 @@ __device__ T& shared_as() {
   return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
 }
 
-__device__ void load_blocks(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half,
-                            int part) {
+template <Part kPart>
+__device__ void load_blocks(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half) {
   Stage& first = shared.stage[0];
   Duty duty{};
-  duty.part = part, duty.half = half, duty.raw = shared.raw[part];
-  duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
+  duty.half = half, duty.raw = shared.raw[kPart];
+  duty.tile = shared_address(kPart == kQ ? first.q[half] : kPart == kK ? first.k[half] : first.v);
   duty.aged = shared_address(first.aged);
-  Loader<sizeof(Stage), true>(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr)
-      .run();
+  const Squares* const squares = kPart == kQ && half == 0 && p.squares ? shared.squares : nullptr;
+  Loader<kPart, sizeof(Stage), true>(p, items, duty, barriers, squares).run();
 }
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
@@ -55,7 +55,9 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
     StateKeeper(p, items, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<72>();
-    load_blocks(p, items, shared, barriers, half, thread / kWarpgroup - 2);
+    if (thread < 3 * kWarpgroup) load_blocks<kQ>(p, items, shared, barriers, half);
+    else if (thread < 4 * kWarpgroup) load_blocks<kK>(p, items, shared, barriers, half);
+    else load_blocks<kV>(p, items, shared, barriers, half);
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif

@@ -8,7 +8,8 @@ namespace hopper_products {
 namespace {
 
 constexpr int64_t kFewRows = 128, kFewRowsOfGroup = 32;
-constexpr int kQuarterBytes = 50 << 10;  // of shared memory, which four blocks share: experts' then all run at once
+// Of shared memory, which four blocks share where every expert is likely to have rows: then all run at once.
+constexpr int kQuarterBytes = 50 << 10;
 
 // `kernel`, in shared memory of its kind, on as many blocks of up to kRows rows by `outputs` as there may be.
 template <int kRows, class SharedMemory, class F, class Operands>
@@ -143,9 +144,9 @@ bool multiply_rows(Stream& stream, const char* name, const Factors<bf16, bf16, C
   if (!fits(f) || !lie_apart(f.groups)) return false;
   if (!f.adds && is_few(f)) {
     if (f.m <= 8) launch_few<8, kFewRowsBytes>(stream, name, f);
-    else if (f.groups.begin && has_few_each(f)) launch_few<16, kQuarterBytes>(stream, name, f);
-    else if (f.groups.begin) launch_few<32, kQuarterBytes>(stream, name, f);
-    else if (f.m <= 32) launch_few<32, kFewRowsBytes>(stream, name, f);
+    else if (likely_all(f) && has_few_each(f)) launch_few<16, kQuarterBytes>(stream, name, f);
+    else if (likely_all(f)) launch_few<32, kQuarterBytes>(stream, name, f);
+    else if (f.groups.begin || f.m <= 32) launch_few<32, kFewRowsBytes>(stream, name, f);
     else launch_few<64, kMoreRowsBytes>(stream, name, f);
     return true;
   }
@@ -183,6 +184,7 @@ bool multiply_few_gated_on_hopper(Stream& stream, const char* name, const Factor
   namespace hopper = hopper_products;
   if (!fits_gated(y, gated) || y.k % 8 != 0 || !hopper::is_few(y)) return false;
   if (y.m <= 8) hopper::launch_few<8, hopper::kFewRowsBytes>(stream, name, y, gated, gather);
+  else if (!hopper::likely_all(y)) hopper::launch_few<32, hopper::kFewRowsBytes>(stream, name, y, gated, gather);
   else if (hopper::has_few_each(y)) hopper::launch_few<16, hopper::kQuarterBytes>(stream, name, y, gated, gather);
   else hopper::launch_few<32, hopper::kQuarterBytes>(stream, name, y, gated, gather);
   return true;

@@ -6,9 +6,9 @@
 namespace fulgur::cuda::hopper {
 
 enum Part { kQ, kK, kV };
-// What a loading warpgroup does: 64 columns of a part of every block, to shared addresses in the first stage.
+// What a loading warpgroup does: 64 columns of its part of every block, to shared addresses in the first stage.
 struct Duty {
-  int part, half;
+  int half;
   uint32_t tile;  // where they go; 0 where v itself is not wanted
   uint32_t aged;  // where decayed v goes
   uint4* raw;     // its own shared memory for the blocks that are on their way
@@ -26,26 +26,29 @@ struct Squares {
 inline constexpr int kPieces = 4, kAhead = 2;
 inline constexpr int kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
 
-// A block as its loader remembers it, in few registers: the number of its item, rows that are there (0: no block), and
-// of them from the tail.
-struct Block {
-  int number = 0;
-  uint32_t bits = 0;
-
+// A block as its loader remembers it, in one register: rows that are there (0: no block), of them from the tail,
+// whether it is the first and the last of its item, and the item's number.
+inline constexpr int kMostItems = 1 << 15;  // of a cluster
+class Block {
+ public:
   Block() = default;
   __device__ Block(int number, int rows, int held, bool first, bool last)
-      : number(number), bits(uint32_t(rows | held << 8 | int(first) << 16 | int(last) << 17)) {}
-  __device__ int rows() const { return int(bits & 255); }
-  __device__ int held() const { return int(bits >> 8 & 255); }
-  __device__ bool first() const { return bits >> 16 & 1; }  // of its item
-  __device__ bool last() const { return bits >> 17 & 1; }
+      : bits_(uint32_t(rows | held << 7 | int(first) << 14 | int(last) << 15 | number << 16)) {}
+  __device__ int rows() const { return int(bits_ & 127); }
+  __device__ int held() const { return int(bits_ >> 7 & 127); }
+  __device__ bool first() const { return bits_ >> 14 & 1; }
+  __device__ bool last() const { return bits_ >> 15 & 1; }
+  __device__ int number() const { return int(bits_ >> 16); }
+
+ private:
+  uint32_t bits_ = 0;
 };
 
 // Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
 // columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: so a warp writes rows of a tile that lie end to end, and passes
 // them on by itself.
 // kStageBytes: from stage to stage. kPassesOn: q and k go to the other block of the cluster, too.
-template <int kStageBytes, bool kPassesOn>
+template <Part kPart, int kStageBytes, bool kPassesOn>
 class Loader {
  public:
   // squares: of the stages, to be stored before they are filled again; null: not here.
@@ -59,7 +62,7 @@ class Loader {
         warp_(int(threadIdx.x) % kWarpgroup / 32),
         piece_(int(threadIdx.x) % 8),
         row_(warp_ * 16 + int(threadIdx.x) % 32 / 8),
-        place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
+        place_(kPart == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
 
   __device__ void run() {
     seek(0);
@@ -68,7 +71,7 @@ class Loader {
     for (int slot = 0; now.rows() > 0; at.next(), slot ^= 1) {
       uint4 pieces[kPieces];
       take(pieces, raw(slot), now.held());
-      if (now.last() && now.rows() < kGrid && p_.slots && duty_.part != kQ) remember(pieces, now);
+      if (now.last() && now.rows() < kGrid && p_.slots && kPart != kQ) remember(pieces, now);
       const Block block = now;
       now = next, next = fetch(raw(slot));
       wait_empty(at);
@@ -93,7 +96,7 @@ class Loader {
     const Walk walk = items_[number_];
     left_ = walk.held + walk.end - walk.begin, held_ = walk.held, first_ = true;
     from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
-            duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
+            kPart * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
   }
 
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
@@ -119,7 +122,7 @@ class Loader {
       const int row = row_ + 4 * i;
       const bool kept = row < block.held();
       const bf16* const from = kept ? tail_row(block, row) : from_ + 4 * i * p_.qkv_row;
-      copy_async(to + i * kWarpgroup, from, row < block.rows() && !(kept && duty_.part == kQ));
+      copy_async(to + i * kWarpgroup, from, row < block.rows() && !(kept && kPart == kQ));
     }
   }
 
@@ -136,13 +139,13 @@ class Loader {
 
   __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, int slot) {
     const uint32_t tile = duty_.tile + slot * kStageBytes, aged = duty_.aged + slot * kStageBytes;
-    if (duty_.part != kV) {
+    if (kPart != kV) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
       return;
     }
     if (block.first()) {
-      const float decay = items_[block.number].decay;
+      const float decay = items_[block.number()].decay;
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
@@ -177,7 +180,7 @@ class Loader {
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
     const uint32_t full = barriers_.full + 8 * slot, there = barriers_.there;
-    if (!kPassesOn || duty_.part == kV) {
+    if (!kPassesOn || kPart == kV) {
       barrier_arrive(full);
       return;
     }
@@ -197,9 +200,9 @@ class Loader {
 
   // Of k or v.
   __device__ bf16* tail_row(const Block& block, int row) const {
-    const Walk walk = items_[block.number];
+    const Walk walk = items_[block.number()];
     return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
-           ((duty_.part - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
+           ((kPart - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
   }
 
   const Operands& p_;

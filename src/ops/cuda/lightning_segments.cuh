@@ -46,10 +46,14 @@ __device__ inline void load_segments(const Operands& p, const Items& items, SumS
                                      const StageBarriers& barriers, int half, int number) {
   SumStage& first = shared.stage[0];
   Duty duty{};
-  duty.raw = shared.raw[number], duty.part = number < 2 ? kK : kV, duty.half = number < 2 ? number : half;
-  if (number < 2) duty.tile = shared_address(first.k[number]);
-  else duty.aged = shared_address(first.aged);
-  Loader<sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
+  duty.raw = shared.raw[number], duty.half = number < 2 ? number : half;
+  if (number < 2) {
+    duty.tile = shared_address(first.k[number]);
+    Loader<kK, sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
+  } else {
+    duty.aged = shared_address(first.aged);
+    Loader<kV, sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
+  }
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda^rows S + sum. A thread has
