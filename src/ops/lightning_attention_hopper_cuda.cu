@@ -1,5 +1,6 @@
 // Lightning attention forward for Hopper's tensor cores (ops/cuda/lightning_hopper.cuh): its kernels and their launch.
 #include <algorithm>
+#include <bit>
 #include <optional>
 
 #include "ops/cuda/gpu.cuh"
@@ -23,15 +24,14 @@ __device__ T& shared_as() {
   return *reinterpret_cast<T*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
 }
 
-template <Part kPart>
-__device__ void load_blocks(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half) {
+__device__ void load_blocks(const Operands& p, const Items& items, Shared& shared, const Barriers& barriers, int half,
+                            int part) {
   Stage& first = shared.stage[0];
   Duty duty{};
-  duty.half = half, duty.raw = shared.raw[kPart];
-  duty.tile = shared_address(kPart == kQ ? first.q[half] : kPart == kK ? first.k[half] : first.v);
-  duty.aged = shared_address(first.aged);
-  const Squares* const squares = kPart == kQ && half == 0 && p.squares ? shared.squares : nullptr;
-  Loader<kPart, sizeof(Stage), true>(p, items, duty, barriers, squares).run();
+  duty.part = part, duty.half = half, duty.stage_bytes = sizeof(Stage), duty.raw = shared.raw[part];
+  duty.tile = shared_address(part == kQ ? first.q[half] : part == kK ? first.k[half] : first.v);
+  duty.aged = shared_address(first.aged), duty.passed_on = part != kV;
+  Loader(p, items, duty, barriers, part == kQ && half == 0 && p.squares ? shared.squares : nullptr).run();
 }
 
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_constant__ Operands p) {
@@ -55,9 +55,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_blocks(const __grid_cons
     StateKeeper(p, items, shared, barriers, half, thread - kWarpgroup).run();
   } else {
     registers_down<72>();
-    if (thread < 3 * kWarpgroup) load_blocks<kQ>(p, items, shared, barriers, half);
-    else if (thread < 4 * kWarpgroup) load_blocks<kK>(p, items, shared, barriers, half);
-    else load_blocks<kV>(p, items, shared, barriers, half);
+    load_blocks(p, items, shared, barriers, half, thread / kWarpgroup - 2);
   }
   cluster_arrive(), cluster_wait();  // nothing is sent any more
 #endif
@@ -148,15 +146,18 @@ void lightning_attention_hopper(Stream& stream, const LightningAttention& op) {
     hopper::launch_on_items<hopper::Shared>(stream, "lightning_attention", hopper::walk_blocks, operands,
                                             hopper::kWalkThreads);
   };
-  operands.segment_rows = int(op.slots ? LightningAttention::kPromptSegment : LightningAttention::kSegment);
-  if (op.in_order || op.longest <= operands.segment_rows || operands.heads > hopper::kFewHeads) return walk();
+  constexpr uint64_t kRows = LightningAttention::kSegment, kPromptRows = LightningAttention::kPromptSegment;
+  static_assert(std::has_single_bit(kRows) && std::has_single_bit(kPromptRows));
+  const int64_t segment_rows = int64_t(op.slots ? kPromptRows : kRows);
+  operands.segment_shift = std::countr_zero(uint64_t(segment_rows));
+  if (op.in_order || op.longest <= segment_rows || operands.heads > hopper::kFewHeads) return walk();
   const int64_t sequences = op.row_begin.dim(0) - 1;
-  operands.segments = int((op.longest - 1) / operands.segment_rows) + 2, operands.items *= operands.segments;
+  operands.segments = int((op.longest - 1) / segment_rows) + 2, operands.items *= operands.segments;
   std::optional<Scratch> scratch;
   if (op.starts) {
     operands.starts = data_of<float>(op.starts);
   } else {
-    const int64_t starts = op.o.dim(0) / operands.segment_rows + 1 + (op.slots ? sequences : 0);
+    const int64_t starts = op.o.dim(0) / segment_rows + 1 + (op.slots ? sequences : 0);
     scratch.emplace(stream, size_t(starts * operands.heads * hopper::kStateSize) * sizeof(float));
     operands.starts = scratch->as<float>();
   }

@@ -33,13 +33,15 @@ struct Operands {
   float* state;
   bf16* tail;
   float* squares;  // null: not wanted
-  // Segments of a sequence, at most; 1: none is cut. Rows of one: a long sequence is cut at multiples of its positions.
+  // Segments of a sequence, at most; 1: none is cut. Rows of one, as a power of two, since divisions by any number
+  // would take registers of every loop that finds its next item: a long sequence is cut at multiples of its positions.
   // Then S before every segment but a sequence's first, f32 [rows / segment_rows + (sequences with slots, or 1), heads,
   // 128, 128], is given, or to be found.
-  int segments = 1, segment_rows = 0;
+  int segments = 1, segment_shift = 0;
   float* starts = nullptr;
   bool finds_starts = false;
   int heads, items;  // segments of all sequences times heads
+  __device__ int segment_rows() const { return 1 << segment_shift; }
   // Elements between rows, heads, parts and slots.
   int64_t o_row, o_head, qkv_row, qkv_head, qkv_part, state_slot, state_head, tail_slot, tail_head, squares_head;
 };
@@ -60,8 +62,8 @@ struct Walk {
     if (begin == end) return;
     const int64_t position = p.slots ? p.positions[begin] : 0;
     if (p.slots) slot = p.slots[sequence];
-    if (segment > 0 || (p.segments > 1 && end - begin > p.segment_rows))
-      cut(segment, int(position % p.segment_rows), p.segment_rows);
+    if (segment > 0 || (p.segments > 1 && end - begin > p.segment_rows()))
+      cut(segment, int(position & (p.segment_rows() - 1)), p.segment_rows());
     if (begin >= end || (p.finds_starts && last)) return;
     decay = p.decay[head];
     held = first ? int(position % kGrid) : 0, continues = first && position >= kGrid;
@@ -79,7 +81,7 @@ struct Walk {
 
 // S before a segment that is not its sequence's first. Without slots those begin at least segment_rows apart.
 __device__ inline float* start_of(const Operands& p, int sequence, int begin, int head) {
-  return p.starts + (int64_t(begin / p.segment_rows + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
+  return p.starts + (int64_t((begin >> p.segment_shift) + (p.slots ? sequence : 0)) * p.heads + head) * kStateSize;
 }
 
 // The items of two thread blocks, which take one in as many as there are such pairs. The first ones are found by all

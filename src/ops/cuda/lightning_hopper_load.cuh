@@ -6,12 +6,14 @@
 namespace fulgur::cuda::hopper {
 
 enum Part { kQ, kK, kV };
-// What a loading warpgroup does: 64 columns of its part of every block, to shared addresses in the first stage.
+// What a loading warpgroup does: 64 columns of a part of every block, to shared addresses in the first stage.
 struct Duty {
-  int half;
-  uint32_t tile;  // where they go; 0 where v itself is not wanted
-  uint32_t aged;  // where decayed v goes
-  uint4* raw;     // its own shared memory for the blocks that are on their way
+  int part, half;
+  uint32_t tile;    // where they go; 0 where v itself is not wanted
+  uint32_t aged;    // where decayed v goes
+  int stage_bytes;  // from stage to stage
+  uint4* raw;       // its own shared memory for the blocks that are on their way
+  bool passed_on;   // to the other block of the cluster
 };
 // The addresses of the first stage's barriers, and what leads from them to the other block's.
 struct StageBarriers {
@@ -26,29 +28,16 @@ struct Squares {
 inline constexpr int kPieces = 4, kAhead = 2;
 inline constexpr int kRawWords = kPieces * kWarpgroup;  // uint4 of a warpgroup's share of a block
 
-// A block as its loader remembers it, in one register: rows that are there (0: no block), of them from the tail,
-// whether it is the first and the last of its item, and the item's number.
-inline constexpr int kMostItems = 1 << 15;  // of a cluster
-class Block {
- public:
-  Block() = default;
-  __device__ Block(int number, int rows, int held, bool first, bool last)
-      : bits_(uint32_t(rows | held << 7 | int(first) << 14 | int(last) << 15 | number << 16)) {}
-  __device__ int rows() const { return int(bits_ & 127); }
-  __device__ int held() const { return int(bits_ >> 7 & 127); }
-  __device__ bool first() const { return bits_ >> 14 & 1; }
-  __device__ bool last() const { return bits_ >> 15 & 1; }
-  __device__ int number() const { return int(bits_ >> 16); }
-
- private:
-  uint32_t bits_ = 0;
+// A block as its loader remembers it: the number of its item, rows that are there (0: no block), and of them from the
+// tail.
+struct Block {
+  int number = 0, rows = 0, held = 0;
+  int first = 0, last = 0;  // of its item: 1
 };
 
 // Asks for kAhead blocks ahead, each thread for pieces that it alone reads. A thread has piece lane % 8, of eight
 // columns, of rows 16 warp + lane / 8 + {0, 4, 8, 12}: so a warp writes rows of a tile that lie end to end, and passes
 // them on by itself.
-// kStageBytes: from stage to stage. kPassesOn: q and k go to the other block of the cluster, too.
-template <Part kPart, int kStageBytes, bool kPassesOn>
 class Loader {
  public:
   // squares: of the stages, to be stored before they are filled again; null: not here.
@@ -62,21 +51,21 @@ class Loader {
         warp_(int(threadIdx.x) % kWarpgroup / 32),
         piece_(int(threadIdx.x) % 8),
         row_(warp_ * 16 + int(threadIdx.x) % 32 / 8),
-        place_(kPart == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
+        place_(duty.part == kV ? tile_offset(row_, piece_ / 4 * 32 + piece_ % 4 * 2) : tile_offset(row_, piece_ * 8)) {}
 
   __device__ void run() {
     seek(0);
     Block now = fetch(raw(0)), next = fetch(raw(1));
     Ring<kStages> at;
-    for (int slot = 0; now.rows() > 0; at.next(), slot ^= 1) {
+    for (int slot = 0; now.rows > 0; at.next(), slot ^= 1) {
       uint4 pieces[kPieces];
-      take(pieces, raw(slot), now.held());
-      if (now.last() && now.rows() < kGrid && p_.slots && kPart != kQ) remember(pieces, now);
+      take(pieces, raw(slot), now.held);
       const Block block = now;
       now = next, next = fetch(raw(slot));
       wait_empty(at);
       lay_out(pieces, block, at.slot);
       pass_on(at.slot);
+      if (block.last && block.rows < kGrid && p_.slots && duty_.part != kQ) remember(pieces, block);
     }
     for (int i = 0; i < kStages; ++i, at.next()) wait_empty(at);
   }
@@ -91,27 +80,28 @@ class Loader {
 
   // The next block to ask for is the first of an item from `number` on.
   __device__ void seek(int number) {
-    number_ = items_.next(number), left_ = 0;
-    if (items_.done(number_)) return;
-    const Walk walk = items_[number_];
-    left_ = walk.held + walk.end - walk.begin, held_ = walk.held, first_ = true;
+    number = items_.next(number);
+    asked_ = {};
+    if (items_.done(number)) return;
+    const Walk walk = items_[number];
+    asked_ = {number, walk.held + walk.end - walk.begin, walk.held, 1, 0};
     from_ = p_.qkv + int64_t(walk.begin - walk.held + row_) * p_.qkv_row + walk.head * p_.qkv_head +
-            kPart * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
+            duty_.part * p_.qkv_part + duty_.half * kHalf + piece_ * 8;
   }
 
   // Asks for the next block: rows before its new ones from the tail, zero behind them.
   __device__ Block fetch(uint4* to) {
-    const Block block(number_, min(left_, int(kGrid)), held_, first_, left_ <= kGrid);
-    if (left_ > 0) {
-      if (held_ == 0 && left_ >= kGrid) {
-        const bf16* from = from_;
+    Block block = asked_;
+    if (block.rows > 0) {
+      if (block.held == 0 && block.rows >= kGrid) {
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i, from += 4 * p_.qkv_row) copy_async(to + i * kWarpgroup, from, true);
+        for (int i = 0; i < kPieces; ++i) copy_async(to + i * kWarpgroup, from_ + 4 * i * p_.qkv_row, true);
       } else {
         fetch_some(to, block);
       }
-      if (left_ <= kGrid) seek(number_ + 1);
-      else left_ -= kGrid, held_ = 0, first_ = false, from_ += kGrid * p_.qkv_row;
+      block.last = block.rows <= kGrid, block.rows = min(block.rows, int(kGrid));
+      if (block.last) seek(block.number + 1);
+      else asked_.rows -= kGrid, asked_.held = 0, asked_.first = 0, from_ += kGrid * p_.qkv_row;
     }
     commit_copies();
     return block;
@@ -120,9 +110,9 @@ class Loader {
 #pragma unroll 1
     for (int i = 0; i < kPieces; ++i) {
       const int row = row_ + 4 * i;
-      const bool kept = row < block.held();
+      const bool kept = row < block.held;
       const bf16* const from = kept ? tail_row(block, row) : from_ + 4 * i * p_.qkv_row;
-      copy_async(to + i * kWarpgroup, from, row < block.rows() && !(kept && kPart == kQ));
+      copy_async(to + i * kWarpgroup, from, row < block.rows && !(kept && duty_.part == kQ));
     }
   }
 
@@ -138,14 +128,14 @@ class Loader {
   }
 
   __device__ void lay_out(const uint4 (&pieces)[kPieces], const Block& block, int slot) {
-    const uint32_t tile = duty_.tile + slot * kStageBytes, aged = duty_.aged + slot * kStageBytes;
-    if (kPart != kV) {
+    const uint32_t tile = duty_.tile + slot * duty_.stage_bytes, aged = duty_.aged + slot * duty_.stage_bytes;
+    if (duty_.part != kV) {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) store_at(place(tile, i), pieces[i]);
       return;
     }
-    if (block.first()) {
-      const float decay = items_[block.number()].decay;
+    if (block.first) {
+      const float decay = items_[block.number].decay;
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) age_[i] = lambda(decay, kGrid - 1 - row_ - 4 * i);
     }
@@ -161,7 +151,7 @@ class Loader {
   __device__ void remember(const uint4 (&pieces)[kPieces], const Block& block) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-      if (const int row = row_ + 4 * i; row >= block.held() && row < block.rows()) put(tail_row(block, row), pieces[i]);
+      if (const int row = row_ + 4 * i; row >= block.held && row < block.rows) put(tail_row(block, row), pieces[i]);
   }
 
   // The shared address of piece i in a tile: four rows further in the swizzle.
@@ -180,12 +170,12 @@ class Loader {
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
     const uint32_t full = barriers_.full + 8 * slot, there = barriers_.there;
-    if (!kPassesOn || kPart == kV) {
+    if (!duty_.passed_on) {
       barrier_arrive(full);
       return;
     }
     constexpr int kBytes = 16 * kTileRowBytes;
-    const uint32_t rows = duty_.tile + slot * kStageBytes + warp_ * kBytes;
+    const uint32_t rows = duty_.tile + slot * duty_.stage_bytes + warp_ * kBytes;
     copy_there(rows + there, rows, kBytes, full + there);
     barrier_arrive_expecting(full, kBytes);
   }
@@ -200,9 +190,9 @@ class Loader {
 
   // Of k or v.
   __device__ bf16* tail_row(const Block& block, int row) const {
-    const Walk walk = items_[block.number()];
+    const Walk walk = items_[block.number];
     return p_.tail + walk.slot * p_.tail_slot + walk.head * p_.tail_head +
-           ((kPart - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
+           ((duty_.part - kK) * int(kGrid) + row) * kHeadSize + duty_.half * kHalf + piece_ * 8;
   }
 
   const Operands& p_;
@@ -212,9 +202,7 @@ class Loader {
   const Squares* const squares_;
   const int warp_, piece_, row_;
   const uint32_t place_;  // of its first piece in a tile; of v, of the piece's first pair
-  // The next block to ask for: of the item with this number, of which so many rows are left.
-  int number_ = 0, left_ = 0, held_ = 0;
-  bool first_ = false;
+  Block asked_;           // the next block to ask for; its rows are all that are left of the item
   const bf16* from_ = nullptr;
   float age_[kPieces] = {};  // of v: lambda_(63 - row)
 };

@@ -46,14 +46,11 @@ __device__ inline void load_segments(const Operands& p, const Items& items, SumS
                                      const StageBarriers& barriers, int half, int number) {
   SumStage& first = shared.stage[0];
   Duty duty{};
-  duty.raw = shared.raw[number], duty.half = number < 2 ? number : half;
-  if (number < 2) {
-    duty.tile = shared_address(first.k[number]);
-    Loader<kK, sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
-  } else {
-    duty.aged = shared_address(first.aged);
-    Loader<kV, sizeof(SumStage), false>(p, items, duty, barriers, nullptr).run();
-  }
+  duty.part = number < 2 ? kK : kV, duty.half = number < 2 ? number : half;
+  duty.stage_bytes = sizeof(SumStage), duty.raw = shared.raw[number];
+  if (number < 2) duty.tile = shared_address(first.k[number]);
+  else duty.aged = shared_address(first.aged);
+  Loader(p, items, duty, barriers, nullptr).run();
 }
 
 // The sums of segments, which stand where the next segment begins, to S there: S = lambda^rows S + sum. A thread has
@@ -61,11 +58,13 @@ __device__ inline void load_segments(const Operands& p, const Items& items, SumS
 __device__ inline void chain_segments(const Operands& p, int64_t thread, int sequence) {
   constexpr int kPieces = kStateSize / 4, kAhead = 8;
   const int head = int(thread / kPieces), begin = p.row_begin[sequence], rows = p.row_begin[sequence + 1] - begin;
-  if (head >= p.heads || rows <= p.segment_rows) return;
-  const int past = p.slots ? int(p.positions[begin] % p.segment_rows) : 0, starts = (past + rows - 1) / p.segment_rows;
+  if (head >= p.heads || rows <= p.segment_rows()) return;
+  const int past = p.slots ? int(p.positions[begin] & (p.segment_rows() - 1)) : 0,
+            starts = (past + rows - 1) >> p.segment_shift;
   const int64_t step = int64_t(p.heads) * kPieces;
-  float4* at = reinterpret_cast<float4*>(start_of(p, sequence, begin - past + p.segment_rows, head)) + thread % kPieces;
-  const float fade = lambda(p.decay[head], p.segment_rows);
+  float4* at =
+      reinterpret_cast<float4*>(start_of(p, sequence, begin - past + p.segment_rows(), head)) + thread % kPieces;
+  const float fade = lambda(p.decay[head], p.segment_rows());
   float4 s = *at, sums[kAhead];
   for (int done = 1; done < starts; done += kAhead) {
 #pragma unroll
