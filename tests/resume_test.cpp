@@ -298,7 +298,7 @@ TEST_F(Resume, TextsMayNotChange) {
 TEST_F(ResumeFromStep2, OneProcessAtATime) {
   expect_whole(dir_, undisturbed_);
   const Words longer{"train.tokens_per_step=1048576"};
-  Child child = start(dir_, longer);
+  Child child = start(dir_ / "", longer);  // whose output then has a file of its own
   while (!fs::exists(dir_ / "metrics.jsonl")) usleep(500);
   expect_refused(resume(dir_, longer), 2, {"another process"});
   child.send(SIGKILL), child.wait();
