@@ -5,11 +5,12 @@
 namespace fulgur::cuda {
 
 // False, and nothing is done, on another GPU and where the copy engine cannot take an operand: all begin at multiples
-// of 16 bytes, and so do their rows. b's rows lie along k, and those of groups are rows of c.
+// of 16 bytes, and so do their rows. b's rows lie along k, and those of groups are rows of c; rows of c that belong to
+// no group become zero.
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y);
 bool multiply_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, float>& y);
 
-// Whether there are so few rows that reading the weights takes the time. Of such a y, rows of no group become zero.
+// Whether there are so few rows that reading the weights takes the time.
 bool has_few_rows(const Factors<bf16, bf16, bf16>& y);
 // y of few rows with quantised weights in b's place, which has no data. False too where rows are many.
 bool multiply_few_on_hopper(Stream& stream, const char* name, const Factors<bf16, bf16, bf16>& y,
